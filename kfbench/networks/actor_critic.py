@@ -1,8 +1,8 @@
 """Actor-critics for Atari: a convolutional trunk, a policy head and a value head.
 
 Source: `a3c` Mnih et al., ICML 2016, arXiv 1602.01783, supplement (the trunk of arXiv 1312.5602); `nature` Mnih et al.,
-    Nature 518, 2015; `impala` Espeholt et al., ICML 2018, arXiv 1802.01561, figure 3 right (the 15-layer ResNet), and the
-    authors' code; `pnn` Rusu et al. 2016, arXiv 1606.04671 (one column).
+    Nature 518, 2015; `impala` Espeholt et al., ICML 2018, arXiv 1802.01561, figure 3 right (the 15-layer ResNet), and
+    the authors' code; `pnn` Rusu et al. 2016, arXiv 1606.04671 (one column).
 Differs: no LSTM, and in `impala` no last action and reward as inputs: the suite's agents see frames only. `nature` was
     made for Q-values and has our two heads. Initialisation is the source's where it is known: U(-1/sqrt(fan_in), +) for
     `a3c` and `nature` (torch's default is that of Torch7); a truncated normal of deviation 1/sqrt(fan_in), biases 0

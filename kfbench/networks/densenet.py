@@ -25,11 +25,12 @@ RECOMPUTE_ABOVE = 64 * 2**20  # bytes of joined maps an image; densenet-100-24 w
 @contextmanager
 def statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
     """Normalise by the batch without counting it in the running statistics: a recomputed batch was counted before."""
-    tracks, norm.track_running_stats = norm.track_running_stats, False
+    momentum, norm.momentum = norm.momentum, 0.0
+    count, norm.num_batches_tracked = norm.num_batches_tracked, None
     try:
         yield
     finally:
-        norm.track_running_stats = tracks
+        norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class DenseLayer(nn.Module):
@@ -135,7 +136,7 @@ class DenseNet(nn.Module):
 
 
 def joined_bytes(shape: tuple[int, int, int], n: int, growth: int, *, bc: bool) -> int:
-    """Return the bytes, in float32, of the joined maps of one image before and after ReLU, which autograd would keep."""
+    """Return the bytes (float32) of one image's joined maps, before and after ReLU, which autograd would keep."""
     channels, maps, area = (2 * growth if bc else 16), 0, shape[1] * shape[2]
     for block in range(3):
         maps += sum(range(channels, channels + n * growth, growth)) * (area >> 2 * block)

@@ -1,0 +1,3 @@
+"""kfbench: a reproducibility benchmark suite for knowledge-transfer methods."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,26 @@
+"""The one exception that users are meant to read, and the near-match sentence it ends with."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class KfbenchError(Exception):
+    """A user's mistake or a missing thing, told in one line with its remedy; the command line exits with code 2."""
+
+
+def near(asked: str, there: Iterable[str], *, most: int = 12) -> str:
+    """Return "did you mean 'x'?", or the list of what there is when nothing is close."""
+    names = sorted(there)
+    close = get_close_matches(asked, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    return f"there is: {shown}" if names else "there is none"
+
+
+class Diverged(KfbenchError):
+    """A part of the loss is no longer finite; the run is recorded as failed."""
+
+    def __init__(self, part: str, step: int) -> None:
+        super().__init__(f"loss part '{part}' was not finite at step {step}; try a lower rate: --set-recipe lr=…")
+        self.part, self.step = part, step

@@ -1,0 +1,131 @@
+"""The contract of a method, and the package `kfbench.methods` whose files lie in the folder `methods/`.
+
+A method is a frozen dataclass of settings with a few functions, all of which have defaults: a baseline overrides what
+sets it apart. Everything a run has to remember (mixing weights, memory banks, genotypes) lives in the module that
+`make_student` returns, as parameters and buffers, so that one `state_dict` is a checkpoint.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kfbench.folders import folders
+from kfbench.networks.network import Network, Output
+
+if TYPE_CHECKING:
+    from kfbench.tasks import Task
+    from kfbench.teachers import Teacher
+
+__path__ = folders("methods")  # makes Python look for `kfbench.methods.kf` in the folder `methods/`
+
+Parts = dict[str, Tensor]
+Group = dict[str, Any]
+
+
+@dataclass
+class Batch:
+    """The rows of one optimiser step, on the device; B rows.
+
+    In games the rows come from the rollout: `images` are observations, and `actions`, `returns`, `advantages`, the
+    acting-time `output` and `extras` (whatever `act` returned for these rows) are filled, `labels` is not.
+    """
+
+    images: Tensor  # [B, C, H, W], float in 0..1 and not normalised, or uint8
+    rng: torch.Generator  # the method's own stream
+    labels: Tensor | None = None  # [B] int64
+    index: Tensor | None = None  # [B] int64, rows of the training split, 0..train_size-1
+    view: Tensor | None = None  # [B] int64, which augmentation of the image this is
+    actions: Tensor | None = None  # [B] int64
+    returns: Tensor | None = None  # [B]
+    advantages: Tensor | None = None  # [B]
+    output: Output | None = None  # what the student said when it acted
+    extras: Parts = field(default_factory=dict)  # {name: [B, …]}
+    memo: dict[Any, Any] = field(default_factory=dict)  # answers of teachers to this batch, so none is asked twice
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the budget with an optimiser and a schedule of its own; `task` names another task to train on."""
+
+    name: str
+    share: float = 1.0
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of training a student. Subclass it in `methods/<name>.py`; its fields are the settings."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("images", "games")
+    teachers: ClassVar[tuple[int, int | None]] = (0, 0)  # fewest and most teachers; None: any number
+    needs: ClassVar[str] = "nothing"  # of a teacher: "features", "outputs" (same classes) or "architecture" (same network)
+    keeps_teachers: ClassVar[bool] = False  # True if what is kept cannot run without its teachers
+    starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
+    revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`
+    search: ClassVar[dict[str, dict[str, Any]]] = {}  # setting -> {"low", "high", "log"} or {"choices"}
+
+    def make_student(self, task: "Task", teachers: "Sequence[Teacher]", rng: torch.Generator) -> nn.Module:
+        """Return the module that is trained. The plain network comes first, from `task.make_network()`."""
+        return task.make_network()
+
+    def losses(
+        self, student: nn.Module, teachers: "Sequence[Teacher]", batch: Batch, task: "Task", progress: float
+    ) -> tuple[Output, Parts]:
+        """Return the student's output and the named parts of the loss, each a scalar mean over the batch."""
+        output = student(batch.images)
+        return output, task.loss(output, batch)
+
+    def act(
+        self, student: nn.Module, teachers: "Sequence[Teacher]", batch: Batch, progress: float
+    ) -> tuple[Output, Parts]:
+        """Return what the student, teachers attached, says now, and tensors [B, …] to remember with these rows.
+
+        Games act with it and hand the tensors back in `batch.extras`; images use it only to score the student with its
+        teachers at an evaluation (under `torch.no_grad()`, in eval mode).
+        """
+        return student(batch.images), {}
+
+    def is_attached(self, progress: float) -> bool:
+        """Say whether `act` differs from the exported student at this point: teachers still help."""
+        return False
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The parts of the budget; their shares sum to 1."""
+        return (Stage("train"),)
+
+    def begin(
+        self,
+        student: nn.Module,
+        teachers: "Sequence[Teacher]",
+        stage: Stage,
+        batches: Iterable[Batch],
+        rng: torch.Generator,
+    ) -> None:
+        """Prepare a stage: re-initialise, freeze, measure over `batches` (one pass over the training split).
+
+        After a resume it is called again, before the checkpoint is loaded over what it did.
+        """
+
+    def observe(self, student: nn.Module, score: float) -> None:
+        """Take note of a score, higher is better: validation accuracy in %, or the return of an episode."""
+
+    def parameter_groups(self, student: nn.Module) -> list[Group]:
+        """Return optimiser groups: {"params": […], "lr_scale": 1.0, "weight_decay": …}; the last two may be left out."""
+        return [{"params": [p for p in student.parameters() if p.requires_grad]}]
+
+    def metrics(self, student: nn.Module) -> dict[str, float]:
+        """Return numbers for the curve, at an evaluation."""
+        return {}
+
+    def export(self, student: nn.Module) -> nn.Module:
+        """Return the network that is kept, without teachers and without touching the live student.
+
+        It may share memory with the student; the caller copies what it keeps.
+        """
+        assert isinstance(student, Network), f"{type(self).__name__}.export must return the plain network"
+        return student

@@ -1,0 +1,277 @@
+"""A network whose layers mix in the features of frozen teachers, by hooks: the student of Knowledge Flow while it flows.
+
+At a layer j the features h become p_0 h + sum_k p_k Q_k(z_k) with weights p that sum to 1. Without teachers' features
+(`student(images)`) the hooks do nothing and the plain network runs.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kfbench import losses, taps
+from kfbench.errors import KfbenchError
+from kfbench.methods import Batch, Parts
+from kfbench.networks.network import Network, Output
+from kfbench.taps import Position
+from kfbench.teachers import Teacher
+
+Links = dict[str, list[tuple[int, str]]]  # student layer -> (teacher, its layer) of each candidate
+
+
+def parse_links(text: str, teachers: int) -> Links:
+    """Read "LAYER=0:LAYER+1:LAYER;LAYER=…": student layer = teacher number : its layer. Raises KfbenchError."""
+    links: Links = {}
+    for entry in filter(None, text.split(";")):
+        layer, _, candidates = entry.partition("=")
+        try:
+            links[layer] = [(int(k), name) for k, _, name in (item.partition(":") for item in candidates.split("+"))]
+        except ValueError as error:
+            raise KfbenchError(f"links '{entry}' cannot be read; write LAYER=0:LAYER+1:LAYER;LAYER=…") from error
+        wrong = [k for k, _ in links[layer] if not 0 <= k < teachers]
+        if wrong:
+            raise KfbenchError(f"links '{entry}' name teacher {wrong[0]}, but the run has {teachers}, counted from 0")
+    return links
+
+
+class Transform(nn.Module):
+    """Q: a learned linear map from a teacher's features to the shape of a student's layer, without bias.
+
+    Between maps a 1×1 convolution, with average pooling before it or interpolation after it where sizes differ; from a
+    map to a vector global average pooling and a linear map; from a vector to a map the vector is spread over it.
+    """
+
+    def __init__(self, taken: tuple[int, ...], made: tuple[int, ...]) -> None:
+        super().__init__()
+        for shape in (taken, made):
+            if len(shape) not in (1, 3):
+                raise KfbenchError(f"features of shape {shape} can be neither mixed nor read; choose layers with links=")
+        self.taken, self.made = taken, made
+        dimensions = 2 if len(taken) == len(made) == 3 else 0
+        self.weight = nn.Parameter(torch.empty(made[0], taken[0], *(1,) * dimensions))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, features: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Map features [B, *taken] to scale · Q(features), [B, *made]; the scale is folded into the weight."""
+        weight = self.weight * scale
+        if len(self.taken) == len(self.made) == 3:
+            if self.taken[1:] == self.made[1:]:
+                return F.conv2d(features, weight)
+            if self.taken[1] >= self.made[1] and self.taken[2] >= self.made[2]:
+                return F.conv2d(F.adaptive_avg_pool2d(features, self.made[1:]), weight)
+            return F.interpolate(F.conv2d(features, weight), self.made[1:], mode="bilinear", align_corners=False)
+        if len(self.taken) == 3:
+            features = features.mean((2, 3))
+        made = F.linear(features, weight)
+        return made.view(*made.shape, 1, 1) if len(self.made) == 3 else made  # broadcasts over H and W
+
+
+class MixedStudent(nn.Module):
+    """The plain network, its mixing weights `mix` (logits, the student's own first) and transformations `transforms`."""
+
+    share: Tensor
+    last: Tensor
+    seen: Tensor
+    age: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        teachers: Sequence[Teacher],
+        links: Links,
+        *,
+        position: Position = "post",
+        normalise: bool = True,
+        initial_share: float = 0.5,
+        floor: float = 0.0,
+        learned: bool = True,
+        separate_statistics: bool = False,
+        hints: bool = False,
+        memory: int = 0,
+        snapshot: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network, self.links, self.position, self.floor, self.learned = network, links, position, floor, learned
+        self.names = [teacher.name for teacher in teachers]
+        if len(set(self.names)) < len(self.names):
+            self.names = [f"{k}:{name}" for k, name in enumerate(self.names)]
+        self.asked = [sorted({name for pairs in links.values() for k, name in pairs if k == i}) for i in range(len(teachers))]
+        own = taps.shapes(network, list(links), position)
+        theirs = [teacher.shapes(asked, position) for teacher, asked in zip(teachers, self.asked, strict=True)]
+        self.mix = nn.ParameterDict()
+        self.transforms = nn.ModuleDict()
+        self.regressions = nn.ModuleDict()
+        self.norms = nn.ModuleDict()
+        if normalise:
+            for k, shapes in enumerate(theirs):
+                for name, shape in shapes.items():
+                    norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+                    self.norms[f"{k}/{name}".replace(".", "/")] = norm(shape[0], affine=False)
+        for layer, pairs in links.items():
+            key = layer.replace(".", "/")
+            start = torch.zeros(1 + len(pairs))
+            start[0] = math.log(max(1e-6, initial_share - floor) / max(1e-6, 1 - initial_share) * max(1, len(pairs)))
+            self.mix[key] = nn.Parameter(start, requires_grad=learned)
+            self.transforms[key] = nn.ModuleList(Transform(theirs[k][name], own[layer]) for k, name in pairs)
+            if hints:
+                self.regressions[key] = nn.ModuleList(Transform(own[layer], theirs[k][name]) for k, name in pairs)
+        self.register_buffer("share", torch.tensor(-1.0))  # the scheduled share; negative: the weights are learned
+        if memory:
+            self.register_buffer("last", torch.zeros(memory, network.outputs))
+            self.register_buffer("seen", torch.zeros(memory, dtype=torch.bool))
+        self._norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self.separate = separate_statistics
+        if separate_statistics:
+            for i, norm in enumerate(self._norms):
+                for name in ("running_mean", "running_var", "num_batches_tracked"):
+                    if getattr(norm, name) is not None:
+                        self.register_buffer(f"mixed_{i}_{name}", getattr(norm, name).clone())
+        if snapshot:
+            self.register_buffer("age", torch.tensor(0))
+            for i, value in enumerate(self._live().values()):
+                self.register_buffer(f"before_{i}", value.detach().clone())
+        self._features: Parts | None = None
+        self._own: Parts = {}
+        taps.rewrite(network, {layer: self._mixer(layer) for layer in links}, position)
+
+    def forward(self, images: Tensor, features: Parts | None = None, share: float | None = None) -> Output:
+        """Map images [B, C, H, W] to an Output, mixed with teachers' features {"k/layer": [B, …]} if they are given.
+
+        `share` sets the student's own share at every layer in place of its learned value.
+        """
+        self._features = features
+        if features is not None:
+            self.share.fill_(-1.0 if share is None else share)
+        try:
+            with self._statistics(mixed=features is not None):
+                output: Output = self.network(images)
+                return output
+        finally:
+            self._features = None
+
+    def _mixer(self, layer: str) -> Callable[[Tensor], Tensor | None]:
+        key = layer.replace(".", "/")
+
+        def mix(own: Tensor) -> Tensor | None:
+            if self.regressions:
+                self._own[layer] = own
+            if self._features is None:
+                return None
+            weights = self.weights(key).to(own.dtype)
+            mixed = own * weights[0]
+            for i, (k, name) in enumerate(self.links[layer]):
+                mixed = mixed + self.transforms[key][i](self._features[f"{k}/{name}"], weights[i + 1])  # type: ignore[index]
+            return mixed
+
+        return mix
+
+    def weights(self, key: str) -> Tensor:
+        """Return the weights of a layer's candidates, [1 + candidates], the student's own first; they sum to 1."""
+        logits = self.mix[key]
+        if not self.learned:
+            rest = F.softmax(logits[1:], dim=0) * (1 - self.share)
+            return torch.cat([self.share.view(1), rest])
+        weights = F.softmax(logits, dim=0)
+        if self.floor:
+            weights = weights * (1 - self.floor)
+            weights = torch.cat([weights[:1] + self.floor, weights[1:]])
+        return weights
+
+    def dependency(self) -> Tensor:
+        """Return L_dep = -mean_j log p_0^j."""
+        if self.floor:
+            return -torch.stack([self.weights(key)[0].log() for key in self.mix]).mean()
+        return losses.dependency(list(self.mix.values()))
+
+    def ask(self, teachers: Sequence[Teacher], batch: Batch) -> Parts:
+        """Return the linked teachers' features {"k/layer": [B, …]}, each teacher run once and no deeper than needed."""
+        return {
+            f"{k}/{name}": features
+            for k, (teacher, asked) in enumerate(zip(teachers, self.asked, strict=True))
+            for name, features in (teacher.features(batch, asked, self.position) if asked else {}).items()
+        }
+
+    def standardise(self, features: Parts) -> Parts:
+        """Return the features with mean 0 and variance 1 a channel, by BatchNorm without affine weights."""
+        if not self.norms:
+            return features
+        return {name: self.norms[name.replace(".", "/")](value) for name, value in features.items()}
+
+    def hint_loss(self, features: Parts) -> Tensor:
+        """Return the mean squared error between the latest pass's own features, regressed, and the teachers' features.
+
+        A mean over elements, links and layers; `features` as `standardise` gives them.
+        """
+        errors = []
+        for layer, pairs in self.links.items():
+            key = layer.replace(".", "/")
+            for i, (k, name) in enumerate(pairs):
+                target = features[f"{k}/{name}"]
+                made = self.regressions[key][i](self._own[layer])  # type: ignore[index]
+                errors.append(F.mse_loss(made.expand_as(target), target))
+        return torch.stack(errors).mean()
+
+    def moved(self, batch: Batch, logits: Tensor) -> Tensor:
+        """Return the mean KL(last || now) over the images seen before, and remember the logits [B, K] as their last."""
+        rows = batch.index
+        assert rows is not None
+        seen = self.seen[rows].float()
+        before = F.log_softmax(self.last[rows], dim=1)
+        each = F.kl_div(F.log_softmax(logits.float(), dim=1), before, reduction="none", log_target=True).sum(1)
+        self.last[rows] = logits.detach().float()
+        self.seen[rows] = True
+        return (each * seen).sum() / seen.sum().clamp(min=1)
+
+    def _live(self) -> dict[str, Tensor]:
+        """What a snapshot remembers: every parameter and buffer of the network, the mix and the transformations."""
+        own = ("network.", "mix.", "transforms.", "norms.")
+        return {name: value for name, value in self.state_dict(keep_vars=True).items() if name.startswith(own)}
+
+    def before(self, images: Tensor, features: Parts | None, share: float | None, *, refresh: int) -> Tensor:
+        """Return the logits [B, K] of the snapshot, which is replaced by the present weights every `refresh` steps."""
+        live = self._live()
+        kept = [getattr(self, f"before_{i}") for i in range(len(live))]
+        with torch.no_grad():
+            if int(self.age) % refresh == 0:
+                for old, new in zip(kept, live.values(), strict=True):
+                    old.copy_(new)
+            self.age += 1
+            snapshot = dict(zip(live, (value.clone() for value in kept), strict=True))
+            output: Output = torch.func.functional_call(self, snapshot, (images, features, share))
+        return output.logits
+
+    def shares(self) -> dict[str, float]:
+        """Return each candidate's weight at each layer, and the student's mean over layers, for the curve."""
+        numbers: dict[str, float] = {}
+        with torch.no_grad():
+            for layer, pairs in self.links.items():
+                weights = self.weights(layer.replace(".", "/")).tolist()
+                numbers[f"share/{layer}/student"] = weights[0]
+                for (k, _name), weight in zip(pairs, weights[1:], strict=True):
+                    place = f"share/{layer}/{self.names[k]}"
+                    numbers[place] = numbers.get(place, 0.0) + weight
+        own = [numbers[f"share/{layer}/student"] for layer in self.links]
+        return {"share/student": sum(own) / len(own), **numbers}
+
+    @contextmanager
+    def _statistics(self, *, mixed: bool) -> Iterator[None]:
+        """Let BatchNorm use and update its statistics of the mixed pass; the lone student's stay untouched."""
+        if not (mixed and self.separate):
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for i, norm in enumerate(self._norms):
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                if getattr(norm, name) is not None:
+                    own, mixed = getattr(norm, name), getattr(self, f"mixed_{i}_{name}")
+                    setattr(norm, name, mixed)
+                    setattr(self, f"mixed_{i}_{name}", own)

@@ -1,0 +1,68 @@
+"""What students and teachers are: a body that normalises its own input and names its layers."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Output(NamedTuple):
+    """What a network says: `logits` [B, K] (class scores or action preferences) and, in games, `value` [B]."""
+
+    logits: Tensor
+    value: Tensor | None = None
+
+
+class Network(nn.Module):
+    """A body behind its own input normalisation.
+
+    `layers` names activation modules from shallow to deep (paths below this module): what they put out are the features
+    that transfer methods read or mix; what they take in are the pre-activations. `heads` names the modules that belong
+    to the task (new labels, new heads); everything else can be carried over to another task.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        *,
+        name: str,
+        shape: tuple[int, int, int],
+        outputs: int,
+        layers: tuple[str, ...],
+        heads: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.name, self.shape, self.outputs, self.layers, self.heads = name, shape, outputs, layers, heads
+        self.register_buffer("mean", torch.full((shape[0], 1, 1), 0.5))
+        self.register_buffer("std", torch.full((shape[0], 1, 1), 0.25))
+
+    def normalise_by(self, mean: Tensor, std: Tensor) -> None:
+        """Set the statistics of the training images, [C] each, in units of the 0..1 range."""
+        self.mean.copy_(mean.view_as(self.mean))
+        self.std.copy_(std.view_as(self.std))
+
+    def clone(self) -> "Network":
+        """Return a plain network with copies of the weights, on their device, in evaluation mode, without hooks."""
+        from kfbench.networks import make
+
+        name = self.name.removesuffix(":pretrained")
+        weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
+        with torch.device("meta"):  # no memory and no random numbers are spent on weights that are replaced
+            plain = make(name, shape=self.shape, outputs=self.outputs)
+        plain.load_state_dict(weights, assign=True)
+        if any(value.is_meta for value in plain.buffers()):  # a foreign network with buffers outside its state dict
+            with torch.random.fork_rng(devices=[]):
+                plain = make(name, shape=self.shape, outputs=self.outputs)
+            plain.load_state_dict(weights)
+        return plain.to(self.mean.device).eval()
+
+    def forward(self, images: Tensor) -> Output:
+        """Map images [B, C, H, W] (float in 0..1, or uint8) to an `Output`."""
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255)
+        answer = self.body((images - self.mean) / self.std)
+        return answer if isinstance(answer, Output) else Output(answer)

@@ -1,0 +1,71 @@
+"""Where a run was made: commit, versions, device. Facts only, and no names of users or machines."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import kfbench
+from kfbench.folders import PACKAGE
+
+PACKAGES = ("torch", "torchvision", "numpy", "ale-py", "gymnasium", "optuna")
+
+
+@cache
+def commit() -> tuple[str | None, bool]:
+    """Return the commit of the checkout that runs, and whether its code differs from it; (None, False) in a wheel."""
+    try:
+        head = _git("rev-parse", "HEAD").strip()
+        changed = _git("status", "--porcelain", "--untracked-files=all", "--", "kfbench", "methods", "tasks")
+    except (OSError, subprocess.CalledProcessError):
+        return None, False
+    return head, bool(changed.strip())
+
+
+def _git(*words: str) -> str:
+    if not (PACKAGE.parent / ".git").exists():
+        raise OSError("no checkout")
+    done = subprocess.run(
+        ["git", "-C", str(PACKAGE.parent), *words], check=True, text=True, capture_output=True, timeout=20
+    )
+    return done.stdout
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, kfbench and the packages that decide numbers."""
+    found = {"python": platform.python_version(), "kfbench": kfbench.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor(device: torch.device) -> str:
+    """Return the name of the processor or GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def of_run(device: torch.device) -> dict[str, Any]:
+    """Return what a record says of where it was made."""
+    head, changed = commit()
+    return {
+        "commit": head,
+        "code_changed": changed,
+        "versions": versions(),
+        "device": device.type,
+        "processor": processor(device),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

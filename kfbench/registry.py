@@ -1,0 +1,183 @@
+"""A name becomes a class: the stem of a file in `methods/` or `tasks/`, an entry point, or a file from anywhere.
+
+The reading half (`names`, `describe`) parses files with `ast` and imports none of them, so that `kfbench list` is
+instant; the loading half imports the one file that is asked for.
+"""
+
+import ast
+import importlib
+import importlib.util
+import sys
+from dataclasses import fields
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kfbench.errors import KfbenchError, near
+from kfbench.folders import folders
+from kfbench.spec import Setting
+
+if TYPE_CHECKING:
+    from kfbench.methods import Method
+    from kfbench.tasks import GameTask, ImageTask
+
+T = TypeVar("T")
+SINGULAR = {"methods": "method", "tasks": "task"}
+
+
+def files(kind: str) -> dict[str, Path]:
+    """Return {name: file} of every method or task in our folder and the user's; the first folder wins a name."""
+    found: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(Path(folder).glob("*.py")):
+            if not path.name.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found
+
+
+def plugins(kind: str) -> dict[str, EntryPoint]:
+    """Return {name: entry point} that installed packages offer in the group `kfbench.methods` or `kfbench.tasks`."""
+    return {point.name: point for point in entry_points(group=f"kfbench.{kind}")}
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of all methods or tasks, without importing any."""
+    return sorted({*files(kind), *plugins(kind)})
+
+
+def split(name: str) -> tuple[str, str | None]:
+    """Split `kf/alone` into ("kf", "alone")."""
+    stem, _, variant = name.partition("/")
+    return stem, variant or None
+
+
+def load_module(kind: str, name: str) -> ModuleType:
+    """Import the file of a method or task by its name or path. Raises KfbenchError with the nearest name."""
+    if name.endswith(".py"):
+        return _load_file(Path(name))
+    if name in files(kind):
+        try:
+            return importlib.import_module(f"kfbench.{kind}.{name}")
+        except KfbenchError:
+            raise
+        except Exception as error:
+            raise KfbenchError(f"'{files(kind)[name]}' cannot be imported: {type(error).__name__}: {error}") from error
+    if name in plugins(kind):
+        loaded = plugins(kind)[name].load()
+        return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
+    raise KfbenchError(f"no {SINGULAR[kind]} '{name}'; {near(name, names(kind))}")
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise KfbenchError(f"no file '{path}'; give a method's name or the path of its file")
+    spec = importlib.util.spec_from_file_location(f"kfbench_file_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise KfbenchError(f"'{path}' cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def method_class(name: str) -> "type[Method]":
+    """Return the one subclass of Method that a method's file defines."""
+    from kfbench.methods import Method
+
+    module = load_module("methods", name)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise KfbenchError(f"'{module.__file__}' defines {len(found)} subclasses of Method; a method file has exactly one")
+    return found[0]
+
+
+def load_method(name: str, settings: dict[str, Setting] | None = None) -> "Method":
+    """Make a method from `name` or `name/variant` and the settings that differ from its defaults.
+
+    Raises KfbenchError for an unknown method, variant or setting, or a value of the wrong type or range.
+    """
+    stem, variant = (name, None) if name.endswith(".py") else split(name)
+    made = method_class(stem)
+    if variant is not None and variant not in made.variants:
+        raise KfbenchError(f"method '{stem}' has no variant '{variant}'; {near(variant, made.variants)}")
+    chosen = {**made.variants.get(variant or "", {}), **(settings or {})}
+    return validated(made, chosen, of=f"method '{name}'", word="setting")
+
+
+def load_task(name: str) -> "ImageTask | GameTask":
+    """Return the declaration of a task, `name` or `name/variant`. Raises KfbenchError with the nearest name."""
+    stem, _, variant = name.partition("/")
+    module = load_module("tasks", stem)
+    if not hasattr(module, "TASK"):
+        raise KfbenchError(f"'{module.__file__}' has no TASK = ImageTask(…) or GameTask(…)")
+    declared: ImageTask | GameTask = module.TASK.at(stem, variant)
+    return declared
+
+
+def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T:
+    """Build a dataclass from values that may be strings. Raises KfbenchError that names the field that does not fit."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = {field.name for field in fields(made)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise KfbenchError(f"{of} has no {word} '{name}'; {near(name, known)}")
+    try:
+        return TypeAdapter(made).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise KfbenchError(f"{word} '{where}' of {of} cannot be {first['input']!r}: {first['msg'].lower()}") from error
+
+
+def describe(kind: str, name: str) -> dict[str, Any]:
+    """Return a file's first docstring line and its literals, by `ast`: nothing is imported.
+
+    For a method: its class attributes, settings with their defaults, variants. For a task: the arguments of `TASK`.
+    """
+    path = files(kind).get(name)
+    if path is None:
+        return {"name": name, "about": f"from the package '{plugins(kind)[name].value}'", "file": None}
+    try:
+        tree = ast.parse(path.read_text())
+    except (SyntaxError, UnicodeDecodeError) as error:
+        return {"name": name, "about": f"cannot be read: {error}", "file": str(path)}
+    about = (ast.get_docstring(tree) or "").partition("\n")[0]
+    found = _method_literals(tree) if kind == "methods" else _task_literals(tree)
+    return {"name": name, "about": about, "file": str(path), **found}
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
+
+
+def _method_literals(tree: ast.Module) -> dict[str, Any]:
+    attributes: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for top in tree.body:
+        if not isinstance(top, ast.ClassDef) or "Method" not in [ast.unparse(base) for base in top.bases]:
+            continue
+        for node in top.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+                inside = attributes if "ClassVar" in ast.unparse(node.annotation) else settings
+                inside[node.target.id] = _literal(node.value)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                attributes[node.targets[0].id] = _literal(node.value)
+    return {"attributes": attributes, "settings": settings}
+
+
+def _task_literals(tree: ast.Module) -> dict[str, Any]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TASK" and isinstance(node.value, ast.Call):
+            return {word.arg: _literal(word.value) for word in node.value.keywords if word.arg}
+    return {}

@@ -1,0 +1,145 @@
+"""From what a user typed to a RunSpec with nothing left open: defaults filled in, impossible pairs refused."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kfbench import budgets, registry
+from kfbench.errors import KfbenchError
+from kfbench.networks.names import FAMILIES
+from kfbench.spec import RunSpec, Setting
+
+if TYPE_CHECKING:
+    from kfbench.methods import Method
+    from kfbench.tasks import GameTask, ImageTask
+
+KINDS = ("random", "run", "file", "torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """A teacher as text: `[random:]TASK[/variant][/network][@budget[:field=value+…]]`, or `kind:rest`."""
+
+    kind: str  # "trained" or one of KINDS
+    rest: str = ""  # of run, file, torchvision, timm: what follows the colon
+    task: str = ""
+    network: str = ""
+    budget: str = ""
+    recipe: tuple[tuple[str, str], ...] = ()  # fields of the recipe that differ from the budget's
+
+    def __str__(self) -> str:
+        if self.rest:
+            return f"{self.kind}:{self.rest}"
+        changed = ":" + "+".join(f"{name}={value}" for name, value in self.recipe) if self.recipe else ""
+        return f"{'random:' if self.kind == 'random' else ''}{self.task}/{self.network}@{self.budget}{changed}"
+
+    def spec(self) -> RunSpec:
+        """Return the run that trains this teacher."""
+        return resolve(
+            "scratch", self.task, budget=self.budget, recipe={"network": self.network, **dict(self.recipe)}
+        )
+
+
+def teacher_name(text: str, *, budget: str) -> TeacherName:
+    """Read a teacher's name; what it leaves open is filled in from the task and the run's budget."""
+    kind, colon, rest = text.partition(":")
+    if colon and kind in KINDS and kind != "random":
+        return TeacherName(kind, kind if not rest else rest)
+    kind, text = ("random", rest) if kind == "random" and colon else ("trained", text)
+    name, _, tail = text.partition("@")
+    chosen, _, changes = tail.partition(":")
+    chosen = chosen or budget
+    parts = name.split("/")
+    named = len(parts) > 1 and any(re.fullmatch(family.pattern, parts[-1]) for family in FAMILIES)
+    task, network = ("/".join(parts[:-1]), parts[-1]) if named else (name, "")
+    declared = registry.load_task(task)
+    recipe = []
+    for change in filter(None, changes.split("+")):
+        field, equals, value = change.partition("=")
+        if not equals:
+            raise KfbenchError(f"teacher '{text}': write @{chosen}:field=value+field=value, not '{change}'")
+        recipe.append((field, value))
+    network = network or budgets.teacher_network(declared, chosen)
+    made = TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=tuple(recipe))
+    budgets.recipe(declared, chosen, {"network": network, **dict(recipe)})  # refuse what cannot be, now
+    return made
+
+
+def resolve(
+    method: str,
+    task: str,
+    *,
+    budget: str = "small",
+    teachers: Sequence[str] | None = None,
+    seed: int = 0,
+    recipe: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Setting] | None = None,
+) -> RunSpec:
+    """Return the full spec of a run. Raises KfbenchError for anything unknown, or a pair that cannot work."""
+    made = registry.load_method(method, dict(settings or {}))
+    declared = registry.load_task(task)
+    if declared.kind not in made.kinds:
+        raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {declared.kind}")
+    changes = dict(recipe or {})
+    full = budgets.recipe(declared, budget, changes)
+    if teachers is None:
+        names = _default_teachers(made, declared, budget, full.network, changes)
+    else:
+        names = [teacher_name(text, budget=budget) for text in teachers if text]
+    _count(made, method, declared.name, names)
+    for name in names:
+        _refuse(made, method, declared, full.network, name)
+    return RunSpec(
+        method=method,
+        task=declared.name,
+        budget=budget,
+        teachers=tuple(str(name) for name in names),
+        seed=seed,
+        recipe=full,
+        settings=dataclasses.asdict(made),
+    )
+
+
+def _default_teachers(
+    method: "Method", task: "ImageTask | GameTask", budget: str, network: str, changes: Mapping[str, Any]
+) -> list[TeacherName]:
+    fewest, most = method.teachers
+    if fewest == 0:
+        return []
+    if method.needs == "outputs":  # the same task, a larger network, as many labels as the student
+        same = tuple((name, str(value)) for name, value in changes.items() if name not in ("network", "precision"))
+        larger = budgets.teacher_network(task, budget)
+        return [TeacherName("trained", task=task.name, network=larger, budget=budget, recipe=same)]
+    sources = [teacher_name(source, budget=budget) for source in task.sources]
+    if method.needs == "architecture":
+        sources = [dataclasses.replace(source, network=network) for source in sources]
+    return sources[:most]
+
+
+def _count(method: "Method", name: str, task: str, teachers: Sequence[TeacherName]) -> None:
+    fewest, most = method.teachers
+    if len(teachers) < fewest:
+        raise KfbenchError(f"method '{name}' needs {fewest} teacher(s) for task '{task}'; give --teachers TASK[,TASK…]")
+    if most is not None and len(teachers) > most:
+        takes = f"takes {most} teacher(s), not {len(teachers)}" if most else "takes no teachers"
+        raise KfbenchError(f"method '{name}' {takes}; leave --teachers {'shorter' if most else 'out'}")
+
+
+def _refuse(
+    method: "Method", name: str, task: "ImageTask | GameTask", network: str, teacher: TeacherName
+) -> None:
+    """Refuse what can be seen to be impossible from names alone; `check_loaded` sees the rest."""
+    if teacher.kind not in ("trained", "random"):
+        return
+    if method.needs == "architecture" and teacher.network != network:
+        raise KfbenchError(
+            f"method '{name}' needs a teacher of the student's network '{network}', but '{teacher}' is a "
+            f"'{teacher.network}'; use --teachers {teacher.task}/{network} or --network {teacher.network}"
+        )
+    if method.needs == "outputs" and teacher.task != task.name and task.kind == "images":
+        raise KfbenchError(
+            f"method '{name}' needs a teacher with the classes of '{task.name}', but '{teacher}' has others; "
+            f"use --teachers {task.name}/{teacher.network}, or a method that takes features (kf)"
+        )

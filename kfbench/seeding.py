@@ -1,0 +1,43 @@
+"""One seed, many named streams: the only file that touches torch's global random state.
+
+A stream is a function of (seed, names) alone, so a loop that asks for `stream(seed, "data", epoch)` keeps no state
+that a checkpoint could forget, and every method sees the same initialisation, batch order and augmentation for a seed.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def number(seed: int, *names: str | int) -> int:
+    """Return a 63-bit seed that depends on every name, the same on every machine."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def stream(seed: int, *names: str | int) -> torch.Generator:
+    """Return a fresh CPU generator for the named stream."""
+    return torch.Generator().manual_seed(number(seed, *names))
+
+
+@contextmanager
+def global_stream(seed: int, *names: str | int) -> Iterator[None]:
+    """Run a block with the global state set from a stream (layer initialisation takes no generator); restore it after."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(number(seed, *names))
+        yield
+
+
+@contextmanager
+def global_generator(rng: torch.Generator) -> Iterator[None]:
+    """Run a block with the global state set from one draw of a generator: for what a method adds to the student."""
+    with global_stream(int(torch.randint(2**62, (), generator=rng))):
+        yield
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Set the global state for one optimiser step, for dropout inside student and method."""
+    torch.manual_seed(number(seed, "step", step))

@@ -1,0 +1,274 @@
+"""The supervised loop: batches from resident images, the method's losses, one optimiser step; a row at an evaluation.
+
+The loop keeps no random state of its own: batch order, augmentation and dropout are functions of (seed, epoch or step),
+so every method sees the same ones, and a checkpoint is the student, the optimiser, the method's generator and a number.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kfbench import images, seeding
+from kfbench.errors import Diverged, KfbenchError
+from kfbench.methods import Batch, Parts, Stage
+from kfbench.networks.network import Output
+from kfbench.spec import Recipe
+from kfbench.train import optimizer
+
+if TYPE_CHECKING:
+    from kfbench.execute import Live
+
+Row = dict[str, float]
+CHECKED = 50  # steps between looks at whether the loss is finite: each is a wait for the device
+
+
+class Supervised:
+    """A run over images: iterate over it to train; it yields the new row of the curve, or None, after every step."""
+
+    def __init__(self, live: "Live") -> None:
+        assert isinstance(live.spec.recipe, Recipe)
+        self.live, self.recipe = live, live.spec.recipe
+        self.data: images.Images = live.data
+        self.device = live.device
+        self.batch_size = min(self.recipe.batch_size, len(self.data.train))
+        self.per_epoch = images.steps_per_epoch(len(self.data.train), self.batch_size)
+        self.total = steps(self.recipe, len(self.data.train))
+        self.marks = {round(self.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
+        self.stages = spans(live.method.stages, self.total)
+        self.stage = -1  # the stage that has begun
+        self.position = 0  # steps done
+        self.curve: list[Row] = []
+        self.best: dict[str, Tensor] = {}  # weights of the exported student with the best validation score
+        self.seconds = 0.0
+        self._best_error = float("inf")
+        self._optimizer: torch.optim.Optimizer
+        self._rows = self._from(0)
+        self._names: list[str] = []
+        self._sums = torch.zeros(0)
+        self._bad = torch.zeros(0)  # first step at which each part was not finite
+        self._since = 0
+        self._rate = 0.0
+
+    def __iter__(self) -> Iterator[Row | None]:
+        """Train to the end of the budget. Raises Diverged when a part of the loss is not finite."""
+        while self.position < self.total:
+            started = time.perf_counter()
+            if self.stage + 1 < len(self.stages) and self.position == self.stages[self.stage + 1][1]:
+                self._begin(self.stage + 1)
+            self._step()
+            self.position += 1
+            row = None
+            if self.position in self.marks or self.position % CHECKED == 0:
+                self._check()
+            if self.position in self.marks:
+                row = self._evaluate(started)
+            self.seconds += time.perf_counter() - started
+            yield row
+
+    def _begin(self, which: int) -> None:
+        live, (stage, _, _) = self.live, self.stages[which]
+        live.method.begin(live.student, live.teachers, stage, self._ordered(), live.rng)
+        self._optimizer = optimizer.make(live.method, live.student, self.recipe)
+        set_training(live.student)
+        self.stage = which
+        self._names = []
+
+    def _step(self) -> None:
+        live = self.live
+        _, first, last = self.stages[self.stage]
+        seeding.seed_step(live.spec.seed, self.position)
+        self._rate = optimizer.set_rate(self._optimizer, self.recipe, (self.position - first) / (last - first))
+        batch = self.batch()
+        with autocast(self.device, self.recipe.precision):
+            _, parts = live.method.losses(live.student, live.teachers, batch, live.task, self.position / self.total)
+        torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._note(parts)
+
+    def _from(self, step: int) -> Iterator[images.Rows]:
+        recipe = self.recipe
+        return images.batches(
+            self.data.train,
+            batch_size=self.batch_size,
+            seed=self.live.spec.seed,
+            pad=recipe.pad,
+            flip=recipe.flip,
+            views=recipe.views,
+            start=step,
+        )
+
+    def batch(self) -> Batch:
+        """Return the next batch: the same for every method of this seed."""
+        rows = next(self._rows)
+        return Batch(
+            images=as_float(rows.images), labels=rows.labels, index=rows.index, view=rows.view, rng=self.live.rng
+        )
+
+    def _ordered(self) -> Iterator[Batch]:
+        """Yield one pass over the training split, in its own order, without augmentation."""
+        train = self.data.train
+        for rows in torch.arange(len(train), device=self.device).split(self.batch_size):
+            whole = as_float(train.images[rows])
+            yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.live.rng)
+
+    def _note(self, parts: Parts) -> None:
+        """Add the parts to the running sums and remember the first step at which one was not finite; no wait."""
+        names = list(parts)
+        values = torch.stack([part.detach().float() for part in parts.values()])
+        if names != self._names:
+            if self._names:
+                self._check()
+            self._names, self._since = names, 0
+            self._sums = torch.zeros_like(values)
+            self._bad = torch.full_like(values, torch.inf)
+        self._sums += values
+        self._since += 1
+        self._bad = torch.where(values.isfinite(), self._bad, self._bad.clamp(max=self.position))
+
+    def _check(self) -> None:
+        first, part = self._bad.min(0)
+        if first.isfinite():
+            raise Diverged(self._names[int(part)], int(first))
+
+    def status(self) -> Row:
+        """Return what a progress bar shows; it waits for the device."""
+        shown = {"loss": float(self._sums.sum()) / max(1, self._since)}
+        if self.curve:
+            shown["val_error"] = self.curve[-1]["val_error"]
+        return shown | {"rate": self.position * self.batch_size / max(1e-9, self.seconds)}
+
+    def _evaluate(self, started: float) -> Row:
+        live, method, student = self.live, self.live.method, self.live.student
+        progress = self.position / self.total
+        means = (self._sums / max(1, self._since)).tolist()
+        seconds = self.seconds + time.perf_counter() - started
+        row = {
+            "step": float(self.position),
+            "epoch": self.position / self.per_epoch,
+            "progress": progress,
+            "seconds": seconds,
+            "images_per_second": self.position * self.batch_size / seconds,
+            "lr": self._rate,
+            "loss": sum(means),
+            **{f"loss/{name}": mean for name, mean in zip(self._names, means, strict=True)},
+        }
+        self._sums.zero_()
+        self._since = 0
+        kept = method.export(student)
+        alone = evaluate(kept, self.data.val, precision=self.recipe.precision)
+        row |= {f"val_{name}": value for name, value in alone.items()}
+        student.eval()
+        if method.is_attached(progress):
+            row["val_error_attached"] = self._attached(progress)
+        row |= method.metrics(student)
+        method.observe(student, 100 - row["val_error"])
+        set_training(student)
+        if row["val_error"] < self._best_error:
+            self._best_error = row["val_error"]
+            self.best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
+        self.curve.append(row)
+        return row
+
+    def _attached(self, progress: float) -> float:
+        """Return the validation error in % of the student with its teachers."""
+        live, wrong = self.live, 0
+        with torch.no_grad(), autocast(self.device, self.recipe.precision):
+            for taken, labels in self.data.val.chunks():
+                batch = Batch(images=channels_last(taken), labels=labels, rng=live.rng)
+                output, _ = live.method.act(live.student, live.teachers, batch, progress)
+                wrong += int((output.logits.argmax(1) != labels).sum())
+        return 100 * wrong / len(self.data.val)
+
+    def score(self, networks: dict[str, nn.Module]) -> dict[str, Row]:
+        """Read the test split, which is loaded only now, and return each network's `error` in % and `loss`."""
+        test = self.data.test()
+        return {name: evaluate(network, test, precision=self.recipe.precision) for name, network in networks.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return tensors and plain values from which `restore` goes on as if nothing had happened."""
+        return {
+            "position": self.position,
+            "stage": self.stage,
+            "student": self.live.student.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "rng": self.live.rng.get_state(),
+            "curve": self.curve,
+            "best": self.best,
+            "best_error": self._best_error,
+            "seconds": self.seconds,
+            "names": self._names,
+            "sums": self._sums,
+            "bad": self._bad,
+            "since": self._since,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state; stages are begun again first, for what they freeze or build."""
+        for which in range(state["stage"] + 1):
+            self._begin(which)
+        self.live.student.load_state_dict(state["student"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.live.rng.set_state(state["rng"])
+        self.position, self.seconds = state["position"], state["seconds"]
+        self._rows = self._from(self.position)
+        self.curve, self.best, self._best_error = state["curve"], state["best"], state["best_error"]
+        self._names, self._since = state["names"], state["since"]
+        self._sums, self._bad = state["sums"].to(self.device), state["bad"].to(self.device)
+
+
+def steps(recipe: Recipe, rows: int) -> int:
+    """Return how many optimiser steps a recipe takes over `rows` training images."""
+    return max(1, round(recipe.epochs * images.steps_per_epoch(rows, recipe.batch_size)))
+
+
+def spans(stages: tuple[Stage, ...], total: int) -> list[tuple[Stage, int, int]]:
+    """Return each stage with its first step and the step after its last; together they fill the budget."""
+    shares = [stage.share for stage in stages]
+    if abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
+        raise KfbenchError(f"the shares of a method's stages must be above 0 and sum to 1, not {shares}")
+    ends = [round(total * sum(shares[: i + 1])) for i in range(len(shares))]
+    starts = [0, *ends[:-1]]
+    return [(stage, first, last) for stage, first, last in zip(stages, starts, ends, strict=True) if last > first]
+
+
+def channels_last(taken: Tensor) -> Tensor:
+    """Return images [B, C, H, W] with their channels last in memory, as convolutions like them."""
+    return taken.contiguous(memory_format=torch.channels_last)
+
+
+def as_float(taken: Tensor) -> Tensor:
+    """Return uint8 images [B, C, H, W] as floats in 0..1, channels last in memory."""
+    return images.to_float(channels_last(taken))
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context of a forward pass: bf16 where it serves, or nothing at all."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def set_training(student: nn.Module) -> None:
+    """Put a student in training mode, but for modules whose own weights are all frozen: their buffers must not move."""
+    student.train()
+    for module in student.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(weight.requires_grad for weight in own):
+            module.eval()
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, split: images.Split, *, precision: str = "fp32") -> Row:
+    """Return the `error` in % and the mean cross-entropy `loss` of a network, in evaluation mode, over a split."""
+    network.eval()
+    wrong = torch.zeros((), device=split.labels.device)
+    loss = torch.zeros((), device=split.labels.device)
+    for taken, labels in split.chunks():
+        with autocast(taken.device, precision):
+            output: Output = network(channels_last(taken))
+        wrong += (output.logits.argmax(1) != labels).sum()
+        loss += F.cross_entropy(output.logits.float(), labels, reduction="sum")
+    return {"error": 100 * float(wrong) / len(split), "loss": float(loss) / len(split)}

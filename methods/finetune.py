@@ -1,0 +1,93 @@
+"""Fine-tuning: the student starts as a copy of its teacher, with new heads.
+
+Source: variants `all` (everything is trained) and `last` (only the heads: a linear probe) are baselines 3 and 2 of Rusu
+et al. 2016, "Progressive Neural Networks", arXiv 1606.04671; `l2sp` is Li, Grandvalet & Davoine 2018, "Explicit Inductive
+Bias for Transfer Learning", arXiv 1802.01483: a/2 · |w - w0|² on what was carried over, b/2 · |w|² on the new heads, in
+place of weight decay. Its a = 0.1, b = 0.01 are those of the authors' run script.
+Differs: nothing known.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
+from kfbench.networks.network import Network
+from kfbench.tasks import Task
+from kfbench.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class Finetune(Method):
+    """Settings of fine-tuning."""
+
+    train: Literal["all", "last"] = "all"
+    body_rate: Annotated[float, Gt(0)] = 1.0  # learning rate of what was carried over, as a multiple of the heads'
+    start_penalty: Annotated[float, Ge(0)] = 0.0  # a of L2-SP
+    head_penalty: Annotated[float, Ge(0)] = 0.0  # b of L2-SP
+
+    teachers = (1, 1)
+    needs = "architecture"
+    starts_from_teacher = True
+    variants = {"all": {}, "last": {"train": "last"}, "l2sp": {"start_penalty": 0.1, "head_penalty": 0.01}}
+    search = {"body_rate": {"low": 0.01, "high": 1.0, "log": True}}
+
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
+        """Return the task's network with the teacher's weights, buffers and normalisation below fresh heads."""
+        student = task.make_network()
+        carried = {n: v for n, v in teachers[0].network.state_dict().items() if not is_head(student, n)}
+        student.load_state_dict(carried, strict=False)
+        return student
+
+    def begin(
+        self,
+        student: nn.Module,
+        teachers: Sequence[Teacher],
+        stage: Stage,
+        batches: Iterable[Batch],
+        rng: torch.Generator,
+    ) -> None:
+        """Freeze the body of a linear probe."""
+        assert isinstance(student, Network)
+        for name, weight in student.named_parameters():
+            weight.requires_grad_(self.train == "all" or is_head(student, name))
+
+    def losses(
+        self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
+    ) -> tuple[Output, Parts]:
+        """The task's loss, and the penalties of L2-SP where they are not zero."""
+        assert isinstance(student, Network)
+        output: Output = student(batch.images)
+        parts = task.loss(output, batch)
+        if self.start_penalty:
+            start = dict(teachers[0].network.named_parameters())
+            moved = [(w - start[n]).square().sum() for n, w in student.named_parameters() if not is_head(student, n)]
+            parts["start"] = self.start_penalty / 2 * total(moved)
+        if self.head_penalty:
+            heads = [w.square().sum() for n, w in student.named_parameters() if is_head(student, n)]
+            parts["head"] = self.head_penalty / 2 * total(heads)
+        return output, parts
+
+    def parameter_groups(self, student: nn.Module) -> list[Group]:
+        """The heads at the recipe's rate, the body at its multiple; no weight decay where L2-SP takes its place."""
+        assert isinstance(student, Network)
+        decay = {"weight_decay": 0.0} if self.start_penalty or self.head_penalty else {}
+        trained = [(n, w) for n, w in student.named_parameters() if w.requires_grad]
+        body = [w for n, w in trained if not is_head(student, n)]
+        heads = [w for n, w in trained if is_head(student, n)]
+        groups: list[Group] = [{"params": heads, **decay}, {"params": body, "lr_scale": self.body_rate, **decay}]
+        return [group for group in groups if group["params"]]
+
+
+def is_head(network: Network, name: str) -> bool:
+    """Say whether a parameter or buffer belongs to one of the network's heads."""
+    return any(name.startswith(f"{head}.") for head in network.heads)
+
+
+def total(parts: list[Tensor]) -> Tensor:
+    """Return the sum of scalars, [] in shape."""
+    return torch.stack(parts).sum()

@@ -1,0 +1,201 @@
+"""Knowledge Flow: frozen teachers' features are mixed into the student's layers, then withdrawn.
+
+Source: Liu, Peng & Schwing 2019, "Knowledge Flow: Improve Upon Your Teachers", ICLR, arXiv 1904.05878. At student layer j
+    h_j  <-  p_0 h_j + sum_k p_k Q_k(z_k),   p = softmax(w_j) over {the student's own layer, linked teacher layers},
+    L = L_task + dep(t) · L_dep + kl · L_KL,   L_dep = -mean_j log p_0^j,   L_KL = KL(previous output || output).
+Q is learned, teachers are frozen; the weight of L_dep rises, at `cut` the teachers are removed and the student trains on
+alone. The paper's own figures for its settings are not known here: where one stands below, it is marked `descendant:`
+(CAT, TJU-DRL-LAB, PPO2 code that took Knowledge Flow's connections over) or `choice:` (ours).
+Differs: Q between maps of different sizes pools or interpolates; "previous" on images is the sample's last output. Mixing
+weights have a larger learning rate of their own, else they hardly move in a short budget.
+
+Variants add what the paper does not have, to make the student able to stand alone: `alone` passes each batch a second
+time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a regression of
+the student's features onto the teachers' that fades out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le, Lt
+from torch import nn
+
+from kfbench import losses, seeding, taps
+from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
+from kfbench.mixing import Links, MixedStudent, parse_links
+from kfbench.networks.network import Network
+from kfbench.tasks import Task
+from kfbench.teachers import Teacher
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+Weight = Annotated[float, Ge(0)]
+
+
+@dataclass(frozen=True)
+class KnowledgeFlow(Method):
+    """Settings of Knowledge Flow; the defaults are the paper's form."""
+
+    position: Literal["post", "pre"] = "post"  # mix what activations put out, or what they take in (descendant: pre)
+    links: str = "depth"  # by relative depth, or "LAYER=0:LAYER+1:LAYER;LAYER=…" (student layer = teacher:layer)
+    links_per_layer: Annotated[int, Gt(0)] = 1  # of each teacher, with "depth"; choice: the descendants link one
+    normalise: bool = True  # images: standardise teachers' features over the batch before Q; choice
+    share: Literal["learned", "scheduled"] = "learned"  # p_0: learned, or linear from initial_share to 1 at the cut
+    initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; descendant: logits -0.1 and 0.01
+    share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this; choice
+    mix_rate: Annotated[float, Gt(0)] = 10.0  # learning rate of the mixing weights over the network's; choice
+    dep: Weight = 1.0  # final weight of L_dep; descendant: 1 or 0.5
+    dep_start: Fraction = 0.45  # progress at which it leaves 0, rising linearly; descendant: 0.45
+    dep_end: Fraction = 0.9  # progress at which it is reached; descendant: 0.9
+    cut: Fraction = 0.9  # progress at which the teachers are removed; descendant: 0.9
+    restart: bool = False  # a fresh optimiser and schedule at the cut; choice
+    kl: Weight = 0.1  # weight of L_KL; descendant: 0.05 or 0.1
+    previous: Literal["last", "snapshot"] = "last"  # images: the sample's last output, or a frozen copy of the student
+    refresh: Annotated[int, Gt(0)] = 100  # steps between copies, with "snapshot"; choice
+    alone: Weight = 0.0  # weight of the lone student's cross-entropy, a second pass; choice: not in the paper
+    agree: Weight = 0.0  # weight of T² KL(mixed || alone) in that pass
+    temperature: Annotated[float, Gt(0)] = 4.0  # T of that KL
+    hint: Weight = 0.0  # weight of the regression onto teachers' features, falling linearly to 0 at the cut
+
+    teachers = (1, None)
+    needs = "features"
+    variants = {
+        "alone": {"share": "scheduled", "initial_share": 0.3, "dep": 0.0, "kl": 0.0, "alone": 1.0, "agree": 1.0},
+        "guided": {
+            "share": "scheduled",
+            "initial_share": 0.5,
+            "dep": 0.0,
+            "kl": 0.0,
+            "alone": 1.0,
+            "agree": 1.0,
+            "hint": 10.0,
+        },
+    }
+    search = {
+        "initial_share": {"low": 0.1, "high": 0.9},
+        "dep": {"low": 0.05, "high": 2.0, "log": True},
+        "kl": {"low": 0.01, "high": 1.0, "log": True},
+        "cut": {"low": 0.5, "high": 0.95},
+        "mix_rate": {"low": 1.0, "high": 100.0, "log": True},
+    }
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage; with `restart` the time after the cut is a second one."""
+        if self.restart and 0 < self.cut < 1:
+            return (Stage("mixed", self.cut), Stage("alone", 1 - self.cut))
+        return (Stage("train"),)
+
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> MixedStudent:
+        """Return the task's plain network among mixing weights and transformations."""
+        network = task.make_network()
+        links = self._links(network, teachers)
+        memory = task.train_size if task.kind == "images" and self.kl and self.previous == "last" else 0
+        with seeding.global_generator(rng):
+            return MixedStudent(
+                network,
+                teachers,
+                links,
+                position=self.position,
+                normalise=self.normalise and task.kind == "images",  # acting would see other statistics than learning
+                initial_share=self.initial_share,
+                floor=self.share_floor,
+                learned=self.share == "learned",
+                separate_statistics=self.alone + self.agree > 0,
+                hints=self.hint > 0,
+                memory=memory,
+                snapshot=task.kind == "images" and self.kl > 0 and self.previous == "snapshot",
+            )
+
+    def _links(self, network: Network, teachers: Sequence[Teacher]) -> Links:
+        if self.links != "depth":
+            return parse_links(self.links, len(teachers))
+        links: Links = {layer: [] for layer in network.layers}
+        for k, teacher in enumerate(teachers):
+            near = taps.match(network.layers, teacher.network.layers, most=self.links_per_layer)
+            for layer, theirs in near.items():
+                links[layer] += [(k, name) for name in theirs]
+        return links
+
+    def is_attached(self, progress: float) -> bool:
+        """True before the cut."""
+        return progress < self.cut
+
+    def losses(
+        self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
+    ) -> tuple[Output, Parts]:
+        """Task loss of the mixed student, dependency and KL terms; after the cut, of the student alone."""
+        assert isinstance(student, MixedStudent)
+        if not self.is_attached(progress):
+            output: Output = student(batch.images)
+            return output, task.loss(output, batch) | self._stay(student, batch, output)
+        features = student.standardise(batch.extras or student.ask(teachers, batch))
+        share = self._scheduled(progress)
+        output = student(batch.images, features, share)
+        parts = task.loss(output, batch) | self._stay(student, batch, output, features, share)
+        if self.dep and self.share == "learned":
+            ramp = (progress - self.dep_start) / max(self.dep_end - self.dep_start, 1e-9)
+            parts["dependency"] = self.dep * min(1.0, max(0.0, ramp)) * student.dependency()
+        if self.alone or self.agree:
+            lone = student(batch.images)
+            target = losses.softened(output.logits.detach(), self.temperature)
+            parts |= {f"alone {name}": self.alone * part for name, part in task.loss(lone, batch).items()}
+            parts["agree"] = self.agree * losses.distillation(lone.logits, target, self.temperature)
+        if self.hint:
+            parts["hint"] = self.hint * (1 - progress / self.cut) * student.hint_loss(features)
+        return output, parts
+
+    def _stay(
+        self,
+        student: MixedStudent,
+        batch: Batch,
+        output: Output,
+        features: Parts | None = None,
+        share: float | None = None,
+    ) -> Parts:
+        """L_KL: the output stays near that of the rollout (games), of the last visit or of the snapshot (images)."""
+        if not self.kl:
+            return {}
+        if batch.output is not None:
+            before = F.softmax(batch.output.logits.detach().float(), dim=1)
+            return {"kl": self.kl * losses.kl(before, output.logits)}
+        if self.previous == "snapshot":
+            before = F.softmax(student.before(batch.images, features, share, refresh=self.refresh).float(), dim=1)
+            return {"kl": self.kl * losses.kl(before, output.logits)}
+        return {"kl": self.kl * student.moved(batch, output.logits)}
+
+    def _scheduled(self, progress: float) -> float | None:
+        if self.share == "learned":
+            return None
+        return self.initial_share + (1 - self.initial_share) * min(1.0, progress / self.cut)
+
+    def act(
+        self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, progress: float
+    ) -> tuple[Output, Parts]:
+        """The mixed student's output, and the teachers' features to remember; the student's own after the cut."""
+        assert isinstance(student, MixedStudent)
+        if not self.is_attached(progress):
+            return student(batch.images), {}
+        features = student.ask(teachers, batch)
+        return student(batch.images, student.standardise(features), self._scheduled(progress)), features
+
+    def parameter_groups(self, student: nn.Module) -> list[Group]:
+        """The network and the transformations at the recipe's rate, the mixing weights at a multiple, undecayed."""
+        mixing = list(cast(MixedStudent, student).mix.parameters())
+        rest = [weight for weight in student.parameters() if all(weight is not other for other in mixing)]
+        learned = [w for w in mixing if w.requires_grad]
+        groups: list[Group] = [
+            {"params": rest},
+            {"params": learned, "lr_scale": self.mix_rate, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def metrics(self, student: nn.Module) -> dict[str, float]:
+        """`share/LAYER/student`, `share/LAYER/TEACHER` and the mean over layers, `share/student`."""
+        return cast(MixedStudent, student).shares()
+
+    def export(self, student: nn.Module) -> Network:
+        """A plain network with the student's weights; nothing of the mix remains."""
+        return cast(MixedStudent, student).network.clone()

@@ -1,0 +1,109 @@
+"""Budgets: what `smoke`, `small`, `standard` and `paper` mean, as literals; a task file says where it differs.
+
+A budget's fields are those of `Recipe` (or `GameRecipe`), and "teacher": the network of a default teacher. They are
+looked up here, then in the task's `budgets["all"]`, then in the task's `budgets[budget]`, then in what the user set;
+later ones win. "like" in a task's budget starts from a published recipe of `PUBLISHED` instead. A task that keeps a
+part of its classes gets that part of the training images. No torch here.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kfbench.errors import KfbenchError, near
+from kfbench.registry import validated
+from kfbench.spec import GameRecipe, Recipe
+
+if TYPE_CHECKING:
+    from kfbench.tasks import GameTask, ImageTask
+
+BUDGETS = ("smoke", "small", "standard", "paper")
+
+IMAGES: dict[str, dict[str, Any]] = {
+    # seconds on one CPU core: shows that everything works, measures nothing
+    "smoke": {
+        "network": "cnn-8",
+        "teacher": "cnn-16",
+        "train_size": 300,
+        "epochs": 2,
+        "batch_size": 32,
+        "evaluations": 2,
+    },
+    # at most 4 minutes on 2 CPU cores, teachers aside
+    "small": {"network": "cnn-16", "teacher": "cnn-32", "train_size": 10_000, "epochs": 12, "batch_size": 64},
+    # minutes on a GPU: the pair of the distillation literature, trained shorter with one cycle
+    "standard": {
+        "network": "resnet8x4",
+        "teacher": "resnet32x4",
+        "epochs": 30,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "precision": "bf16",
+        "evaluations": 15,
+    },
+    "paper": {"like": "densenet"},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    # Huang et al., CVPR 2017, arXiv 1608.06993, section 4.2; Knowledge Flow's students and teachers are these
+    "densenet": {
+        "network": "densenet-100-24",
+        "teacher": "densenet-100-24",
+        "epochs": 300,
+        "batch_size": 64,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "milestones": (0.5, 0.75),
+        "decay": 0.1,
+        "evaluations": 30,
+    },
+    # Hinton, Vinyals & Dean 2015, arXiv 1503.02531, section 3: the networks. It states no optimiser, batch size or
+    # schedule: those are our choice
+    "hinton": {
+        "network": "mlp-800",
+        "teacher": "mlp-1200-dropout",
+        "epochs": 60,
+        "batch_size": 64,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "schedule": "one-cycle",
+        "evaluations": 30,
+    },
+}
+GAMES: dict[str, dict[str, Any]] = {budget: {} for budget in BUDGETS}
+BASE = {"images": IMAGES, "games": GAMES}
+
+
+def fields(task: "ImageTask | GameTask", budget: str) -> dict[str, Any]:
+    """Return a budget's fields for a task, "teacher" among them. Raises KfbenchError for an unknown budget."""
+    if budget not in BUDGETS:
+        raise KfbenchError(f"no budget '{budget}'; {near(budget, BUDGETS)}")
+    own = {**task.budgets.get("all", {}), **task.budgets.get(budget, {})}
+    base = BASE[task.kind][budget]
+    published = own.pop("like", base.get("like"))
+    found = {**(PUBLISHED[published] if published else base), **own}
+    if task.kind == "images" and task.keep is not None and found.get("train_size") is not None:
+        found["train_size"] = max(len(task.keep), round(found["train_size"] * len(task.keep) / task.classes))
+    return found
+
+
+def recipe(
+    task: "ImageTask | GameTask", budget: str, overrides: Mapping[str, Any] | None = None
+) -> Recipe | GameRecipe:
+    """Return how a task is trained at a budget, with the user's changes (values may be strings).
+
+    Raises KfbenchError for an unknown budget or field (nearest match offered), or a value of the wrong type or range.
+    """
+    chosen = {name: value for name, value in fields(task, budget).items() if name != "teacher"}
+    made: type[Recipe] | type[GameRecipe] = Recipe if task.kind == "images" else GameRecipe
+    return validated(made, {**chosen, **(overrides or {})}, of=f"the recipe of task '{task.name}'", word="field")
+
+
+def teacher_network(task: "ImageTask | GameTask", budget: str) -> str:
+    """Return the network of a task's default teachers at a budget. Raises KfbenchError for an unknown budget."""
+    found = fields(task, budget)
+    network: str = found.get("teacher") or recipe(task, budget).network
+    return network

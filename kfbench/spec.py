@@ -1,0 +1,121 @@
+"""RunSpec: one run as data. Everything a run does follows from it; it reads and writes JSON and imports no torch."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Setting = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an image classifier is trained, whatever the method; equal for all methods that are compared."""
+
+    network: str = "cnn-16"
+    epochs: Annotated[float, Gt(0)] = 12
+    batch_size: Annotated[int, Gt(1)] = 64
+    train_size: Annotated[int, Gt(0)] | None = None  # training images, balanced over classes; None: all
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Annotated[float, Gt(0)] = 3e-3  # the largest rate of the schedule
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of sgd, Nesterov's form
+    weight_decay: Annotated[float, Ge(0)] = 5e-4
+    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
+    milestones: tuple[float, ...] = (0.5, 0.75)  # of "step": fractions of the budget at which the rate falls
+    decay: Annotated[float, Gt(0)] = 0.1  # of "step": what the rate is multiplied by
+    pad: Annotated[int, Ge(0)] = 0  # random crops from images padded with this many zeros a side
+    flip: bool = False  # random horizontal flips
+    views: Annotated[int, Gt(0)] | None = None  # augmentations an image, fixed by seed; None: all of them
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    evaluations: Annotated[int, Gt(0)] = 10  # looks at the validation split, evenly spread
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+OWN: Any = None  # a default that stands for the algorithm's own value, filled in from ALGORITHMS
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    # OpenAI baselines' a2c, the synchronous form of A3C (Mnih et al. 2016, arXiv 1602.01783)
+    "a2c": {"rollout": 5, "trace": 1.0, "optimizer": "rmsprop", "lr": 7e-4, "epochs": 1, "minibatches": 1},
+    # Schulman et al. 2017, arXiv 1707.06347, table 5, with 16 environments for 8 and minibatches of 256 rows as there
+    "ppo": {"rollout": 128, "trace": 0.95, "optimizer": "adam", "lr": 2.5e-4, "epochs": 3, "minibatches": 8},
+}
+
+
+@dataclass(frozen=True)
+class GameRecipe:
+    """How an actor-critic is trained, whatever the method; equal for all methods that are compared.
+
+    A frame is the emulator's; an agent step is 4 of them in one environment.
+    """
+
+    network: str = "a3c"
+    algorithm: Literal["a2c", "ppo"] = "ppo"
+    frames: Annotated[int, Gt(0)] = 400_000
+    environments: Annotated[int, Gt(0)] = 16
+    rollout: Annotated[int, Gt(0)] = OWN  # agent steps of each environment between two updates
+    gamma: Annotated[float, Ge(0), Le(1)] = 0.99
+    trace: Annotated[float, Ge(0), Le(1)] = OWN  # lambda of generalised advantages; 1: n-step returns
+    v_trace: bool = False  # a2c: correct targets for the difference between acting and present policy
+    optimizer: Literal["rmsprop", "adam"] = OWN
+    lr: Annotated[float, Gt(0)] = OWN
+    schedule: Literal["linear", "constant"] = "linear"  # of the rate (and of ppo's clip); linear: down to 0
+    epsilon: Annotated[float, Gt(0)] = 1e-5  # of the optimiser; rmsprop: inside the root, as TensorFlow has it
+    clip_norm: Annotated[float, Gt(0)] = 0.5  # largest norm of the gradient of all weights together
+    entropy: Annotated[float, Ge(0)] = 0.01  # weight of the policy's entropy
+    value: Annotated[float, Ge(0)] = 0.5  # weight of the squared error of the value
+    epochs: Annotated[int, Gt(0)] = OWN  # passes over a rollout
+    minibatches: Annotated[int, Gt(0)] = OWN  # of a pass
+    clip: Annotated[float, Gt(0)] = 0.1  # ppo: how far the policy's ratio may leave 1
+    clip_rewards: bool = True  # to -1..1, for learning only
+    lost_life_ends: bool = True  # a return ends at a lost life, for learning only
+    sticky: Annotated[float, Ge(0), Lt(1)] = 0.0  # chance of the console repeating the last action; often 0.25
+    full_actions: bool = False  # all 18 of the console
+    noops: Annotated[int, Ge(0)] = 30  # a start of 0 to noops - 1 of them
+    fire: bool = False  # press fire at the start of a game
+    episode_frames: Annotated[int, Gt(0)] = 108_000  # limit of an episode when training
+    evaluations: Annotated[int, Gt(0)] = 4  # looks at the student alone, evenly spread, after one before the start
+    evaluation_environments: Annotated[int, Gt(0)] = 8
+    evaluation_episodes: Annotated[int, Gt(0)] = 1  # whole episodes of each environment, at a look
+    test_episodes: Annotated[int, Gt(0)] = 2  # and at the end
+    evaluation_frames: Annotated[int, Gt(0)] = 18_000  # limit of an episode when evaluating: five minutes of play
+    greedy: bool = False  # evaluate the likeliest action, not a sampled one
+    precision: Literal["fp32", "bf16"] = "fp32"  # of learning
+
+    def __post_init__(self) -> None:
+        for name, value in ALGORITHMS[self.algorithm].items():
+            if getattr(self, name) is OWN:
+                object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: a method on a task with teachers, a seed, a recipe and the method's settings that differ from default."""
+
+    method: str  # "kf", or with a variant "kf/alone"
+    task: str  # "cifar100", or with a variant "cifar100/0-49"
+    budget: str = "small"
+    teachers: tuple[str, ...] = ()
+    seed: int = 0
+    recipe: Recipe | GameRecipe = field(default_factory=Recipe)
+    settings: dict[str, Setting] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "RunSpec":
+        """Build a spec from what `to_json` gave."""
+        recipe = GameRecipe if "frames" in values["recipe"] else Recipe
+        made = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values["recipe"].items()
+        }
+        return cls(**{**values, "teachers": tuple(values["teachers"]), "recipe": recipe(**made)})
+
+
+def digest(values: Any, *, length: int = 12) -> str:
+    """Return the first hex digits of the sha256 of plain JSON values, whatever their order in dicts."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -57,10 +57,9 @@ class GameRecipe:
     rollout: Annotated[int, Gt(0)] = OWN  # agent steps of each environment between two updates
     gamma: Annotated[float, Ge(0), Le(1)] = 0.99
     trace: Annotated[float, Ge(0), Le(1)] = OWN  # lambda of generalised advantages; 1: n-step returns
-    v_trace: bool = False  # a2c: correct targets for the difference between acting and present policy
     optimizer: Literal["rmsprop", "adam"] = OWN
     lr: Annotated[float, Gt(0)] = OWN
-    schedule: Literal["linear", "constant"] = "linear"  # of the rate (and of ppo's clip); linear: down to 0
+    schedule: Literal["linear", "constant"] = "linear"  # of the rate; linear: down to 0
     epsilon: Annotated[float, Gt(0)] = 1e-5  # of the optimiser; rmsprop: inside the root, as TensorFlow has it
     clip_norm: Annotated[float, Gt(0)] = 0.5  # largest norm of the gradient of all weights together
     entropy: Annotated[float, Ge(0)] = 0.01  # weight of the policy's entropy
@@ -109,9 +108,7 @@ class RunSpec:
     def from_json(cls, values: dict[str, Any]) -> "RunSpec":
         """Build a spec from what `to_json` gave."""
         recipe = GameRecipe if "frames" in values["recipe"] else Recipe
-        made = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values["recipe"].items()
-        }
+        made = {name: tuple(value) if isinstance(value, list) else value for name, value in values["recipe"].items()}
         return cls(**{**values, "teachers": tuple(values["teachers"]), "recipe": recipe(**made)})
 
 

@@ -90,6 +90,7 @@ class GameTask:
 
     name: str = ""  # as records have it: "atari/riverraid"
     game: str = ""  # ale-py's name of it
+    shape: tuple[int, int, int] = (4, 84, 84)  # of an observation
 
     def at(self, stem: str, variant: str = "") -> "GameTask":
         """Return the task of file `stem` at a game. Raises KfbenchError if there is no such game."""
@@ -100,6 +101,12 @@ class GameTask:
         game = atari.rom(variant)
         name = f"{stem}/{game}"
         return replace(self, name=name, game=game, sources=tuple(other for other in self.sources if other != name))
+
+    def actions(self, *, full: bool = False) -> tuple[str, ...]:
+        """Return the names of the game's actions: those it understands, or all 18 of the console."""
+        from kfbench import atari
+
+        return atari.actions(self.game, full=full)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ def v_trace(
 ) -> tuple[Tensor, Tensor]:
     """Return V-trace's value targets v_t and policy advantages rho_t (r_t + gamma v_{t+1} - V(s_t)), both [T, N].
 
-    `ratios` are pi(a|s) / mu(a|s), now over acting time; both of them, rho and c, are clipped at `clip`. `values` are the
-    present student's. Where all ratios are 1, v_t is the n-step return.
+    `ratios` are pi(a|s) / mu(a|s), now over acting time; both of them, rho and c, are clipped at `clip`. `values` are
+    the present student's. Where all ratios are 1, v_t is the n-step return.
     Source: Espeholt et al. 2018, arXiv 1802.01561, equation 1 and remark 1.
     """
     clipped = ratios.clamp(max=clip)

@@ -1,0 +1,49 @@
+"""What an actor-critic minimises: policy, value and entropy, by A2C or PPO."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kfbench.methods import Batch
+from kfbench.networks.network import Output
+from kfbench.spec import GameRecipe
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The parts of a game's loss, each weighted and a mean over the batch.
+
+    a2c:  policy = -mean(A log pi(a|s)),  value = c_v mean((R - V(s))²),  entropy = -c_e mean(H(pi(.|s)))
+    ppo:  policy = -mean(min(r A', clip(r, 1 - c, 1 + c) A')), r = pi(a|s) / pi_acting(a|s), A' = A standardised over
+          the batch; value and entropy as in a2c.
+
+    Source: Mnih et al. 2016, arXiv 1602.01783; Schulman et al. 2017, arXiv 1707.06347.
+    Differs: ppo's value is not clipped, and its `clip` does not shrink with the learning rate.
+    """
+
+    recipe: GameRecipe
+
+    def __call__(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Return {"policy", "value", "entropy"}, each []."""
+        assert batch.actions is not None and batch.advantages is not None and batch.returns is not None
+        assert output.value is not None
+        logged = F.log_softmax(output.logits.float(), dim=1)  # [B, A]
+        chosen = logged.gather(1, batch.actions[:, None]).squeeze(1)  # [B]
+        plain = self.recipe.algorithm == "a2c"
+        policy = -(batch.advantages * chosen).mean() if plain else self._clipped(chosen, batch)
+        return {
+            "policy": policy,
+            "value": self.recipe.value * (batch.returns - output.value.float()).square().mean(),
+            "entropy": self.recipe.entropy * (logged.exp() * logged).sum(1).mean(),
+        }
+
+    def _clipped(self, chosen: Tensor, batch: Batch) -> Tensor:
+        assert batch.advantages is not None and batch.output is not None and batch.actions is not None
+        before = F.log_softmax(batch.output.logits.float(), dim=1).gather(1, batch.actions[:, None]).squeeze(1)
+        ratio = (chosen - before).exp()
+        spread, centre = torch.std_mean(batch.advantages, correction=0)
+        advantages = (batch.advantages - centre) / (spread + 1e-8)
+        clip = self.recipe.clip
+        return -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()

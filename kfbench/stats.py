@@ -94,7 +94,7 @@ def improvement(x: ArrayLike, y: ArrayLike) -> Array:
 
 
 def resamples(scores: ArrayLike, *, repeats: int, rng: np.random.Generator) -> Iterator[Array]:
-    """Yield chunks [r, N, M] of stratified resamples: runs drawn with replacement within each task, from those there."""
+    """Yield chunks [r, N, M] of stratified resamples: runs drawn with replacement within each task, of those there."""
     x = np.sort(_array(scores), axis=0)  # present scores first; the order of runs does not matter
     n, m = x.shape
     size = max(1, CHUNK // max(1, n * m))

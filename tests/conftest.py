@@ -1,0 +1,145 @@
+"""A small study with schema-true records, for the tests of the reading half."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kfbench import plan, store, study
+from kfbench.plan import Planned
+from kfbench.spec import GameRecipe, Recipe, RunSpec, digest
+from kfbench.store import RunRecord
+
+STUDY = """
+title = "A small study"
+about = "Made for tests."
+seeds = 4
+methods = ["scratch", "kf", { method = "kd", label = "kd, T 4" }, "pathnet"]
+tasks = [
+    { task = "cifar10", label = "cifar10, 250 images", train_size = 250 },
+    { task = "cifar10", label = "cifar10, 1,000 images", train_size = 1000 },
+    "cifar100",
+    "atari/krull",
+]
+
+[[claims]]
+text = "kf beats scratch on images"
+better = "kf"
+than = "scratch"
+on = ["cifar10, 250 images", "cifar10, 1,000 images"]
+
+[[claims]]
+text = "kd loses to scratch"
+better = "scratch"
+than = "kd, T 4"
+on = ["cifar100"]
+
+[[claims]]
+text = "kf beats pathnet on cifar100"
+better = "kf"
+than = "pathnet"
+on = ["cifar100"]
+
+[[claims]]
+text = "the student stands alone at the end"
+row = "kf"
+curve = "share/student"
+above = 0.9
+on = ["cifar100"]
+
+[[reference]]
+row = "scratch"
+column = "cifar100"
+value = 27.5
+source = "somebody 2020, table 1"
+"""
+ERRORS = {"cifar10, 250 images": 50.0, "cifar10, 1,000 images": 40.0, "cifar100": 60.0}
+GAINS = {"scratch": 0.0, "kf": 3.0, "kd, T 4": -1.0, "pathnet": 2.0}
+
+
+def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
+    """A record as `execute` writes it: a curve, scores and costs that depend on the spec only."""
+    rng = np.random.default_rng(spec.seed)
+    luck = float(rng.normal(0, 0.4))
+    own = float(np.random.default_rng([spec.seed, len(cell.row)]).normal(0, 0.15))
+    is_game = isinstance(spec.recipe, GameRecipe)
+    final = ERRORS.get(cell.column, 0.0) - GAINS[cell.row] + luck + own
+    if is_game:
+        final = 3000 + 200 * GAINS[cell.row] + 100 * luck
+    teachers = [name.partition("@")[0] for name in spec.teachers]
+    curve = []
+    for n in range(11):
+        progress = n / 10
+        row = {"step": 100.0 * n, "progress": progress, "seconds": 5.0 * n, "loss": 3 * math.exp(-3 * progress)}
+        if is_game:
+            row |= {"frames": 4000.0 * n, "return": final * (1 - math.exp(-4 * progress))}
+        else:
+            row |= {"epoch": 1.2 * n, "val_error": final + 40 * math.exp(-5 * progress), "val_loss": 1.0}
+        if teachers and cell.row == "kf":
+            share = 0.47 - 0.2 * progress if progress < 0.5 else 0.37 + (progress - 0.5) * 1.26
+            row |= {"share/student": share}
+            for k, layer in enumerate(("conv1", "conv2", "conv3")):
+                row[f"share/{layer}/student"] = share
+                for teacher in teachers:
+                    row[f"share/{layer}/{teacher}"] = (1 - share) / len(teachers) * (1 + 0.1 * k * (1 - k / 2))
+            if progress < 0.9:
+                row["return_attached" if is_game else "val_error_attached"] = final + 4
+        curve.append(row)
+    identity = {"spec": spec.to_json(), "data": "0" * 64, "teachers": [], "method_revision": 1, "harness_revision": 1}
+    metric = "return" if is_game else "error"
+    return RunRecord(
+        key=digest(identity),
+        spec=spec.to_json(),
+        identity=identity,
+        status="done",
+        scores={"last": {metric: final}, "best": {metric: final + 0.1}, "val": {metric: final + 0.3}},
+        curve=curve,
+        cost={
+            "seconds": 50.0 * (1.4 if teachers else 1.0),
+            "teacher_seconds": 80.0 if teachers else 0.0,
+            "parameters": 78_042.0 if cell.column == "cifar100" else 77_754.0,
+            "multiply_adds": 12_500_000.0,
+            "latency_ms": 0.8 + 0.01 * spec.seed,
+            "steps": 1000.0,
+        },
+        provenance={"commit": "0123456789abcdef", "device": "cpu (test)", "threads": 1, "versions": {"torch": "2.14"}},
+    )
+
+
+def planned_cells(made: study.Study) -> list[Planned]:
+    cells = []
+    for row in made.methods:
+        for column in made.tasks:
+            if row.method == "kd" and column.task == "atari/krull":
+                cells.append(Planned(row.label, column.label, None, "method 'kd' is for images"))
+                continue
+            is_game = column.task.startswith("atari")
+            spec = RunSpec(
+                method=row.method,
+                task=column.task,
+                teachers=() if row.method == "scratch" else ("cifar10/cnn-16@small", "digits/cnn-16@small"),
+                recipe=GameRecipe() if is_game else Recipe(train_size=column.train_size),
+            )
+            cells.append(Planned(row.label, column.label, spec))
+    return cells
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Path, Path]:
+    """A study's folder and a folder of its records: pathnet not run on cifar100, one of its runs failed elsewhere."""
+    folder, results = tmp_path / "reports" / "small", tmp_path / "results"
+    folder.mkdir(parents=True)
+    (folder / "study.toml").write_text(STUDY)
+    made = study.load(folder)
+    cells = planned_cells(made)
+    plan.write(folder, made, cells)
+    for cell in cells:
+        for spec in cell.runs(made.seeds):
+            if cell.row == "pathnet" and (cell.column == "cifar100" or spec.seed == 3):
+                continue
+            record = made_record(cell, spec)
+            if cell.row == "pathnet" and cell.column == "cifar10, 250 images" and spec.seed == 2:
+                record.status, record.error, record.scores = "failed", "Diverged: loss is nan at step 40", {}
+            store.write(results, record)
+    return folder, results

@@ -68,7 +68,7 @@ def import_folders(
         chosen = [row for row, entry in enumerate(ordered) if entry.split == split]
         images = torch.from_numpy(np.stack([pixels[row] for row in chosen]))
         rows[split] = Rows(images, torch.tensor([number[ordered[row].label] for row in chosen]))
-    source = "import of " + ", ".join(path.name for path in paths)
+    source = "import of " + ", ".join(sorted(path.name for path in paths))
     return write(name, Raw(rows["train"], rows["test"], classes), source=source)
 
 
@@ -134,7 +134,7 @@ def _decoded(entries: list[Entry], *, size: tuple[int, int] | None, quiet: bool)
 
     console = Console(stderr=True, quiet=quiet)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        decoded = threads.map(lambda entry: _decode(entry, size), entries, chunksize=64)
+        decoded = threads.map(lambda entry: _decode(entry, size), entries)
         pixels = list(track(decoded, "reading images", len(entries), console=console, transient=True))
     for entry, image in zip(entries, pixels, strict=True):
         if image.shape[1:] != pixels[0].shape[1:]:
@@ -156,3 +156,11 @@ def _decode(entry: Entry, size: tuple[int, int] | None) -> np.ndarray:
         image = image.resize(size[::-1], Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Read "HxW". Raises KfbenchError if it is no size."""
+    found = re.fullmatch(r"([1-9]\d{0,3})[x×]([1-9]\d{0,3})", text)
+    if found is None:
+        raise KfbenchError(f"size '{text}' is not HxW in pixels, as 32x32")
+    return int(found[1]), int(found[2])

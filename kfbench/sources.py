@@ -52,11 +52,11 @@ def known() -> list[str]:
 
 
 def download(name: str) -> Pack:
-    """Fetch a published data set through torchvision, check it, and pack it.
+    """Fetch a published data set through torchvision, check it, and pack it; what is packed already stays.
 
     Raises KfbenchError if it is none that can be fetched, or the network or the server fails.
     """
-    if name in LOCAL and name not in DOWNLOADS:
+    if name in packed() or (name in LOCAL and name not in DOWNLOADS):
         return find(name)
     if name not in DOWNLOADS:
         raise KfbenchError(f"no download for data set '{name}'; {near(name, DOWNLOADS)}")
@@ -69,7 +69,7 @@ def download(name: str) -> Pack:
         ):
             return write(name, DOWNLOADS[name](Path(place), True), source="torchvision")
     except (OSError, RuntimeError, EOFError) as error:  # urllib's errors are OSErrors; torchvision raises RuntimeErrors
-        said = str(error).partition("\n")[0]
+        said = " ".join(str(error).split())
         raise KfbenchError(
             f"cannot download '{name}' ({said}); with a copy: kfbench data import {name} PATH…"
         ) from error

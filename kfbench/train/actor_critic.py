@@ -158,21 +158,23 @@ class ActorCritic:
         if game != self._game:
             if self._arcade:
                 self._arcade.close()
-            self._game, self._arcade = game, self._open(game, self.recipe.environments, f"train {which}")
+            self._game, self._arcade = game, self._open(game, self.recipe.environments, f"train {which}", self.threads)
             self._observation, self._batch = self._arcade.reset(), None
         seen = Batch(images=self._observation, rng=live.rng)
         live.method.begin(live.student, live.teachers, stage, [seen], live.rng)
         self._optimizer = make_optimizer(live.method, live.student, self.recipe)
         self.stage, self.tally = which, Tally()
 
-    def _open(self, game: str, environments: int, name: str, episode_frames: int | None = None) -> Arcade:
+    def _open(
+        self, game: str, environments: int, name: str, threads: int, *, episode_frames: int | None = None
+    ) -> Arcade:
         recipe = self.recipe
         return Arcade(
             game,
             environments,
             seed=self.live.spec.seed,
             name=name,
-            threads=min(self.threads, environments),
+            threads=threads,
             sticky=recipe.sticky,
             full_actions=recipe.full_actions,
             noops=recipe.noops,
@@ -194,6 +196,11 @@ class ActorCritic:
         seen, said, kept, actions = [], [], [], []
         for t in range(recipe.rollout):
             output, extras = self._ask(progress)
+            if output.logits.shape[1] != arcade.actions:
+                raise KfbenchError(
+                    f"the student has {output.logits.shape[1]} outputs, but '{self._game}' has {arcade.actions} "
+                    "actions; --set-recipe full_actions=true gives every game the same 18"
+                )
             action = episodes.choose(output.logits, uniform[t])
             arcade.send(action)  # the emulators work while the row is put away
             seen.append(self._observation)
@@ -317,7 +324,9 @@ class ActorCritic:
     def _read(self, network: nn.Module, split: str, each: int) -> Row:
         """Return the summary of `each` whole episodes a validation or test environment, played by a network alone."""
         game = atari.rom(self.live.spec.task.partition("/")[2])
-        arcade = self._open(game, self.recipe.evaluation_environments, split, self.recipe.evaluation_frames)
+        places = self.recipe.evaluation_environments
+        threads = min(self.threads, places)
+        arcade = self._open(game, places, split, threads, episode_frames=self.recipe.evaluation_frames)
         seed = self.live.spec.seed
         played = episodes.play(network, arcade, episodes=each, greedy=self.recipe.greedy, seed=seed)
         arcade.close()

@@ -1,0 +1,535 @@
+"""Tests of the actor-critic loop and what it is made of: returns, objective, optimiser, bookkeeping, resume."""
+
+import math
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kfbench import registry, resolve, seeding
+from kfbench.atari import Arcade
+from kfbench.errors import Diverged, KfbenchError
+from kfbench.execute import Live
+from kfbench.methods import Batch, Method, Parts, Stage
+from kfbench.networks.network import Output
+from kfbench.spec import GameRecipe
+from kfbench.tasks import GameTask
+from kfbench.teachers import Teacher
+from kfbench.train import actor_critic, episodes
+from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.objective import Objective
+from kfbench.train.returns import generalised_advantages, v_trace
+from kfbench.train.rmsprop import RMSProp
+from kfbench.train.tally import Tally
+
+TINY = {
+    "frames": 4 * 4 * 8 * 6,
+    "environments": 4,
+    "rollout": 8,
+    "minibatches": 2,
+    "evaluations": 2,
+    "evaluation_environments": 2,
+    "test_episodes": 1,
+    "evaluation_frames": 120,
+}
+
+
+def make_live(method: str | Method = "scratch", game: str = "road_runner", *, teachers: int = 0, **recipe: Any) -> Live:
+    """Return what the loop works with, the teachers untrained."""
+    spec = resolve.resolve("scratch", f"atari/{game}", recipe={**TINY, **recipe})
+    declared = registry.load_task(spec.task)
+    assert isinstance(declared, GameTask)
+    task = actor_critic.make_task(spec, declared)
+    made = []
+    for index in range(teachers):
+        with seeding.global_stream(index, "teacher"):
+            network = task.make_network()
+        made.append(Teacher(network, f"teacher {index}", task.name, task.classes, "", index))
+    chosen = registry.load_method(method) if isinstance(method, str) else method
+    rng = seeding.stream(0, "method")
+    return Live(spec, chosen, chosen.make_student(task, made, rng), made, task, torch.device("cpu"), rng, None)
+
+
+def trained(loop: ActorCritic) -> dict[str, Tensor]:
+    for _ in loop:
+        pass
+    return {name: value.clone() for name, value in loop.live.student.state_dict().items()}
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# returns
+
+
+def rollout(seed: int = 0, steps: int = 7, environments: int = 3) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    rows = (steps, environments)
+    return {
+        "rewards": torch.randn(rows, generator=rng, dtype=torch.float64),
+        "values": torch.randn(rows, generator=rng, dtype=torch.float64),
+        "goes_on": (torch.rand(rows, generator=rng) > 0.3).double(),
+        "after": torch.randn(environments, generator=rng, dtype=torch.float64),
+    }
+
+
+@pytest.mark.parametrize("trace", [0.0, 0.6, 1.0])
+def test_advantages_equal_the_sum_of_their_definition(trace: float) -> None:
+    """Sum over k of (gamma trace)^k d_{t+k}, stopped where the return stops."""
+    given, gamma = rollout(), 0.9
+    rewards, values, goes_on, after = (given[name].numpy() for name in ("rewards", "values", "goes_on", "after"))
+    following = np.concatenate([values[1:], after[None]])
+    wanted = np.zeros_like(values)
+    for t in range(7):
+        for n in range(3):
+            weight = 1.0
+            for k in range(t, 7):
+                wanted[t, n] += weight * (rewards[k, n] + gamma * goes_on[k, n] * following[k, n] - values[k, n])
+                weight *= gamma * trace * goes_on[k, n]
+    found = generalised_advantages(**given, gamma=gamma, trace=trace)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
+
+
+def n_step_returns(given: dict[str, Tensor], gamma: float) -> np.ndarray:
+    """R = r + gamma R, from the value behind the rollout, 0 where the return stops: A3C's own loop."""
+    wanted = np.zeros((7, 3))
+    for n in range(3):
+        running = float(given["after"][n])
+        for t in reversed(range(7)):
+            running = float(given["rewards"][t, n]) + gamma * float(given["goes_on"][t, n]) * running
+            wanted[t, n] = running
+    return wanted
+
+
+def test_trace_one_gives_n_step_returns() -> None:
+    given = rollout(1)
+    found = generalised_advantages(**given, gamma=0.9, trace=1.0) + given["values"]
+    np.testing.assert_allclose(found.numpy(), n_step_returns(given, 0.9), atol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [0.7, 1.0, 2.0])
+def test_v_trace_equals_the_sum_of_its_definition(clip: float) -> None:
+    """v_s = V(s) + sum_t gamma^(t-s) (prod c_i) d_t of Espeholt et al., equation 1."""
+    given, gamma = rollout(2), 0.9
+    ratios = torch.rand(7, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 2
+    rewards, values, goes_on, after = (given[name].numpy() for name in ("rewards", "values", "goes_on", "after"))
+    clipped = np.minimum(ratios.numpy(), clip)
+    following = np.concatenate([values[1:], after[None]])
+    wanted = values.copy()
+    for s in range(7):
+        for n in range(3):
+            weight = 1.0
+            for t in range(s, 7):
+                error = rewards[t, n] + gamma * goes_on[t, n] * following[t, n] - values[t, n]
+                wanted[s, n] += weight * clipped[t, n] * error
+                weight *= gamma * goes_on[t, n] * clipped[t, n]
+    targets, advantages = v_trace(**given, ratios=ratios, gamma=gamma, clip=clip)
+    np.testing.assert_allclose(targets.numpy(), wanted, atol=1e-12)
+    ahead = np.concatenate([wanted[1:], after[None]])
+    np.testing.assert_allclose(advantages.numpy(), clipped * (rewards + gamma * goes_on * ahead - values), atol=1e-12)
+
+
+def test_v_trace_on_its_own_policy_is_the_n_step_return() -> None:
+    given = rollout(4)
+    targets, advantages = v_trace(**given, ratios=torch.ones(7, 3, dtype=torch.float64), gamma=0.9)
+    np.testing.assert_allclose(targets.numpy(), n_step_returns(given, 0.9), atol=1e-12)
+    np.testing.assert_allclose((advantages + given["values"]).numpy(), targets.numpy(), atol=1e-12)
+
+
+# objective and optimiser
+
+
+def rows(seed: int = 0, count: int = 9, actions: int = 5) -> tuple[Tensor, Tensor, Batch]:
+    rng = torch.Generator().manual_seed(seed)
+    logits, value, old = (torch.randn(count, k, generator=rng).squeeze(1) for k in (actions, 1, actions))
+    batch = Batch(
+        images=torch.zeros(count, 1, 1, 1),
+        rng=rng,
+        actions=torch.randint(actions, (count,), generator=rng),
+        returns=torch.randn(count, generator=rng),
+        advantages=torch.randn(count, generator=rng),
+        output=Output(old),
+    )
+    return logits.requires_grad_(), value.requires_grad_(), batch
+
+
+def test_a2c_gradient_equals_the_formula_by_hand() -> None:
+    """d/dlogits = (A (pi - e_a) + c_e pi (log pi + H)) / B;  d/dV = 2 c_v (V - R) / B."""
+    logits, value, batch = rows()
+    recipe = GameRecipe(algorithm="a2c", entropy=0.02, value=0.4)
+    sum(Objective(recipe)(Output(logits, value), batch).values()).backward()  # type: ignore[union-attr]
+    assert batch.actions is not None and batch.advantages is not None and batch.returns is not None
+    x = logits.detach().double().numpy()
+    pi = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    taken = np.eye(5)[batch.actions.numpy()]
+    advantages = batch.advantages.double().numpy()[:, None]
+    entropy = -(pi * np.log(pi)).sum(1, keepdims=True)
+    wanted = (advantages * (pi - taken) + 0.02 * pi * (np.log(pi) + entropy)) / 9
+    np.testing.assert_allclose(logits.grad, wanted, atol=1e-6)
+    error = value.detach().double().numpy() - batch.returns.double().numpy()
+    np.testing.assert_allclose(value.grad, 2 * 0.4 * error / 9, atol=1e-6)
+
+
+def test_ppo_equals_the_clipped_objective_row_by_row() -> None:
+    logits, value, batch = rows(1)
+    parts = Objective(GameRecipe(algorithm="ppo", clip=0.2))(Output(logits, value), batch)
+    assert batch.actions is not None and batch.advantages is not None and batch.output is not None
+    advantages = batch.advantages.numpy()
+    advantages = (advantages - advantages.mean()) / advantages.std()
+    sums, cut, said = 0.0, 0, logits.tolist()
+    for row, action in enumerate(batch.actions.tolist()):
+        now = math.exp(said[row][action]) / sum(math.exp(x) for x in said[row])
+        old = math.exp(float(batch.output.logits[row, action]))
+        ratio = now / (old / sum(math.exp(float(x)) for x in batch.output.logits[row]))
+        cut += not 0.8 < ratio < 1.2
+        sums += min(ratio * advantages[row], max(0.8, min(1.2, ratio)) * advantages[row])
+    assert cut > 2
+    assert float(parts["policy"].detach()) == pytest.approx(-sums / 9, abs=1e-5)
+
+
+def test_ppo_first_step_has_the_gradient_of_a2c() -> None:
+    """Where the policy is still the acting one the ratio is 1, so the gradient is that of A' log pi."""
+    grads = []
+    for algorithm in ("a2c", "ppo"):
+        logits, value, batch = rows(2)
+        assert batch.advantages is not None
+        batch.output = Output(logits.detach().clone())
+        if algorithm == "a2c":
+            spread, centre = torch.std_mean(batch.advantages, correction=0)
+            batch.advantages = (batch.advantages - centre) / spread
+        Objective(GameRecipe(algorithm=algorithm))(Output(logits, value), batch)["policy"].backward()  # type: ignore[arg-type]
+        assert logits.grad is not None
+        grads.append(logits.grad)
+    torch.testing.assert_close(*grads)
+
+
+def test_rmsprop_has_epsilon_inside_the_root() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = RMSProp([weight], lr=0.1, alpha=0.9, epsilon=0.5)
+    squares, wanted = np.ones(2), weight.detach().double().numpy().copy()
+    for gradient in ([0.3, -1.0], [2.0, 0.0]):
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+        squares = 0.9 * squares + 0.1 * np.square(gradient)
+        wanted -= 0.1 * np.array(gradient) / np.sqrt(squares + 0.5)
+    np.testing.assert_allclose(weight.detach().numpy(), wanted, rtol=1e-6)
+
+
+def test_an_algorithm_brings_its_own_values_and_they_can_be_changed() -> None:
+    a2c, ppo = GameRecipe(algorithm="a2c"), GameRecipe()
+    assert (a2c.rollout, a2c.optimizer, a2c.trace, a2c.epochs) == (5, "rmsprop", 1.0, 1)
+    assert (ppo.rollout, ppo.optimizer, ppo.trace, ppo.minibatches) == (128, "adam", 0.95, 8)
+    assert GameRecipe(algorithm="a2c", lr=1e-3).lr == 1e-3
+
+
+def test_tally_means_and_the_first_bad_step() -> None:
+    tally = Tally()
+    for step, value in enumerate([1.0, 3.0]):
+        tally.add({"a": torch.tensor(value), "b": torch.tensor(0.0)}, step)
+    assert tally.means() == {"a": 2.0, "b": 0.0}
+    tally.check()
+    for step, value in enumerate([math.nan, math.inf, 1.0], 2):
+        tally.add({"a": torch.tensor(0.0), "b": torch.tensor(value)}, step)
+    with pytest.raises(Diverged, match="'b'.*step 2"):
+        tally.check()
+
+
+def test_choose_samples_the_policy() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
+    uniform = torch.rand(40_000, 4, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(episodes.choose(logits.expand(40_000, 4), uniform), minlength=4) / 40_000
+    torch.testing.assert_close(counts, logits.softmax(1)[0], atol=0.01, rtol=0)
+    assert episodes.choose(logits, None).tolist() == [2]
+
+
+# the loop
+
+
+@dataclass(frozen=True)
+class Recorder(Method):
+    """A method that notes what it is told, and what it said when it acted."""
+
+    def act(self, student: nn.Module, teachers: Any, batch: Batch, progress: float) -> tuple[Output, Parts]:
+        """Remember a mark of every row."""
+        output: Output = student(batch.images)
+        return output, {
+            "mark": batch.images.float().mean((1, 2, 3)),
+            "progress": torch.full((len(output.logits),), progress),
+        }
+
+    def losses(
+        self, student: nn.Module, teachers: Any, batch: Batch, task: Any, progress: float
+    ) -> tuple[Output, Parts]:
+        """Check that rows, outputs and extras belong together."""
+        torch.testing.assert_close(batch.extras["mark"], batch.images.float().mean((1, 2, 3)))
+        assert (batch.extras["progress"] == progress).all()
+        assert batch.output is not None and batch.output.value is not None and batch.advantages is not None
+        torch.testing.assert_close(batch.returns - batch.advantages, batch.output.value)
+        if task.seed == 0 and not hasattr(self, "_first"):
+            object.__setattr__(self, "_first", True)
+            torch.testing.assert_close(student(batch.images).logits, batch.output.logits, atol=1e-5, rtol=1e-4)
+        return super().losses(student, teachers, batch, task, progress)
+
+
+def test_rows_come_back_with_what_was_said_when_acting() -> None:
+    trained(ActorCritic(make_live(Recorder()), threads=1))
+
+
+STEPS = 330
+
+
+def test_returns_stop_at_lost_lives_and_bootstrap_at_the_limit() -> None:
+    """The advantages of a rollout against a slow loop over what an identical arcade gives for the same actions."""
+    live = make_live(game="riverraid", episode_frames=1200, rollout=STEPS, frames=4 * 4 * STEPS, minibatches=1)
+    loop = ActorCritic(live, threads=1)
+    loop._begin(0)
+    found = loop._act(0.0)
+    network = live.student.eval()
+    arcade = Arcade("riverraid", 4, seed=0, name="train 0", episode_frames=1200)
+    arcade.reset()
+    rewards, stops, bonus = np.zeros((STEPS, 4)), np.zeros((STEPS, 4), bool), np.zeros((STEPS, 4))
+    for t, action in enumerate(found.actions.view(STEPS, 4)):
+        step = arcade.step(action)
+        rewards[t] = np.clip(step.rewards.numpy(), -1, 1)
+        stops[t] = (step.ended | step.truncated).numpy()
+        for n in np.flatnonzero(step.truncated.numpy()):
+            assert step.last is not None
+            with torch.no_grad():
+                bonus[t, n] = 0.99 * float(network(step.last[n : n + 1]).value)
+    assert bonus.any() and (stops & (bonus == 0)).any() and (rewards != 0).any()
+    with torch.no_grad():
+        value = found.output.value.view(STEPS, 4).numpy()
+        after = network(loop._observation).value.numpy()
+    for n in range(4):
+        running, following = 0.0, after[n]
+        for t in reversed(range(STEPS)):
+            on = 0.0 if stops[t, n] else 1.0
+            error = rewards[t, n] + bonus[t, n] + 0.99 * on * following - value[t, n]
+            running = error + 0.99 * 0.95 * on * running
+            assert float(found.advantages.view(STEPS, 4)[t, n]) == pytest.approx(running, abs=1e-4)
+            following = value[t, n]
+
+
+@dataclass(frozen=True)
+class Listener(Method):
+    """Collects what `observe` is told."""
+
+    def observe(self, student: nn.Module, score: float) -> None:
+        """Keep it."""
+        HEARD.append(score)
+
+
+HEARD: list[float] = []
+
+
+def test_training_episodes_are_told_with_raw_returns() -> None:
+    HEARD.clear()
+    live = make_live(Listener(), "riverraid", frames=4 * 4 * 120 * 2, rollout=120, episode_frames=400)
+    loop = ActorCritic(live, threads=1)
+    trained(loop)
+    assert HEARD and list(loop.recent) == HEARD and loop.episodes == len(HEARD)
+    assert all(score % 10 == 0 for score in HEARD) and max(HEARD) > 100  # River Raid's points: not clipped
+    assert loop.status()["return"] == pytest.approx(sum(HEARD) / len(HEARD))
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+def test_threads_change_nothing_and_the_rate_falls_to_zero(algorithm: str) -> None:
+    extra = {"minibatches": 1} if algorithm == "a2c" else {}
+    loops = [ActorCritic(make_live(algorithm=algorithm, **extra), threads=threads) for threads in (1, 2)]
+    weights = [trained(loop) for loop in loops]
+    assert equal(*weights)
+    assert not equal(weights[0], make_live(algorithm=algorithm, **extra).student.state_dict())
+    drop = {"seconds", "frames_per_second"}
+    rows = [[{k: v for k, v in row.items() if k not in drop} for row in loop.curve] for loop in loops]
+    assert rows[0] == rows[1] and [row["frames"] for row in rows[0]] == [0, 384, 768]
+    assert rows[0][1]["lr"] == pytest.approx(loops[0].recipe.lr / 2) and rows[0][-1]["lr"] == 0
+
+
+def test_teachers_are_asked_once_an_observation_and_not_after_the_cut() -> None:
+    live = make_live("kf", teachers=2)
+    counted = [0, 0]
+    for teacher in live.teachers:
+
+        def count(_m: nn.Module, args: tuple[Tensor, ...], index: int = teacher.index) -> None:
+            counted[index] += 1
+
+        teacher.network.body.trunk.conv1.register_forward_pre_hook(count)  # type: ignore[union-attr, operator]
+    loop = ActorCritic(live, threads=1)
+    trained(loop)
+    before = sum(live.method.is_attached(r / loop.total) for r in range(loop.total))
+    assert before < loop.total or loop.total * 0.9 < before
+    assert counted == [before * 8 + 1] * 2  # a rollout's 8 observations, and the one behind the last
+    assert "share/student" in loop.curve[-1]
+
+
+def test_exported_student_is_equal_without_teachers() -> None:
+    live = make_live("kf", teachers=1)
+    loop = ActorCritic(live, threads=1)
+    trained(loop)
+    kept = live.method.export(live.student)
+    seen = loop._observation
+    live.student.eval()
+    with torch.no_grad():
+        said, extras = live.method.act(live.student, live.teachers, Batch(seen, live.rng), 1.0)
+        again = kept.eval()(seen)
+    assert not extras and torch.equal(said.logits, again.logits) and torch.equal(said.value, again.value)
+
+
+@pytest.mark.parametrize("method", ["scratch", "kf"])
+def test_restore_equals_straight_through(method: str) -> None:
+    teachers = 1 if method == "kf" else 0
+    straight = ActorCritic(make_live(method, teachers=teachers, sticky=0.25), threads=1)
+    state: dict[str, Any] = {}
+    for _ in straight:
+        if straight.position == 3:
+            state = _copied(straight.state())
+    resumed = ActorCritic(make_live(method, teachers=teachers, sticky=0.25), threads=2)
+    resumed.restore(state)
+    assert resumed.position == 3
+    weights = trained(resumed)
+    assert equal(weights, straight.live.student.state_dict())
+    assert equal(resumed.best, straight.best) and list(resumed.recent) == list(straight.recent)
+    drop = ("seconds", "frames_per_second")
+    for ours, theirs in zip(resumed.curve, straight.curve, strict=True):
+        assert {k: v for k, v in ours.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
+    assert resumed.score({"last": resumed.live.student}) == straight.score({"last": straight.live.student})
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state as a checkpoint file gives it back."""
+    import io
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def test_other_emulators_are_noticed_at_a_resume() -> None:
+    loop = ActorCritic(make_live(), threads=1)
+    next(iter(loop))
+    state = _copied(loop.state())
+    state["image"][0, 0, 0] += 1
+    with pytest.raises(KfbenchError, match="do not replay"):
+        ActorCritic(make_live(), threads=1).restore(state)
+
+
+@dataclass(frozen=True)
+class Elsewhere(Method):
+    """Trains on another game first."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Half on Pong, half on the run's own game."""
+        return (Stage("source", 0.5, "atari/pong"), Stage("target", 0.5))
+
+
+def test_a_stage_may_be_another_game() -> None:
+    loop = ActorCritic(make_live(Elsewhere(), full_actions=True), threads=1)
+    games = []
+    for _ in loop:
+        games.append(loop._game)
+    assert games == ["pong"] * 3 + ["road_runner"] * 3
+    assert loop.frames == loop.recipe.frames
+    with pytest.raises(KfbenchError, match="18 outputs, but 'pong' has 6 actions; --set-recipe full_actions=true"):
+        trained(ActorCritic(make_live(Elsewhere()), threads=1))
+
+
+def test_evaluation_takes_whole_episodes_of_every_environment() -> None:
+    """Short ones are not favoured: every environment gives the same number, and a capped one counts as such."""
+    live = make_live()
+    arcade = Arcade("road_runner", 3, seed=0, name="val", episode_frames=700)
+    played = episodes.play(live.student, arcade, episodes=2, greedy=False, seed=0)
+    assert sorted(episode.environment for episode in played) == [0, 0, 1, 1, 2, 2]
+    assert any(not episode.capped for episode in played) and any(episode.capped for episode in played)
+    again = episodes.play(live.student, arcade, episodes=2, greedy=False, seed=0)
+    assert again == played
+    summed = episodes.summary("road_runner", played)
+    assert summed["return"] == np.mean([episode.score for episode in played])
+    assert summed["human_normalised"] == pytest.approx((summed["return"] - 11.5) / (7845.0 - 11.5))
+    assert summed["episodes"] == 6 and summed["episodes_capped"] == sum(episode.capped for episode in played)
+    assert "human_normalised" not in episodes.summary("carnival", played)
+
+
+def test_area_is_the_mean_height_of_the_curve() -> None:
+    curve = [
+        {"frames": 0.0, "val_return": 0.0},
+        {"frames": 10.0, "val_return": 4.0},
+        {"frames": 40.0, "val_return": 8.0},
+    ]
+    assert actor_critic.area(curve) == pytest.approx((2 * 10 + 6 * 30) / 40)
+
+
+def test_bad_input_is_told_in_one_line() -> None:
+    with pytest.raises(KfbenchError, match="3 minibatches do not divide a rollout of 32 rows"):
+        ActorCritic(make_live(minibatches=3))
+    with pytest.raises(KfbenchError, match="4 environments cannot keep 5 threads busy"):
+        next(iter(ActorCritic(make_live(), threads=5)))
+    live = make_live()
+    with torch.no_grad():
+        next(live.student.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged, match="'policy'.*step 0"):
+        trained(ActorCritic(live, threads=1))
+    with pytest.raises(KfbenchError, match="no game 'krul'"):
+        resolve.resolve("scratch", "atari/krul")
+
+
+KILLED = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    import torch
+    torch.set_num_threads(1)
+    from kfbench import execute
+    from test_actor_critic import make_live
+    from kfbench.train.actor_critic import ActorCritic
+    path = Path(sys.argv[1])
+    loop = ActorCritic(make_live(frames=4 * 4 * 8 * 40, evaluations=1), threads=2)
+    if path.is_file():
+        loop.restore(execute.read_checkpoint(path))
+        print("resumed", loop.position, flush=True)
+    for _ in loop:
+        execute.write_checkpoint(path, loop.state())
+        print("step", loop.position, flush=True)
+    torch.save(loop.live.student.state_dict(), path.with_suffix(".done"))
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_bits_of_one_never_interrupted(tmp_path: Path) -> None:
+    """SIGKILL at a random moment, twice."""
+    code = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent))
+    rng = np.random.default_rng()
+
+    def start(name: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
+
+    straight = start("straight.ckpt")
+    straight.communicate(timeout=300)
+    resumed = 0
+    for _ in range(2):
+        process = start("killed.ckpt")
+        assert process.stdout is not None
+        for line in process.stdout:
+            resumed += line.startswith("resumed")
+            if line.startswith("step"):
+                break
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    last, _ = start("killed.ckpt").communicate(timeout=300)
+    resumed += "resumed" in last
+    assert resumed >= 2
+    ours, theirs = (torch.load(tmp_path / f"{name}.done", weights_only=True) for name in ("killed", "straight"))
+    assert equal(ours, theirs)

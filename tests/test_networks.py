@@ -12,7 +12,7 @@ from torch import nn
 
 from kfbench import networks
 from kfbench.errors import KfbenchError
-from kfbench.networks import densenet
+from kfbench.networks import densenet, resnet, wide_resnet
 from kfbench.networks.measure import multiply_adds, parameters
 from kfbench.networks.names import FAMILIES
 from kfbench.networks.network import Network, Output
@@ -311,3 +311,36 @@ def test_every_example_belongs_to_one_family() -> None:
     for family in FAMILIES:
         for example in family.examples:
             assert [other.file for other in FAMILIES if re.fullmatch(other.pattern, example)] == [family.file]
+
+
+def bn_relu(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+    """BatchNorm over the batch as first made (scale 1, shift 0), then ReLU."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True)
+    return ((x - mean) / (variance + norm.eps).sqrt()).clamp(min=0)
+
+
+def test_blocks_are_wired_as_the_papers_say() -> None:
+    x = torch.rand(4, 16, 8, 8)
+    wide = make("wrn-10-2").get_submodule("body.stages.0.0")  # 16 -> 32 channels: the shortcut reads the pre-activation
+    assert isinstance(wide, wide_resnet.Block) and wide.shortcut is not None
+    active = bn_relu(x, wide.norm1)
+    expected = wide.conv2(bn_relu(wide.conv1(active), wide.norm2)) + wide.shortcut(active)
+    torch.testing.assert_close(wide(x), expected)
+
+    thin = make("wrn-10-1").get_submodule("body.stages.0.0")  # 16 -> 16: the shortcut is the input itself
+    assert isinstance(thin, wide_resnet.Block)
+    torch.testing.assert_close(thin(x), x + thin.conv2(bn_relu(thin.conv1(bn_relu(x, thin.norm1)), thin.norm2)))
+
+    block = make("resnet14").get_submodule("body.stages.0.1")  # ReLU after the sum
+    assert isinstance(block, resnet.Block)
+    inner = block.norm2(block.conv2(bn_relu(block.conv1(x), block.norm1)))
+    torch.testing.assert_close(block(x), (inner + x).clamp(min=0))
+
+    dense = make("densenet-bc-22-8").get_submodule("body.blocks.0")  # each layer reads all maps before it
+    maps = x
+    for layer in dense.children():
+        assert isinstance(layer, densenet.DenseLayer)
+        narrow = list(layer.narrow)
+        maps = torch.cat((maps, narrow[3](bn_relu(layer.conv1(bn_relu(maps, layer.norm1)), narrow[1]))), 1)
+    torch.testing.assert_close(dense(x), maps)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kfbench.errors import KfbenchError
+
 if TYPE_CHECKING:
     from kfbench.packs import Pack
 
@@ -18,12 +20,7 @@ def list_data(as_json: AsJson = False) -> None:
     """List data sets: those packed here, and those that can be had."""
     from kfbench import packs, sources
 
-    rows = []
-    for name in sources.known():
-        if name in packs.packed():
-            rows.append({"name": name, "here": True, **_facts(sources.find(name))})
-        else:
-            rows.append({"name": name, "here": False, "remedy": sources.remedy(name)})
+    rows = [_row(name) for name in sources.known()]
     if as_json:
         typer.echo(json.dumps({"folder": str(packs.data_folder()), "data": rows}, indent=1))
         return
@@ -67,6 +64,18 @@ def download_data(
     from kfbench.sources import download
 
     _tell(download(name), as_json)
+
+
+def _row(name: str) -> dict[str, Any]:
+    """Tell what is known of a data set: its facts if it is packed and sound, else what to type."""
+    from kfbench import packs, sources
+
+    if name not in packs.packed():
+        return {"name": name, "here": False, "remedy": sources.remedy(name)}
+    try:
+        return {"name": name, "here": True, **_facts(sources.find(name))}
+    except KfbenchError as error:
+        return {"name": name, "here": False, "remedy": str(error)}
 
 
 def _facts(pack: "Pack") -> dict[str, Any]:

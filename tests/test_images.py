@@ -60,6 +60,8 @@ def test_subsets_are_balanced_nested_and_leave_val_alone() -> None:
         assert torch.equal(one.val.images, other.val.images)
     counts = smaller.train.labels.bincount(minlength=10)
     assert counts.max() - counts.min() <= 1
+    uneven = images.load(registry.load_task("digits"), 1000).train.labels.bincount(minlength=10)  # 126 to 132 a class
+    assert uneven.tolist() == [100] * 10
     other_split = images.load(task, split_seed=1)
     assert not torch.equal(other_split.val.images, whole.val.images)
 

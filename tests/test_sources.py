@@ -367,3 +367,6 @@ def test_the_commands(tmp_path: Path, files: Files) -> None:
     assert "bugs" in text and "import of all.zip" in text
     assert runner.invoke(app, ["download", "bugs"], catch_exceptions=False).exit_code == 0
     assert isinstance(runner.invoke(app, ["download", "nothing"]).exception, KfbenchError)
+    (packs.data_folder() / "bugs" / "pack.json").write_text("{}")
+    damaged = json.loads(runner.invoke(app, ["list", "--json"], catch_exceptions=False).stdout)
+    assert "pack.json' is not a pack" in {row["name"]: row for row in damaged["data"]}["bugs"]["remedy"]

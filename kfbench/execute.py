@@ -6,6 +6,7 @@ A training loop (`train/supervised.py`, `train/actor_critic.py`) is made from a 
 `score(networks)`, the one reading of the test split.
 """
 
+import copy
 import os
 import signal
 import statistics
@@ -184,12 +185,14 @@ def check_loaded(method: Method, spec: RunSpec, classes: tuple[str, ...], teache
     """Refuse teachers whose networks or outputs do not suit the method, now that they are known."""
     for teacher in teachers:
         network = teacher.network
-        if method.needs == "outputs" and classes and teacher.classes != classes:
-            if teacher.classes or network.outputs != len(classes):
-                raise KfbenchError(
-                    f"method '{spec.method}' needs a teacher with the classes of '{spec.task}'; "
-                    f"'{teacher.name}' has {network.outputs} others"
-                )
+        foreign = teacher.classes != classes and (teacher.classes or network.outputs != len(classes))
+        if method.needs == "outputs" and classes and foreign:
+            raise KfbenchError(
+                f"method '{spec.method}' needs a teacher with the classes of '{spec.task}'; "
+                f"'{teacher.name}' has {network.outputs} others"
+            )
+        if method.needs == "features" and not network.layers:
+            raise KfbenchError(f"method '{spec.method}' reads features, but none are known of '{teacher.name}'")
         if method.needs == "architecture" and network.name.removesuffix(":pretrained") != spec.recipe.network:
             raise KfbenchError(
                 f"method '{spec.method}' needs a teacher of the student's network '{spec.recipe.network}'; "
@@ -208,7 +211,7 @@ def make_live(spec: RunSpec, prepared: Prepared, *, device: torch.device) -> Liv
         task = Task(
             name=spec.task,
             kind="images",
-            shape=data.shape,
+            shape=tuple(data.train.images.shape[1:]),
             classes=data.classes,
             network=spec.recipe.network,
             seed=spec.seed,
@@ -322,7 +325,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _finish(record: RunRecord, live: Live, loop: Loop, prepared: Prepared, results: Path) -> None:
     """Export the student, read the test split once, measure what is kept, and fill in the record."""
     last = live.method.export(live.student)
-    best = live.method.export(live.student) if loop.best else last
+    best = copy.deepcopy(last) if loop.best else last  # a copy: an export may share memory with the student
     if loop.best:
         best.load_state_dict(loop.best)
     record.scores = loop.score({"last": last, "best": best})

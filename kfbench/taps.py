@@ -12,7 +12,8 @@ from kfbench.errors import KfbenchError, near
 from kfbench.networks.network import Network
 
 Position = Literal["post", "pre"]
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Tanh, nn.Sigmoid)
+# Identity stands where a source has no activation: what it takes in is what it puts out
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
 class _Enough(Exception):

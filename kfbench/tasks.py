@@ -138,6 +138,7 @@ class Task:
         """Return the student's plain network; the same bits for every method of this task, network and seed."""
         with seeding.global_stream(self.seed, "init"):
             network = networks.make(self.network, shape=self.shape, outputs=self.outputs)
-        if self.mean is not None and self.std is not None:
+        pretrained = self.network.endswith(":pretrained")  # keeps the statistics of what it was trained on
+        if self.mean is not None and self.std is not None and not pretrained:
             network.normalise_by(torch.tensor(self.mean), torch.tensor(self.std))
         return network

@@ -1,0 +1,310 @@
+"""Conformance rules for methods and tasks: what goes wrong in published suites is looked for in every file.
+
+Each rule trains a method for a few steps on made-up images and raises `Broken` if it is broken; `kfbench check` and the
+test suite run all rules over all files.
+"""
+
+import copy
+import dataclasses
+import io
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kfbench import budgets, execute, registry, resolve, stand_in
+from kfbench.errors import KfbenchError
+from kfbench.execute import Live
+from kfbench.methods import Method
+from kfbench.networks.network import Network, Output
+from kfbench.spec import RunSpec
+from kfbench.train.supervised import Supervised, evaluate
+
+ROWS, BATCH, STEPS = 48, 16, 12
+
+
+class Broken(KfbenchError):
+    """A method or task breaks a rule; the text says what was seen."""
+
+
+def spec_of(name: str, settings: dict[str, Any] | None = None) -> RunSpec:
+    """Return a tiny run of a method on the task `digits`, 12 steps long, for `stand_in.live`."""
+    recipe = {"network": "cnn-4", "batch_size": BATCH, "epochs": STEPS * BATCH / ROWS, "evaluations": 2}
+    made = registry.load_method(name, settings or {})
+    takes_outputs = made.needs == "outputs" and made.teachers[0] > 0
+    teachers = ["digits/cnn-8"] if takes_outputs else None
+    return resolve.resolve(name, "digits", budget="smoke", teachers=teachers, recipe=recipe, settings=settings)
+
+
+def _live(spec: RunSpec) -> Live:
+    return stand_in.live(spec, rows=ROWS)
+
+
+def _trained(live: Live, steps: int = STEPS) -> Supervised:
+    loop = Supervised(live)
+    for _ in zip(range(steps), loop, strict=False):
+        pass
+    return loop
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def _differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    return [name for name in one if name not in other or not torch.equal(one[name], other[name])]
+
+
+def teachers_stay_frozen(spec: RunSpec) -> None:
+    """Teachers are bit-equal afterwards, buffers too, in evaluation mode and without gradients."""
+    live = _live(spec)
+    before = [_state(teacher.network) for teacher in live.teachers]
+    loop = Supervised(live)
+    for _ in loop:
+        for teacher in live.teachers:
+            if any(module.training for module in teacher.network.modules()):
+                raise Broken(f"teacher '{teacher.name}' was left in training mode: its BatchNorm drifts")
+            if any(weight.requires_grad or weight.grad is not None for weight in teacher.network.parameters()):
+                raise Broken(f"teacher '{teacher.name}' receives gradients")
+    for teacher, was in zip(live.teachers, before, strict=True):
+        if changed := _differing(was, teacher.network.state_dict()):
+            raise Broken(f"'{changed[0]}' of teacher '{teacher.name}' was changed")
+
+
+def only_named_parameters_move(spec: RunSpec) -> None:
+    """Every parameter of `parameter_groups` moves; others, and buffers of frozen modules, do not."""
+    live = _live(spec)
+    loop = Supervised(live)
+    moved: set[str] = set()
+    wanted: set[str] = set()
+    stage, was, named, frozen = -1, _state(live.student), set[int](), set[str]()
+    for _ in loop:
+        if loop.stage != stage:  # what `begin` did is not training: look from one step into the stage on
+            stage, was = loop.stage, _state(live.student)
+            groups = live.method.parameter_groups(live.student)
+            named = {id(weight) for group in groups for weight in group["params"]}
+            names = {name for name, weight in live.student.named_parameters() if id(weight) in named}
+            wanted |= {name for name, w in live.student.named_parameters() if name in names and w.requires_grad}
+            frozen = {n for n, w in live.student.named_parameters() if id(w) not in named} | _frozen_buffers(live.student)
+        changed = set(_differing(was, dict(live.student.state_dict())))
+        moved |= changed
+        if held := sorted(changed & frozen):
+            raise Broken(f"'{held[0]}' of the student moved, though it is frozen or in no parameter group")
+    if still := sorted(wanted - moved):
+        raise Broken(f"parameter '{still[0]}' is in a group but never moved")
+
+
+def _frozen_buffers(student: nn.Module) -> set[str]:
+    names = set()
+    for place, module in student.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(weight.requires_grad for weight in own):
+            names |= {f"{place}.{name}" for name, _ in module.named_buffers(recurse=False)}
+    return names
+
+
+def student_trains_in_training_mode(spec: RunSpec) -> None:
+    """Between steps, and after an evaluation, what is trained is in training mode."""
+    live = _live(spec)
+    for _ in Supervised(live):
+        for name, module in live.student.named_modules():
+            own = list(module.parameters(recurse=False))
+            if own and any(weight.requires_grad for weight in own) and not module.training:
+                raise Broken(f"'{name}' of the student was left in evaluation mode")
+
+
+def losses_are_finite_means(spec: RunSpec) -> None:
+    """Each part of the loss is a finite scalar, and twice the rows do not give twice the loss."""
+    live = _live(spec)
+    loop = _trained(live, STEPS // 3)
+    batch = loop.batch()
+    kept, rng = _state(live.student), live.rng.get_state()
+    progress = loop.position / loop.total
+
+    def parts(repeated: int) -> dict[str, float]:
+        live.student.load_state_dict(kept)
+        live.rng.set_state(rng)
+        again = dataclasses.replace(
+            batch,
+            images=batch.images.repeat(repeated, 1, 1, 1),
+            labels=cast(Tensor, batch.labels).repeat(repeated),
+            index=cast(Tensor, batch.index).repeat(repeated),
+            view=cast(Tensor, batch.view).repeat(repeated),
+            memo={},
+        )
+        torch.manual_seed(0)  # the same dropout, where there is any
+        _, found = live.method.losses(live.student, live.teachers, again, live.task, progress)
+        for name, part in found.items():
+            if part.shape != () or not bool(part.isfinite()):
+                raise Broken(f"loss part '{name}' is {part.detach()}, not a finite scalar")
+        return {name: float(part.detach()) for name, part in found.items()}
+
+    with torch.random.fork_rng():
+        once, twice = parts(1), parts(2)
+    for name, value in once.items():
+        if abs(value) > 1e-4 and not 0.67 < twice[name] / value < 1.5:
+            raise Broken(
+                f"loss part '{name}' is {value:.4g} for {BATCH} rows and {twice[name]:.4g} for the same rows twice: "
+                "take a mean over the batch, not a sum"
+            )
+
+
+def starts_from_the_plain_network(spec: RunSpec) -> None:
+    """At step 0 the student's network is the task's, to the bit, unless the method starts from a teacher."""
+    live = _live(spec)
+    if live.method.starts_from_teacher or live.method.keeps_teachers:
+        return
+    plain = live.task.make_network().state_dict()
+    if changed := _differing(plain, live.method.export(live.student).state_dict()):
+        raise Broken(f"'{changed[0]}' differs from the plain network's at step 0: call task.make_network() first")
+
+
+def resumes_to_the_bit(spec: RunSpec) -> None:
+    """A run stopped after any third of its steps and resumed ends with the same weights and curve."""
+    whole = _trained(_live(spec))
+    for stop in (STEPS // 3, 2 * STEPS // 3):
+        file = io.BytesIO()
+        torch.save(_trained(_live(spec), stop).state(), file)
+        file.seek(0)
+        resumed = Supervised(_live(spec))
+        try:
+            resumed.restore(torch.load(file, weights_only=True))
+        except RuntimeError as error:
+            raise Broken(f"a checkpoint at step {stop} cannot be restored: {error}") from error
+        for _ in resumed:
+            pass
+        if changed := _differing(_state(whole.live.student), _state(resumed.live.student)):
+            raise Broken(f"'{changed[0]}' differs after a resume at step {stop}: some state is not in the student")
+        if [_untimed(row) for row in whole.curve] != [_untimed(row) for row in resumed.curve]:
+            raise Broken(f"the curve differs after a resume at step {stop}: some state is not in the student")
+
+
+def _untimed(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
+
+
+def export_stands_alone(spec: RunSpec) -> None:
+    """Exporting leaves the live student as it was; what is exported works without teachers, or the method says not."""
+    live = _live(spec)
+    loop = _trained(live)
+    before, modes = _state(live.student), [module.training for module in live.student.modules()]
+    kept = copy.deepcopy(live.method.export(live.student))
+    if _differing(before, dict(live.student.state_dict())) or modes != [m.training for m in live.student.modules()]:
+        raise Broken("export changes the live student")
+    if live.method.keeps_teachers:
+        return
+    if not isinstance(kept, Network) or kept.name != live.task.network:
+        raise Broken(f"export gives a {type(kept).__name__}, not the plain network; or say keeps_teachers = True")
+    with torch.no_grad():
+        images = loop.batch().images
+        first: Output = kept.eval()(images)
+        for teacher in live.teachers:
+            for value in teacher.network.state_dict().values():
+                value.zero_()
+        again: Output = live.method.export(live.student).eval()(images)
+    if not torch.equal(first.logits, again.logits):
+        raise Broken("the exported student's outputs change when its teachers are deleted")
+    evaluate(kept, live.data.val)
+
+
+def describes_itself(spec: RunSpec) -> None:
+    """The file has Source: and Differs:, `kfbench list` reads what the class says, variants and search space hold."""
+    stem, _ = registry.split(spec.method) if not spec.method.endswith(".py") else (spec.method, None)
+    made = registry.method_class(stem)
+    about = registry.load_module("methods", stem).__doc__ or ""
+    for word in ("Source:", "Differs:"):
+        if word not in about:
+            raise Broken(f"the docstring of '{stem}' has no line '{word}'")
+    fields = {field.name: field for field in dataclasses.fields(made)}
+    for name, space in made.search.items():
+        if name not in fields or not ({"low", "high"} <= set(space) or "choices" in space):
+            raise Broken(f"search space '{name}' is of no setting, or has neither low and high nor choices")
+    for variant in made.variants:
+        registry.load_method(f"{stem}/{variant}")
+    if stem in registry.files("methods"):
+        read = registry.describe("methods", stem)
+        if set(read["settings"]) != set(fields):
+            raise Broken(f"'{stem}' has settings {sorted(fields)}, but its file reads as {sorted(read['settings'])}")
+        for name, value in read["attributes"].items():
+            if hasattr(made, name) and getattr(made, name) != value:
+                raise Broken(f"'{name}' of '{stem}' must be a literal in its file")
+
+
+RULES: tuple[Callable[[RunSpec], None], ...] = (
+    describes_itself,
+    teachers_stay_frozen,
+    only_named_parameters_move,
+    student_trains_in_training_mode,
+    losses_are_finite_means,
+    starts_from_the_plain_network,
+    resumes_to_the_bit,
+    export_stands_alone,
+)
+
+
+def method_names(stem: str) -> list[str]:
+    """Return a method and its variants, as they are run."""
+    return [stem, *(f"{stem}/{variant}" for variant in registry.method_class(stem).variants)]
+
+
+def check_method(name: str) -> list[tuple[str, str, str | None]]:
+    """Return (method or variant, rule, what is broken or None) for every rule and every variant of a method or file."""
+    names = method_names(name) if not name.endswith(".py") and "/" not in name else [name]
+    found: list[tuple[str, str, str | None]] = []
+    for each in names:
+        made = registry.load_method(each)
+        if not isinstance(made, Method):
+            raise KfbenchError(f"'{each}' is not a Method")
+        if "images" not in made.kinds:
+            found.append((each, "describes_itself", _broken(describes_itself, _bare(each))))
+            continue
+        spec = spec_of(each)
+        found += [(each, rule.__name__, _broken(rule, spec)) for rule in RULES]
+    return found
+
+
+def _bare(name: str) -> RunSpec:
+    return RunSpec(method=name, task="digits")
+
+
+def _broken(rule: Callable[[RunSpec], None], spec: RunSpec) -> str | None:
+    try:
+        rule(spec)
+    except Broken as error:
+        return str(error)
+    except KfbenchError as error:
+        return f"stopped: {error}"
+    except Exception as error:  # a rule reports what a file raises; it does not pass it on
+        return f"raised {type(error).__name__}: {error}"
+    return None
+
+
+def check_task(name: str) -> list[tuple[str, str, str | None]]:
+    """Return (task, rule, what is broken or None): its literals, budgets, sources and networks fit together."""
+
+    def reads() -> None:
+        declared = registry.load_task(name if not name.startswith("imagefolder") else "imagefolder/NAME")
+        about = registry.load_module("tasks", name).__doc__ or ""
+        if "Source:" not in about:
+            raise Broken(f"the docstring of task '{name}' has no line 'Source:'")
+        for budget in budgets.BUDGETS:
+            budgets.recipe(declared, budget)
+            budgets.teacher_network(declared, budget)
+        for source in declared.sources:
+            resolve.teacher_name(source, budget="small")
+
+    def builds() -> None:
+        declared = registry.load_task(name if not name.startswith("imagefolder") else "imagefolder/NAME")
+        if declared.kind == "images" and declared.outputs:
+            spec = resolve.resolve("scratch", name, budget="smoke", recipe={"batch_size": 8})
+            execute.make_loop(stand_in.live(spec, rows=declared.outputs))
+
+    found: list[tuple[str, str, str | None]] = []
+    for rule in (reads, builds):
+        try:
+            rule()
+            found.append((name, rule.__name__, None))
+        except KfbenchError as error:
+            found.append((name, rule.__name__, str(error)))
+    return found

@@ -1,0 +1,144 @@
+"""The command `kfbench`: a thin layer from arguments to functions. Imports are inside commands, so that `list` is instant."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kfbench import cli_data, cli_study, cli_tools
+from kfbench.errors import KfbenchError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(cli_data.app, name="data")
+cli_tools.register(app)
+cli_study.register(app)
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DEFAULT_RESULTS = Path("results")
+state = {"debug": False}
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Compare knowledge-transfer methods: Knowledge Flow beside its baselines, on images and games."""
+    state["debug"] = debug
+
+
+@app.command("list")
+def list_all(
+    what: Annotated[str, typer.Argument(help="methods, tasks, networks, teachers, budgets or runs.")] = "",
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """List methods, tasks, networks, teachers, budgets; with `runs`, what is recorded."""
+    from kfbench import listing
+
+    found = listing.listing(what, results)
+    typer.echo(json.dumps(found, indent=1) if as_json else listing.text(found))
+
+
+@app.command()
+def run(
+    method: Annotated[str, typer.Option(help="Method, or method/variant: see kfbench list methods.")],
+    task: Annotated[str, typer.Option(help="Task, or task/variant: see kfbench list tasks.")],
+    teachers: Annotated[
+        str | None, typer.Option(help="TASK[/network][@budget], random:TASK, run:KEY, file:PATH, timm:NAME; by commas.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="smoke, small, standard or paper.")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="Of initialisation, batch order and augmentation.")] = 0,
+    network: Annotated[str | None, typer.Option(help="The student's network.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training images, balanced over classes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: name=value.")] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option("--set-recipe", help="Another field of the training recipe: name=value.")
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; bits depend on it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run again what is recorded.")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run one method on one task: train missing teachers, train the student, test it alone, record it."""
+    given = {"network": network, "epochs": epochs, "train_size": train_size}
+    given |= {"batch_size": batch_size, "precision": precision}
+    changes = {name: value for name, value in given.items() if value is not None} | pairs(recipe, "--set-recipe")
+    from kfbench import execute, resolve, summary
+    from kfbench.bar import Bar
+
+    spec = resolve.resolve(
+        method,
+        task,
+        budget=budget,
+        teachers=None if teachers is None else teachers.split(","),
+        seed=seed,
+        recipe=changes,
+        settings=pairs(set_, "--set"),
+    )
+    set_threads(threads, games=not hasattr(spec.recipe, "epochs"))
+    bar = Bar()
+    execute.torch_device(device)
+    execute.check_room(results)
+    summary.announce(spec, results=results, device=device, say=bar.say, force=force)
+    record = execute.run(
+        spec, results=results, device=device, force=force, checkpoint_seconds=checkpoint_seconds, watcher=bar
+    )
+    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, results))
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="The key of a run, or how it begins.")],
+    results: Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Show a recorded run: scores, shares, cost, settings and where it was made."""
+    from kfbench import store, summary
+
+    record = store.find(results, key)
+    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, results, whole=True))
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
+    """Read ["name=value", …]. Raises KfbenchError for an entry without "="; "none" stands for no value."""
+    found = {}
+    for entry in given or []:
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise KfbenchError(f"{option} '{entry}' has no value; write {option} {entry}=VALUE")
+        found[name] = None if value.lower() == "none" else value
+    return found
+
+
+def set_threads(threads: int | None, *, games: bool = False) -> None:
+    """Set torch's CPU threads: as asked, else one for games (two on busy cores are far slower), else torch's own."""
+    import torch
+
+    if threads is not None or games:
+        torch.set_num_threads(threads or 1)
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except KfbenchError as error:
+        if state["debug"]:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def exit_code(error: KfbenchError) -> int:
+    """Return 2 for what the user can mend, 1 for a run that failed, 130 for one that was stopped."""
+    return {"Diverged": 1, "Interrupted": 130}.get(type(error).__name__, 2)

@@ -1,0 +1,145 @@
+"""Commands for people who build: `check`, `bench`, `export`, `new method`, `teacher train|list`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DEFAULT_RESULTS = Path("results")
+
+teacher_app = typer.Typer(no_args_is_help=True, help="Train and list teachers.")
+new_app = typer.Typer(no_args_is_help=True, help="Start a new file.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(check)
+    app.command()(bench)
+    app.command()(export)
+    app.add_typer(teacher_app, name="teacher")
+    app.add_typer(new_app, name="new")
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="A method, a task, or the path of a method's file; none: everything.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check that methods and tasks keep the rules: frozen teachers, finite losses, resume to the bit, …"""
+    import torch
+
+    from kfbench import checks, registry
+    from kfbench.errors import KfbenchError, near
+
+    methods, tasks = registry.names("methods"), registry.names("tasks")
+    stem = name if name.endswith(".py") else name.partition("/")[0]
+    if name and not name.endswith(".py") and stem not in [*methods, *tasks]:
+        raise KfbenchError(f"no method or task '{name}'; {near(name, [*methods, *tasks])}")
+    torch.set_num_threads(1)
+    found = []
+    for each in [name] if name else [*methods, *tasks]:
+        rows = checks.check_task(each) if each.partition("/")[0] in tasks else checks.check_method(each)
+        found += rows
+        if not as_json:
+            for of, rule, broken in rows:
+                typer.echo(f"{'ok    ' if broken is None else 'BROKEN'}  {of}: {rule}{f': {broken}' if broken else ''}")
+    if as_json:
+        typer.echo(json.dumps([{"of": of, "rule": rule, "broken": broken} for of, rule, broken in found], indent=1))
+    if any(broken for _, _, broken in found):
+        raise typer.Exit(1)
+
+
+def bench(
+    method: Annotated[list[str] | None, typer.Option(help="Methods to time; none: all for the task's kind.")] = None,
+    task: Annotated[str, typer.Option(help="Gives the image shape and classes; a game times its loop.")] = "cifar100",
+    network: Annotated[str, typer.Option(help="The student.")] = "resnet8x4",
+    teacher: Annotated[str, typer.Option(help="Each teacher's network.")] = "resnet32x4",
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    repeats: Annotated[int, typer.Option(min=3, help="Interleaved repeats.")] = 20,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Time each method's training step over its floor: the network passes it cannot avoid, and the optimiser."""
+    import torch
+
+    from kfbench import bench as timing
+
+    torch.set_num_threads(threads)
+    if task.startswith("atari"):
+        from kfbench import bench_games
+
+        found = bench_games.measure(task, methods=method, precision=precision, repeats=repeats, device=device)
+        typer.echo(json.dumps(found, indent=1) if as_json else bench_games.text(found))
+        return
+    rows = timing.measure(
+        method or timing.methods(),
+        task=task,
+        network=network,
+        teacher=teacher,
+        batch_size=batch_size,
+        precision=precision,
+        repeats=repeats,
+        device=device,
+    )
+    typer.echo(json.dumps(rows, indent=1) if as_json else timing.text(rows))
+
+
+def export(
+    key: Annotated[str, typer.Argument(help="The key of a run, or how it begins.")],
+    path: Annotated[Path, typer.Argument(help="Ends in .safetensors, or in .pt2 for a program that needs no kfbench.")],
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write the student that a run kept."""
+    from kfbench import export as exporting
+
+    for written in exporting.export(key, path, results=results):
+        typer.echo(written)
+
+
+@teacher_app.command("train")
+def train_teacher(
+    name: Annotated[str, typer.Argument(help="TASK[/variant][/network][@budget[:field=value+…]].")],
+    budget: Annotated[str, typer.Option(help="If the name has none.")] = "small",
+    results: Results = DEFAULT_RESULTS,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; bits depend on it.")] = None,
+) -> None:
+    """Train a teacher, if the store does not have it."""
+    from kfbench import execute, resolve, teacher_store
+    from kfbench.bar import Bar
+    from kfbench.cli import set_threads
+    from kfbench.errors import KfbenchError
+
+    asked = resolve.teacher_name(name, budget=budget)
+    if asked.kind != "trained":
+        raise KfbenchError(f"'{name}' is not trained; give TASK[/network][@budget]")
+    set_threads(threads, games=asked.task.startswith("atari"))
+    place = execute.torch_device(device)
+    execute.check_room(results)
+    teacher = teacher_store.trained(asked, index=0, results=results, device=place, watcher=Bar())
+    typer.echo(f"{teacher.name}  {teacher.digest[:12]}  {teacher.seconds:.0f} s to train")
+
+
+@teacher_app.command("list")
+def list_teachers(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """List the teachers in the store."""
+    from kfbench import listing
+
+    found = listing.listing("teachers", results)
+    typer.echo(json.dumps(found, indent=1) if as_json else listing.text(found))
+
+
+@new_app.command("method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Name of the method and of its file.")],
+    folder: Annotated[Path | None, typer.Option(help="Where the file goes; none: the folder of methods.")] = None,
+) -> None:
+    """Write a commented template of a method, which passes `kfbench check`."""
+    from kfbench import template
+
+    path = template.write(name, folder)
+    typer.echo(f"{path}\nnext: kfbench check {path if folder else name}")

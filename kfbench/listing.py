@@ -1,0 +1,109 @@
+"""What `kfbench list` knows, read from files as text: no torch, no import of a method or task."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kfbench import registry
+from kfbench.errors import KfbenchError, near
+
+BUDGETS = {
+    "smoke": "seconds on a CPU: shows that everything works, measures nothing",
+    "small": "at most 4 minutes on 2 CPU cores, teachers aside: the default",
+    "standard": "minutes on a GPU",
+    "paper": "the recipe of the task's source",
+}
+SECTIONS = ("methods", "tasks", "networks", "teachers", "budgets", "runs")
+
+
+def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return {section: rows}; without `what` every section but runs. Raises KfbenchError for an unknown section."""
+    if what and what not in SECTIONS:
+        raise KfbenchError(f"nothing to list as '{what}'; {near(what, SECTIONS)}")
+    made = {
+        "methods": _methods,
+        "tasks": _tasks,
+        "networks": _networks,
+        "teachers": lambda: _records(results / "teachers"),
+        "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
+        "runs": lambda: _records(results),
+    }
+    return {name: made[name]() for name in ([what] if what else SECTIONS[:-1])}
+
+
+def _methods() -> list[dict[str, Any]]:
+    rows = []
+    for name in registry.names("methods"):
+        row = registry.describe("methods", name)
+        attributes = row.pop("attributes", {})
+        row["variants"] = sorted(attributes.get("variants", {}))
+        row["kinds"] = list(attributes.get("kinds", ("images", "games")))
+        row["teachers"] = list(attributes.get("teachers", (0, 0)))
+        rows.append(row)
+    return rows
+
+
+def _tasks() -> list[dict[str, Any]]:
+    rows = []
+    for name in registry.names("tasks"):
+        row = registry.describe("tasks", name)
+        kept = {key: row.get(key) for key in ("name", "about", "file", "shape", "classes", "sources")}
+        variants = row.get("variants")
+        rows.append({**kept, "variants": sorted(variants) if isinstance(variants, dict) else []})
+    return rows
+
+
+def _networks() -> list[dict[str, Any]]:
+    from kfbench.networks.names import FAMILIES
+
+    return [{"name": family.form, "about": family.about, "examples": list(family.examples)} for family in FAMILIES]
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for path in sorted(folder.rglob("*.json")):
+        if len(path.stem) != 12 or "teachers" in path.relative_to(folder).parts:
+            continue
+        try:
+            record = json.loads(path.read_text())
+            spec = record["spec"]
+            score = record["scores"].get("last", {})
+            rows.append(
+                {
+                    "name": record["key"],
+                    "method": spec["method"],
+                    "task": spec["task"],
+                    "network": spec["recipe"]["network"],
+                    "budget": spec["budget"],
+                    "seed": spec["seed"],
+                    "status": record["status"],
+                    "score": score.get("error", score.get("return")),
+                }
+            )
+        except (ValueError, KeyError, TypeError):
+            rows.append({"name": path.stem, "status": "unreadable", "file": str(path)})
+    return rows
+
+
+def text(found: dict[str, list[dict[str, Any]]]) -> str:
+    """Return a listing as aligned lines."""
+    lines: list[str] = []
+    for section, rows in found.items():
+        lines += [section.upper()] if len(found) > 1 else []
+        cells = [_cells(section, row) for row in rows] or [("(none yet)",)]
+        widths = [max(len(cell[i]) for cell in cells if len(cell) > i) for i in range(max(map(len, cells)))]
+        lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(cell, widths, strict=False)).rstrip() for cell in cells]
+        lines.append("")
+    return "\n".join(lines[:-1])
+
+
+def _cells(section: str, row: dict[str, Any]) -> tuple[str, ...]:
+    if section in ("teachers", "runs"):
+        score = row.get("score")
+        shown = "" if score is None else f"{score:.2f}"
+        words = (row.get(name, "") for name in ("method", "task", "network", "budget", "seed", "status"))
+        return (row["name"], *(str(word) for word in words), shown)
+    name = row["name"]
+    variants = ", ".join(f"{name}/{variant}" for variant in row.get("variants", ()))
+    about = row["about"] + (f"  [{variants}]" if variants else "")
+    return (name, about)

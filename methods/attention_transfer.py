@@ -1,0 +1,65 @@
+"""Attention transfer: where the student's activations lie imitates where the teacher's lie.
+
+Source: Zagoruyko & Komodakis 2017, "Paying More Attention to Attention", arXiv 1612.03928:
+    L = CE + b · sum_j mean((Q_S^j - Q_T^j)²),  Q^j = vec(mean_c A_c²) over its length, at each group j of layers;
+    b = 1000 (the authors' README for CIFAR; RepDistiller, run_cifar_distill.sh, `attention`).
+Differs: groups are linked by relative depth where the networks differ in their number; maps of different sizes meet by
+average pooling of the larger (as in RepDistiller). Layers that are vectors have no map and are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import nn
+
+from kfbench import losses, taps
+from kfbench.errors import KfbenchError
+from kfbench.methods import Batch, Method, Output, Parts
+from kfbench.networks.network import Network
+from kfbench.tasks import Task
+from kfbench.teachers import Teacher
+
+
+@dataclass(frozen=True)
+class AttentionTransfer(Method):
+    """Settings of attention transfer."""
+
+    beta: Annotated[float, Ge(0)] = 1000.0
+
+    kinds = ("images",)
+    teachers = (1, 1)
+    needs = "features"
+    search = {"beta": {"low": 10.0, "high": 10_000.0, "log": True}}
+
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
+        """Return the task's network. Raises KfbenchError if no pair of layers has maps."""
+        network = task.make_network()
+        if not pairs(network, teachers[0]):
+            raise KfbenchError(
+                f"networks '{network.name}' and '{teachers[0].network.name}' have no layers with maps to compare; "
+                "use convolutional ones"
+            )
+        return network
+
+    def losses(
+        self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
+    ) -> tuple[Output, Parts]:
+        """The task's loss, and the difference of attention maps over all pairs of layers."""
+        assert isinstance(student, Network)
+        links = taps.match(student.layers, teachers[0].network.layers)
+        with taps.read(student, list(links)) as found:
+            output: Output = student(batch.images)
+        theirs = teachers[0].features(batch, sorted({layer for (layer,) in links.values()}))
+        couples = [(found[own], theirs[layer]) for own, (layer,) in links.items()]
+        apart = [losses.attention(one, other) for one, other in couples if one.dim() == other.dim() == 4]
+        return output, task.loss(output, batch) | {"attention": self.beta * torch.stack(apart).sum()}
+
+
+def pairs(network: Network, teacher: Teacher) -> list[tuple[str, str]]:
+    """Return the student's and the teacher's layers, linked by relative depth, that both have maps."""
+    own, theirs = taps.shapes(network, network.layers), teacher.shapes(teacher.network.layers)
+    links = taps.match(network.layers, teacher.network.layers)
+    return [(name, other) for name, (other,) in links.items() if len(own[name]) == len(theirs[other]) == 3]

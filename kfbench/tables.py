@@ -121,8 +121,8 @@ def summary(grid: Grid) -> Table:
     caption = (
         "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
         "all runs, with stratified 95 % bootstrap intervals. Difference: paired by seed, in hundredths of the "
-        "normalised score (points of accuracy), with the wider of the bootstrap's and Student's intervals. P: probability "
-        f"that a run of the method beats one of {base}, mean over tasks. Transfer: number of tasks where the method is "
+        "normalised score (points of accuracy), with the wider of the bootstrap's and Student's intervals. P: "
+        f"probability that a run of the method beats one of {base}, mean over tasks. Transfer: number of tasks where the method is "
         f"clearly better than {base}, where neither is, where it is clearly worse."
     )
     head = ("columns", "IQM", "mean", f"difference to {base}", f"P(better than {base})", "transfer ▲ / · / ▼")
@@ -134,7 +134,9 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     normal = grid.normalised(row, every)
     keys = tuple(r.key for column in every if (row, column) in grid.cells for r in grid.cells[row, column].done)
     count = int((~np.isnan(normal)).any(0).sum())
-    columns = Shown(f"{count} of {len(every)}", values={"value": count})
+    most = max(int((~np.isnan(grid.normalised(other, every))).any(0).sum()) for other in grid.rows)
+    part = f"over {count} columns, others over {most}: IQM and mean do not compare" if 0 < count < most else ""
+    columns = Shown(f"{count} of {len(every)}", note=part, values={"value": count})
     if not keys:
         return [columns, *[Shown("–")] * 5]
     aggregates = [_interval(stats.bootstrap(statistic, normal), keys) for statistic in (stats.iqm, stats.mean)]

@@ -62,7 +62,7 @@ def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
     """A record as `execute` writes it: a curve, scores and costs that depend on the spec only."""
     rng = np.random.default_rng(spec.seed)
     luck = float(rng.normal(0, 0.4))
-    own = float(np.random.default_rng([spec.seed, len(cell.row)]).normal(0, 0.15))
+    own = float(np.random.default_rng([spec.seed, list(GAINS).index(cell.row)]).normal(0, 0.15))
     is_game = isinstance(spec.recipe, GameRecipe)
     final = ERRORS.get(cell.column, 0.0) - GAINS[cell.row] + luck + own
     if is_game:
@@ -81,8 +81,8 @@ def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
             row |= {"share/student": share}
             for k, layer in enumerate(("conv1", "conv2", "conv3")):
                 row[f"share/{layer}/student"] = share
-                for teacher in teachers:
-                    row[f"share/{layer}/{teacher}"] = (1 - share) / len(teachers) * (1 + 0.1 * k * (1 - k / 2))
+                for teacher, part in zip(teachers, (0.5 + 0.1 * k, 0.5 - 0.1 * k), strict=True):
+                    row[f"share/{layer}/{teacher}"] = (1 - share) * part
             if progress < 0.9:
                 row["return_attached" if is_game else "val_error_attached"] = final + 4
         curve.append(row)
@@ -125,10 +125,9 @@ def planned_cells(made: study.Study) -> list[Planned]:
     return cells
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> tuple[Path, Path]:
-    """A study's folder and a folder of its records: pathnet not run on cifar100, one of its runs failed elsewhere."""
-    folder, results = tmp_path / "reports" / "small", tmp_path / "results"
+def make_small(root: Path) -> tuple[Path, Path]:
+    """Write a study and its records: pathnet not run on cifar100 and for seed 3, one of its runs failed."""
+    folder, results = root / "reports" / "small", root / "results"
     folder.mkdir(parents=True)
     (folder / "study.toml").write_text(STUDY)
     made = study.load(folder)
@@ -142,4 +141,20 @@ def small(tmp_path: Path) -> tuple[Path, Path]:
             if cell.row == "pathnet" and cell.column == "cifar10, 250 images" and spec.seed == 2:
                 record.status, record.error, record.scores = "failed", "Diverged: loss is nan at step 40", {}
             store.write(results, record)
+    return folder, results
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Path, Path]:
+    """A small study's folder and the folder of its records."""
+    return make_small(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same with its report made, once for all tests of a file."""
+    from kfbench import report
+
+    folder, results = make_small(tmp_path_factory.mktemp("reported"))
+    report.index(folder.parent, [report.make(folder, results)])
     return folder, results

@@ -6,12 +6,17 @@ from kfbench.networks.network import Network, Output
 
 
 class Accompanied(nn.Module):
-    """A student of two parts: `network`, which is kept, and `parts`, modules that are not."""
+    """A student of two parts: `network`, which is kept, and `parts`, modules that are not.
+
+    `stage` is the name of the stage that a method's `begin` has prepared, for its `losses`: a share of the budget is
+    rounded to whole steps, so progress does not tell.
+    """
 
     def __init__(self, network: Network, **parts: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.parts = nn.ModuleDict(parts)
+        self.stage = ""
 
     def forward(self, images: Tensor) -> Output:
         """Map images [B, C, H, W] to the network's Output."""

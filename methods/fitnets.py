@@ -78,6 +78,7 @@ class FitNets(Method):
     ) -> None:
         """Train only what leads to the guided layer in the hint stage, the whole network without regressor after it."""
         assert isinstance(student, Accompanied)
+        student.stage = stage.name
         guided, _ = self._pair(student.network, teachers[0])
         leading = leads_to(student.network, guided)
         for weight in student.network.parameters():
@@ -90,9 +91,9 @@ class FitNets(Method):
         """The hint's error; or the task's loss, with soft targets or with the hint's error beside it."""
         assert isinstance(student, Accompanied)
         guided, hint = self._pair(student.network, teachers[0])
-        if progress >= self.hint_share > 0:
+        if student.stage == "distil":
             output: Output = student(batch.images)
-            done = (progress - self.hint_share) / (1 - self.hint_share)
+            done = max(0.0, progress - self.hint_share) / (1 - self.hint_share)
             weight = self.soft_start + (self.soft_end - self.soft_start) * done
             target = losses.softened(teachers[0](batch).logits, self.temperature)
             soft = losses.cross_entropy(target, output.logits / self.temperature)
@@ -101,7 +102,7 @@ class FitNets(Method):
             output = student(batch.images)
         wanted = teachers[0].features(batch, [hint])[hint].float()
         error = (student.parts["regressor"](found[guided]).float() - wanted).square().mean()
-        if self.hint_share:
+        if student.stage == "hint":
             return output, {"hint": 0.5 * error}
         return output, task.loss(output, batch) | {"hint": self.hint_weight * error}
 

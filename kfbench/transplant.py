@@ -1,0 +1,44 @@
+"""What fine-tuning methods share: carrying a teacher's body over, telling heads from it, and reading below a head."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from kfbench.errors import KfbenchError
+from kfbench.networks.network import Network
+
+
+def is_head(network: Network, name: str) -> bool:
+    """Say whether a parameter or buffer belongs to one of the network's heads."""
+    return any(name.startswith(f"{head}.") for head in network.heads)
+
+
+def carry(source: Network, target: Network) -> None:
+    """Copy weights, buffers and normalisation of all but the heads. The networks are of one architecture."""
+    carried = {name: value for name, value in source.state_dict().items() if not is_head(target, name)}
+    target.load_state_dict(carried, strict=False)
+
+
+def head(network: Network) -> nn.Module:
+    """Return the network's one head. Raises KfbenchError if it has several."""
+    if len(network.heads) != 1:
+        raise KfbenchError(f"network '{network.name}' has {len(network.heads)} heads; this method is for one")
+    return network.get_submodule(network.heads[0])
+
+
+def old_head(source: Network) -> nn.Module:
+    """Return a copy of a network's one head that can be trained."""
+    return copy.deepcopy(head(source)).requires_grad_(True)
+
+
+@contextmanager
+def below_head(network: Network) -> Iterator[list[Tensor]]:
+    """Fill a list with what the network's one head takes in, [B, C], during a forward pass in the block."""
+    taken: list[Tensor] = []
+    handle = head(network).register_forward_pre_hook(lambda _module, given: taken.append(given[0]))
+    try:
+        yield taken
+    finally:
+        handle.remove()

@@ -33,7 +33,7 @@ def spec_of(name: str, settings: dict[str, Any] | None = None) -> RunSpec:
     recipe = {"network": "cnn-4", "batch_size": BATCH, "epochs": STEPS * BATCH / ROWS, "evaluations": 2}
     made = registry.load_method(name, settings or {})
     takes_outputs = made.needs == "outputs" and made.teachers[0] > 0
-    teachers = ["digits/cnn-8"] if takes_outputs else None
+    teachers = ["digits/cnn-8"] * made.teachers[0] if takes_outputs else None
     return resolve.resolve(name, "digits", budget="smoke", teachers=teachers, recipe=recipe, settings=settings)
 
 
@@ -86,7 +86,9 @@ def only_named_parameters_move(spec: RunSpec) -> None:
             named = {id(weight) for group in groups for weight in group["params"]}
             names = {name for name, weight in live.student.named_parameters() if id(weight) in named}
             wanted |= {name for name, w in live.student.named_parameters() if name in names and w.requires_grad}
-            frozen = {n for n, w in live.student.named_parameters() if id(w) not in named} | _frozen_buffers(live.student)
+            frozen = {n for n, w in live.student.named_parameters() if id(w) not in named} | _frozen_buffers(
+                live.student
+            )
         changed = set(_differing(was, dict(live.student.state_dict())))
         moved |= changed
         if held := sorted(changed & frozen):

@@ -37,9 +37,7 @@ class TeacherName:
 
     def spec(self) -> RunSpec:
         """Return the run that trains this teacher."""
-        return resolve(
-            "scratch", self.task, budget=self.budget, recipe={"network": self.network, **dict(self.recipe)}
-        )
+        return resolve("scratch", self.task, budget=self.budget, recipe={"network": self.network, **dict(self.recipe)})
 
 
 def teacher_name(text: str, *, budget: str) -> TeacherName:
@@ -108,10 +106,10 @@ def _default_teachers(
     fewest, most = method.teachers
     if fewest == 0:
         return []
-    if method.needs == "outputs":  # the same task, a larger network, as many labels as the student
+    if method.needs == "outputs":  # the same task, a larger network (and the student's), as many labels as the student
         same = tuple((name, str(value)) for name, value in changes.items() if name not in ("network", "precision"))
-        larger = budgets.teacher_network(task, budget)
-        return [TeacherName("trained", task=task.name, network=larger, budget=budget, recipe=same)]
+        chosen = [budgets.teacher_network(task, budget), network][:fewest]
+        return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in chosen]
     sources = [teacher_name(source, budget=budget) for source in task.sources]
     if method.needs == "architecture":
         sources = [dataclasses.replace(source, network=network) for source in sources]
@@ -127,9 +125,7 @@ def _count(method: "Method", name: str, task: str, teachers: Sequence[TeacherNam
         raise KfbenchError(f"method '{name}' {takes}; leave --teachers {'shorter' if most else 'out'}")
 
 
-def _refuse(
-    method: "Method", name: str, task: "ImageTask | GameTask", network: str, teacher: TeacherName
-) -> None:
+def _refuse(method: "Method", name: str, task: "ImageTask | GameTask", network: str, teacher: TeacherName) -> None:
     """Refuse what can be seen to be impossible from names alone; `check_loaded` sees the rest."""
     if teacher.kind not in ("trained", "random"):
         return

@@ -5,8 +5,9 @@ At a layer j the features h become p_0 h + sum_k p_k Q_k(z_k) with weights p tha
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -48,25 +49,58 @@ class Transform(nn.Module):
         super().__init__()
         for shape in (taken, made):
             if len(shape) not in (1, 3):
-                raise KfbenchError(f"features of shape {shape} can be neither mixed nor read; choose layers with links=")
+                raise KfbenchError(
+                    f"features of shape {shape} can be neither mixed nor read; choose layers with links="
+                )
         self.taken, self.made = taken, made
         dimensions = 2 if len(taken) == len(made) == 3 else 0
         self.weight = nn.Parameter(torch.empty(made[0], taken[0], *(1,) * dimensions))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
-    def forward(self, features: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Map features [B, *taken] to scale · Q(features), [B, *made]; the scale is folded into the weight."""
-        weight = self.weight * scale
+    def forward(self, features: Tensor, scale: Tensor | float = 1.0, norm: "Norm | None" = None) -> Tensor:
+        """Map features [B, *taken] to scale · Q(norm(features)), [B, *made].
+
+        Scale and norm are folded into weight and bias: they cost no pass over the features.
+        """
+        weight, bias = self.weight * scale, None
+        if norm is not None:
+            flat = weight.flatten(1) / norm.std
+            bias = -flat @ norm.mean
+            weight = flat.view_as(weight)
         if len(self.taken) == len(self.made) == 3:
             if self.taken[1:] == self.made[1:]:
-                return F.conv2d(features, weight)
+                return F.conv2d(features, weight, bias)
             if self.taken[1] >= self.made[1] and self.taken[2] >= self.made[2]:
-                return F.conv2d(F.adaptive_avg_pool2d(features, self.made[1:]), weight)
-            return F.interpolate(F.conv2d(features, weight), self.made[1:], mode="bilinear", align_corners=False)
+                return F.conv2d(F.adaptive_avg_pool2d(features, self.made[1:]), weight, bias)
+            made = F.conv2d(features, weight, bias)
+            return F.interpolate(made, self.made[1:], mode="bilinear", align_corners=False)
         if len(self.taken) == 3:
             features = features.mean((2, 3))
-        made = F.linear(features, weight)
+        made = F.linear(features, weight, bias)
         return made.view(*made.shape, 1, 1) if len(self.made) == 3 else made  # broadcasts over H and W
+
+
+class Norm(nn.Module):
+    """Mean and standard deviation [C] of a teacher's features, measured once: the teacher is frozen."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def measure(self, features: Tensor) -> None:
+        """Take the statistics of features [N, C, …]; a channel that is always the same keeps std 1."""
+        axes = [axis for axis in range(features.dim()) if axis != 1]
+        std, mean = torch.std_mean(features.float(), dim=axes, correction=0)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-4, std, 1.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features [B, C, …] with mean 0 and standard deviation 1 a channel."""
+        return F.batch_norm(features, self.mean, self.std.square(), eps=0.0)
 
 
 class MixedStudent(nn.Module):
@@ -98,7 +132,9 @@ class MixedStudent(nn.Module):
         self.names = [teacher.name for teacher in teachers]
         if len(set(self.names)) < len(self.names):
             self.names = [f"{k}:{name}" for k, name in enumerate(self.names)]
-        self.asked = [sorted({name for pairs in links.values() for k, name in pairs if k == i}) for i in range(len(teachers))]
+        self.asked = [
+            sorted({name for pairs in links.values() for k, name in pairs if k == i}) for i in range(len(teachers))
+        ]
         own = taps.shapes(network, list(links), position)
         theirs = [teacher.shapes(asked, position) for teacher, asked in zip(teachers, self.asked, strict=True)]
         self.mix = nn.ParameterDict()
@@ -108,8 +144,7 @@ class MixedStudent(nn.Module):
         if normalise:
             for k, shapes in enumerate(theirs):
                 for name, shape in shapes.items():
-                    norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-                    self.norms[f"{k}/{name}".replace(".", "/")] = norm(shape[0], affine=False)
+                    self.norms[f"{k}/{name}".replace(".", "/")] = Norm(shape[0])
         for layer, pairs in links.items():
             key = layer.replace(".", "/")
             start = torch.zeros(1 + len(pairs))
@@ -163,7 +198,9 @@ class MixedStudent(nn.Module):
             weights = self.weights(key).to(own.dtype)
             mixed = own * weights[0]
             for i, (k, name) in enumerate(self.links[layer]):
-                mixed = mixed + self.transforms[key][i](self._features[f"{k}/{name}"], weights[i + 1])  # type: ignore[index]
+                place = f"{k}/{name}"
+                made = self.transforms[key][i](self._features[place], weights[i + 1], self._norm(place))  # type: ignore[index]
+                mixed = mixed + made
             return mixed
 
         return mix
@@ -194,22 +231,37 @@ class MixedStudent(nn.Module):
             for name, features in (teacher.features(batch, asked, self.position) if asked else {}).items()
         }
 
-    def standardise(self, features: Parts) -> Parts:
-        """Return the features with mean 0 and variance 1 a channel, by BatchNorm without affine weights."""
+    def _norm(self, place: str) -> Norm | None:
+        key = place.replace(".", "/")
+        return cast(Norm, self.norms[key]) if key in self.norms else None
+
+    @torch.no_grad()
+    def measure(self, teachers: Sequence[Teacher], batches: Iterable[Batch], *, images: int = 2000) -> None:
+        """Measure the teachers' features over the first `images` training images, to standardise them from now on."""
         if not self.norms:
-            return features
-        return {name: self.norms[name.replace(".", "/")](value) for name, value in features.items()}
+            return
+        found: dict[str, list[Tensor]] = {}
+        seen = 0
+        for batch in batches:
+            for place, features in self.ask(teachers, batch).items():
+                found.setdefault(place, []).append(features)
+            seen += len(batch.images)
+            if seen >= images:
+                break
+        for place, parts in found.items():
+            cast(Norm, self._norm(place)).measure(torch.cat(parts))
 
     def hint_loss(self, features: Parts) -> Tensor:
         """Return the mean squared error between the latest pass's own features, regressed, and the teachers' features.
 
-        A mean over elements, links and layers; `features` as `standardise` gives them.
+        A mean over elements, links and layers, of standardised features.
         """
         errors = []
         for layer, pairs in self.links.items():
             key = layer.replace(".", "/")
             for i, (k, name) in enumerate(pairs):
-                target = features[f"{k}/{name}"]
+                norm = self._norm(f"{k}/{name}")
+                target = features[f"{k}/{name}"] if norm is None else norm(features[f"{k}/{name}"])
                 made = self.regressions[key][i](self._own[layer])  # type: ignore[index]
                 errors.append(F.mse_loss(made.expand_as(target), target))
         return torch.stack(errors).mean()

@@ -14,7 +14,7 @@ time through the student without teachers, with cross-entropy and a KL to the mi
 the student's features onto the teachers' that fades out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
@@ -41,7 +41,7 @@ class KnowledgeFlow(Method):
     position: Literal["post", "pre"] = "post"  # mix what activations put out, or what they take in (descendant: pre)
     links: str = "depth"  # by relative depth, or "LAYER=0:LAYER+1:LAYER;LAYER=…" (student layer = teacher:layer)
     links_per_layer: Annotated[int, Gt(0)] = 1  # of each teacher, with "depth"; choice: the descendants link one
-    normalise: bool = True  # images: standardise teachers' features over the batch before Q; choice
+    normalise: bool = True  # images: standardise teachers' features before Q, by statistics measured once; choice
     share: Literal["learned", "scheduled"] = "learned"  # p_0: learned, or linear from initial_share to 1 at the cut
     initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; descendant: logits -0.1 and 0.01
     share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this; choice
@@ -99,7 +99,7 @@ class KnowledgeFlow(Method):
                 teachers,
                 links,
                 position=self.position,
-                normalise=self.normalise and task.kind == "images",  # acting would see other statistics than learning
+                normalise=self.normalise and task.kind == "images",
                 initial_share=self.initial_share,
                 floor=self.share_floor,
                 learned=self.share == "learned",
@@ -119,6 +119,18 @@ class KnowledgeFlow(Method):
                 links[layer] += [(k, name) for name in theirs]
         return links
 
+    def begin(
+        self,
+        student: nn.Module,
+        teachers: Sequence[Teacher],
+        stage: Stage,
+        batches: Iterable[Batch],
+        rng: torch.Generator,
+    ) -> None:
+        """Measure the teachers' features, to standardise them."""
+        if stage.name != "alone":
+            cast(MixedStudent, student).measure(teachers, batches)
+
     def is_attached(self, progress: float) -> bool:
         """True before the cut."""
         return progress < self.cut
@@ -131,7 +143,7 @@ class KnowledgeFlow(Method):
         if not self.is_attached(progress):
             output: Output = student(batch.images)
             return output, task.loss(output, batch) | self._stay(student, batch, output)
-        features = student.standardise(batch.extras or student.ask(teachers, batch))
+        features = batch.extras or student.ask(teachers, batch)
         share = self._scheduled(progress)
         output = student(batch.images, features, share)
         parts = task.loss(output, batch) | self._stay(student, batch, output, features, share)
@@ -179,7 +191,7 @@ class KnowledgeFlow(Method):
         if not self.is_attached(progress):
             return student(batch.images), {}
         features = student.ask(teachers, batch)
-        return student(batch.images, student.standardise(features), self._scheduled(progress)), features
+        return student(batch.images, features, self._scheduled(progress)), features
 
     def parameter_groups(self, student: nn.Module) -> list[Group]:
         """The network and the transformations at the recipe's rate, the mixing weights at a multiple, undecayed."""

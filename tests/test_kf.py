@@ -1,0 +1,270 @@
+"""Knowledge Flow against numpy written from its formula, and what must hold whatever the settings."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kfbench import checks, networks, registry, resolve, stand_in, taps
+from kfbench.errors import KfbenchError
+from kfbench.methods import Batch
+from kfbench.mixing import MixedStudent, Transform, parse_links
+from kfbench.networks.network import Network
+from kfbench.teachers import Teacher
+from kfbench.train.supervised import Supervised
+
+ROWS = 48
+TEACHERS = ["digits/low/cnn-8", "digits/high/mlp-30"]
+
+
+def live_with(teachers: list[str] | None = None, **settings: object) -> stand_in.Live:
+    spec = resolve.resolve(
+        "kf",
+        "digits",
+        budget="smoke",
+        teachers=teachers or TEACHERS,
+        recipe={"network": "cnn-4", "batch_size": 16, "epochs": 4},
+        settings=settings,  # type: ignore[arg-type]
+    )
+    return stand_in.live(spec, rows=ROWS)
+
+
+def begun(**settings: object) -> tuple[Supervised, MixedStudent, Batch]:
+    loop = Supervised(live_with(**settings))
+    next(iter(loop))
+    assert isinstance(loop.live.student, MixedStudent)
+    return loop, loop.live.student, loop.batch()
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    raised = np.exp(values - values.max())
+    return raised / raised.sum()
+
+
+def test_mix_is_the_formula() -> None:
+    loop, student, batch = begun()
+    layer = student.network.layers[1]
+    key = layer.replace(".", "/")
+    with torch.no_grad():
+        student.mix[key].copy_(torch.tensor([0.3, -0.2, 0.5]))
+    student.eval()
+    features = student.ask(loop.live.teachers, batch)
+    with torch.no_grad(), taps.read(student.network, [layer]) as mixed:
+        student(batch.images, features)
+    own = np.asarray(mixed_before(student, loop, batch, layer, features))
+    weights = softmax(np.array([0.3, -0.2, 0.5], np.float64))
+    expected = weights[0] * own
+    for i, (k, name) in enumerate(student.links[layer]):
+        z = features[f"{k}/{name}"].double().numpy()
+        norm = student._norm(f"{k}/{name}")
+        assert norm is not None
+        extra = (1,) * (z.ndim - 2)
+        z = (z - norm.mean.double().numpy().reshape(1, -1, *extra)) / norm.std.double().numpy().reshape(1, -1, *extra)
+        q = student.transforms[key][i].weight.detach().double().numpy()  # type: ignore[index]
+        if z.ndim == 4:
+            made = np.einsum("oc,bchw->bohw", q[:, :, 0, 0], pooled(z, own.shape[2:]))
+        else:
+            made = (z @ q.T)[:, :, None, None]
+        expected = expected + weights[i + 1] * made
+    np.testing.assert_allclose(mixed[layer].numpy(), expected, rtol=2e-4, atol=2e-5)
+
+
+def mixed_before(
+    student: MixedStudent, loop: Supervised, batch: Batch, layer: str, features: dict[str, Tensor]
+) -> Tensor:
+    """The layer's own features h_j, before the mix: its weight set to the student alone."""
+    key = layer.replace(".", "/")
+    kept = student.mix[key].detach().clone()
+    with torch.no_grad(), taps.read(student.network, [layer]) as found:
+        student.mix[key].copy_(torch.tensor([60.0, -60.0, -60.0]))
+        student(batch.images, features)
+        student.mix[key].copy_(kept)
+    return found[layer].double()
+
+
+def pooled(z: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Average pooling to a size that divides the map's."""
+    b, c, h, w = z.shape
+    return z.reshape(b, c, size[0], h // size[0], size[1], w // size[1]).mean((3, 5))
+
+
+def test_dependency_is_the_formula() -> None:
+    _, student, _ = begun()
+    rows = []
+    for n, weight in enumerate(student.mix.values()):
+        with torch.no_grad():
+            weight.copy_(torch.tensor([0.1 * n, -0.4, 0.9]))
+        rows.append(-np.log(softmax(np.array([0.1 * n, -0.4, 0.9]))[0]))
+    assert student.dependency().item() == pytest.approx(np.mean(rows), rel=1e-6)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.45, 0.675, 0.9 - 1e-9])
+def test_dependency_rises_with_its_schedule(progress: float) -> None:
+    loop, student, batch = begun(dep=0.5)
+    live = loop.live
+    _, parts = live.method.losses(student, live.teachers, batch, live.task, progress)
+    ramp = min(1.0, max(0.0, (progress - 0.45) / 0.45))
+    assert parts["dependency"].item() == pytest.approx(0.5 * ramp * student.dependency().item(), abs=1e-6)
+
+
+def test_kl_is_the_formula_over_images_seen_before() -> None:
+    loop, student, batch = begun(kl=0.3)
+    live = loop.live
+    assert batch.index is not None
+    student.seen[:] = False
+    student.seen[batch.index[:5]] = True
+    student.last.normal_()
+    before = student.last[batch.index].double().numpy()
+    output, parts = live.method.losses(student, live.teachers, batch, live.task, 0.2)
+    now = output.logits.detach().double().numpy()
+    each = [np.sum(softmax(p) * (np.log(softmax(p)) - np.log(softmax(q)))) for p, q in zip(before, now, strict=True)]
+    assert parts["kl"].item() == pytest.approx(0.3 * np.mean(each[:5]), rel=1e-4)
+    assert torch.equal(student.last[batch.index], output.logits.detach())
+    assert bool(student.seen[batch.index].all())
+
+
+def test_kl_to_a_snapshot_is_zero_right_after_it_is_taken() -> None:
+    loop, student, batch = begun(previous="snapshot", refresh=3)
+    live = loop.live
+    student.age.zero_()
+    parts = live.method.losses(student, live.teachers, batch, live.task, 0.2)[1]
+    assert parts["kl"].item() == pytest.approx(0.0, abs=1e-6)
+    with torch.no_grad():
+        for weight in student.network.parameters():
+            weight.add_(0.3)
+    assert live.method.losses(student, live.teachers, batch, live.task, 0.2)[1]["kl"].item() > 1e-4
+
+
+def test_shares_sum_to_one_and_name_every_candidate() -> None:
+    _, student, _ = begun(share_floor=0.2)
+    for key in student.mix:
+        weights = student.weights(key)
+        assert weights.sum().item() == pytest.approx(1.0)
+        assert weights[0].item() >= 0.2
+    shares = student.shares()
+    for layer in student.network.layers:
+        own = [value for name, value in shares.items() if name.startswith(f"share/{layer}/")]
+        assert len(own) == 3
+        assert sum(own) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("share", "floor"), [(0.47, 0.0), (0.8, 0.3), (0.05, 0.0)])
+def test_the_first_share_is_what_was_asked(share: float, floor: float) -> None:
+    live = live_with(initial_share=share, share_floor=floor)
+    assert live.student.shares()["share/student"] == pytest.approx(share, abs=1e-5)  # type: ignore[operator]
+
+
+def test_with_share_one_the_mix_is_the_plain_student() -> None:
+    loop, student, batch = begun(share="scheduled", initial_share=1.0)
+    student.eval()
+    with torch.no_grad():
+        mixed = student(batch.images, student.ask(loop.live.teachers, batch), 1.0)
+        assert torch.equal(mixed.logits, student(batch.images).logits)
+
+
+@pytest.mark.parametrize("method", checks.method_names("kf"))
+def test_exported_student_is_scratch_in_size_and_free_of_hooks(method: str) -> None:
+    spec = dataclasses.replace(checks.spec_of(method))
+    live = stand_in.live(spec, rows=ROWS)
+    for _ in Supervised(live):
+        pass
+    kept = live.method.export(live.student)
+    assert isinstance(kept, Network)
+    scratch = live.task.make_network()
+    assert sum(p.numel() for p in kept.parameters()) == sum(p.numel() for p in scratch.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in kept.modules())
+
+
+def test_teachers_are_not_run_after_the_cut() -> None:
+    loop, student, batch = begun(cut=0.5)
+    live = loop.live
+    for teacher in live.teachers:
+        teacher.network.register_forward_pre_hook(lambda *_: pytest.fail("a teacher was run after the cut"))
+    _, parts = live.method.losses(student, live.teachers, batch, live.task, 0.5)
+    assert set(parts) == {"cross-entropy", "kl"}
+    live.method.act(student, live.teachers, batch, 0.75)
+
+
+def test_a_teacher_is_run_once_and_no_deeper_than_its_last_link() -> None:
+    loop, student, _ = begun(teachers=["digits/low/cnn-8"], links="body.blocks.0.relu=0:body.blocks.1.relu")
+    calls = []
+    teacher = loop.live.teachers[0].network
+    for name in ("body.blocks.0", "body.blocks.1", "body.blocks.2", "body.head"):
+        teacher.get_submodule(name).register_forward_hook(lambda *_, name=name: calls.append(name))
+    loop.live.method.losses(student, loop.live.teachers, loop.batch(), loop.live.task, 0.1)
+    assert calls == ["body.blocks.0"] or calls == ["body.blocks.0", "body.blocks.1"]
+
+
+def test_the_alone_pass_has_statistics_of_its_own() -> None:
+    loop, student, batch = begun(alone=1.0)
+    norm = student.network.get_submodule("body.blocks.0.norm")
+    before = norm.running_mean.clone()
+    student.train()
+    with torch.no_grad():
+        student(batch.images, student.ask(loop.live.teachers, batch))
+        assert torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
+        student(batch.images)
+    assert not torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("taken", "made"),
+    [
+        ((3, 8, 8), (5, 8, 8)),
+        ((3, 8, 8), (5, 4, 4)),
+        ((3, 4, 4), (5, 8, 8)),
+        ((3, 8, 8), (5,)),
+        ((3,), (5, 8, 8)),
+        ((3,), (5,)),
+        ((3, 7, 9), (5, 4, 5)),
+    ],
+)
+def test_transform_meets_any_shape_and_is_linear(taken: tuple[int, ...], made: tuple[int, ...]) -> None:
+    q = Transform(taken, made)
+    one, other = torch.randn(2, *taken), torch.randn(2, *taken)
+    assert torch.broadcast_to(q(one), (2, *made)).shape == (2, *made)
+    torch.testing.assert_close(q(2 * one - other), 2 * q(one) - q(other), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(q(one, 0.3), 0.3 * q(one))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"links": "body.nothing=0:body.blocks.0.relu"}, "no layer 'body.nothing'"),
+        ({"links": "body.blocks.0.relu=0:body.nothing"}, "no layer 'body.nothing'"),
+        ({"links": "body.blocks.0.relu=7:body.blocks.0.relu"}, "teacher 7"),
+        ({"links": "body.blocks.0.relu"}, "cannot be read"),
+        ({"links": "body.blocks.0=0:body.blocks.0", "position": "pre"}, "not an activation"),
+    ],
+)
+def test_wrong_links_are_told_in_a_line(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(KfbenchError, match=said):
+        live_with(**settings)
+
+
+def test_links_of_the_users_own() -> None:
+    links = parse_links("a.b=0:x.y+1:z;c=1:z", 2)
+    assert links == {"a.b": [(0, "x.y"), (1, "z")], "c": [(1, "z")]}
+
+
+def test_pre_activations_are_mixed_before_the_activation() -> None:
+    loop, student, batch = begun(position="pre", teachers=["digits/low/cnn-8"])
+    layer = student.network.layers[-1]
+    student.eval()
+    with torch.no_grad(), taps.read(student.network, [layer]) as found:
+        student(batch.images, student.ask(loop.live.teachers, batch))
+    assert found[layer].min().item() >= 0  # the ReLU comes after the mix
+
+
+def test_a_teacher_of_any_shape_and_output_can_flow() -> None:
+    network = networks.make("resnet8", shape=(3, 32, 32), outputs=7)
+    foreign = Teacher(network, "foreign", None, (), "0", 0)
+    live = live_with()
+    method = registry.load_method("kf")
+    student = method.make_student(live.task, [foreign], torch.Generator())
+    loop = Supervised(dataclasses.replace(live, method=method, student=student, teachers=[foreign]))
+    for _ in loop:
+        pass
+    assert loop.curve[-1]["share/student"] > 0

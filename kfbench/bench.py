@@ -76,7 +76,7 @@ def measure(
     rows = []
     for name, _, act in turns:
         ratios = sorted(step / least for step, least in zip(times[name], bare[id(act)], strict=True))
-        low, middle, high = (statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3)
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         rows.append(
             {
                 "method": name,
@@ -112,9 +112,7 @@ def _asked(loop: Supervised) -> dict[int, set[str] | None]:
     return found
 
 
-def floor(
-    spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[str] | None]
-) -> Callable[[], object]:
+def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[str] | None]) -> Callable[[], object]:
     """Return a bare hand-written step with these passes of the run's teachers and nothing of kfbench's loop."""
     assert isinstance(spec.recipe, Recipe)
     recipe = spec.recipe

@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="A method, a task, or the path of a method's file; none: everything.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="A method, a task, or the path of a method's file; none: everything.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Check that methods and tasks keep the rules: frozen teachers, finite losses, resume to the bit, …"""

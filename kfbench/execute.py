@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kfbench import images, provenance, registry, seeding, store, weights
+from kfbench import budgets, images, provenance, registry, seeding, store, weights
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.methods import Batch, Method
 from kfbench.networks.measure import multiply_adds, parameters
@@ -85,6 +85,7 @@ class Live:
     device: torch.device
     rng: torch.Generator  # the method's stream; part of every checkpoint
     data: Any  # `images.Images`; None in games
+    others: dict[str, tuple[Task, images.Split]] = field(default_factory=dict)  # {task of a stage: itself, its images}
 
 
 def run(
@@ -153,6 +154,7 @@ class Prepared:
     teachers: list[Teacher]
     data: Any
     data_checksum: str | None
+    others: dict[str, Any] = field(default_factory=dict)  # {task of a stage: its `images.Images`}
 
 
 def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watcher) -> Prepared:
@@ -171,14 +173,28 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
     ]
     check_loaded(method, spec, data.classes if data else (), teachers)
     checksum = data.checksum if data else None
+    others = {name: images.load(*other) for name, other in stage_tasks(method, spec).items()}
     identity = {
         "spec": spec.to_json(),
         "data": checksum,
         "teachers": [teacher.digest for teacher in teachers],
         "method_revision": method.revision,
         "harness_revision": HARNESS,
+        **({"stages": {name: other.checksum for name, other in others.items()}} if others else {}),
     }
-    return Prepared(digest(identity), identity, method, declared, teachers, data, checksum)
+    return Prepared(digest(identity), identity, method, declared, teachers, data, checksum, others)
+
+
+def stage_tasks(method: Method, spec: RunSpec) -> dict[str, tuple[ImageTask, int | None]]:
+    """Return what else an image run trains on: {task of a stage: (itself, its training images at the run's budget)}."""
+    found = {}
+    for name in {stage.task for stage in method.stages} - {None, spec.task}:
+        declared = registry.load_task(str(name))
+        if isinstance(declared, ImageTask):
+            recipe = budgets.recipe(declared, spec.budget)
+            assert isinstance(recipe, Recipe)
+            found[str(name)] = (declared, recipe.train_size)
+    return found
 
 
 def check_loaded(method: Method, spec: RunSpec, classes: tuple[str, ...], teachers: list[Teacher]) -> None:
@@ -205,22 +221,7 @@ def make_live(spec: RunSpec, prepared: Prepared, *, device: torch.device) -> Liv
     rng = seeding.stream(spec.seed, "method")
     method, data, declared = prepared.method, prepared.data, prepared.declared
     if isinstance(declared, ImageTask):
-        assert isinstance(spec.recipe, Recipe)
-        from kfbench.train.supervised import steps
-
-        task = Task(
-            name=spec.task,
-            kind="images",
-            shape=tuple(data.train.images.shape[1:]),
-            classes=data.classes,
-            network=spec.recipe.network,
-            seed=spec.seed,
-            train_size=len(data.train),
-            steps=steps(spec.recipe, len(data.train)),
-            objective=CrossEntropy(spec.recipe.label_smoothing),
-            mean=tuple(data.mean.tolist()),
-            std=tuple(data.std.tolist()),
-        )
+        task = image_task(spec, spec.task, data)
         data = data.to(device)
     else:
         from kfbench.train.actor_critic import make_task
@@ -231,7 +232,28 @@ def make_live(spec: RunSpec, prepared: Prepared, *, device: torch.device) -> Liv
         teacher.network.to(device, memory_format=torch.channels_last)
     student = method.make_student(task, prepared.teachers, rng)
     student.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Live(spec, method, student, prepared.teachers, task, device, rng, data)
+    others = {name: (image_task(spec, name, other), other.train.to(device)) for name, other in prepared.others.items()}
+    return Live(spec, method, student, prepared.teachers, task, device, rng, data, others)
+
+
+def image_task(spec: RunSpec, name: str, data: images.Images) -> Task:
+    """Return what a method is told of an image task on which a run trains."""
+    from kfbench.train.supervised import steps
+
+    assert isinstance(spec.recipe, Recipe)
+    return Task(
+        name=name,
+        kind="images",
+        shape=tuple(data.train.images.shape[1:]),
+        classes=data.classes,
+        network=spec.recipe.network,
+        seed=spec.seed,
+        train_size=len(data.train),
+        steps=steps(spec.recipe, len(data.train)),
+        objective=CrossEntropy(spec.recipe.label_smoothing),
+        mean=tuple(data.mean.tolist()),
+        std=tuple(data.std.tolist()),
+    )
 
 
 @dataclass(frozen=True)
@@ -243,9 +265,7 @@ class CrossEntropy:
     def __call__(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Return {"cross-entropy": []}."""
         assert batch.labels is not None
-        return {
-            "cross-entropy": F.cross_entropy(output.logits.float(), batch.labels, label_smoothing=self.smoothing)
-        }
+        return {"cross-entropy": F.cross_entropy(output.logits.float(), batch.labels, label_smoothing=self.smoothing)}
 
 
 def make_loop(live: Live) -> Loop:
@@ -396,6 +416,8 @@ def check_room(results: Path) -> None:
         probe.unlink()
         free = os.statvfs(results).f_bavail * os.statvfs(results).f_frsize
     except OSError as error:
-        raise KfbenchError(f"cannot write to '{results}' ({error.strerror}); give another folder with --results") from error
+        raise KfbenchError(
+            f"cannot write to '{results}' ({error.strerror}); give another folder with --results"
+        ) from error
     if free < ROOM:
         raise KfbenchError(f"only {free / 1e6:.0f} MB free for '{results}'; free some, or give --results elsewhere")

@@ -60,7 +60,9 @@ def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, obje
         raise KfbenchError(f"the weights of run '{record.key}' are not here; make them: kfbench verify {record.key}")
     network, about, digest = weights.load(path)
     if digest != record.provenance["weights"]:
-        raise KfbenchError(f"'{path}' is not what run '{record.key}' kept; delete it, then: kfbench verify {record.key}")
+        raise KfbenchError(
+            f"'{path}' is not what run '{record.key}' kept; delete it, then: kfbench verify {record.key}"
+        )
     return record, network, about
 
 

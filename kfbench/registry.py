@@ -94,7 +94,9 @@ def method_class(name: str) -> "type[Method]":
         if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
     ]
     if len(found) != 1:
-        raise KfbenchError(f"'{module.__file__}' defines {len(found)} subclasses of Method; a method file has exactly one")
+        raise KfbenchError(
+            f"'{module.__file__}' defines {len(found)} subclasses of Method; a method file has exactly one"
+        )
     return found[0]
 
 

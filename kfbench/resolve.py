@@ -89,6 +89,14 @@ def resolve(
     _count(made, method, declared.name, names)
     for name in names:
         _refuse(made, method, declared, full.network, name)
+    if getattr(made, "source", None) == "":
+        sources = list(dict.fromkeys(name.task for name in names)) or list(declared.sources[:1])
+        if not all(sources) or not sources:
+            raise KfbenchError(f"method '{method}' needs a task to train on first; give --set source=TASK")
+        made = dataclasses.replace(made, source="+".join(sources))  # type: ignore[call-arg]
+    for source in filter(None, getattr(made, "source", "").split("+")):
+        if registry.load_task(source).kind != declared.kind:
+            raise KfbenchError(f"source '{source}' is not a task of {declared.kind}, as '{declared.name}' is")
     return RunSpec(
         method=method,
         task=declared.name,

@@ -28,8 +28,9 @@ def live(spec: RunSpec, *, rows: int, device: str = "cpu") -> Live:
     method = registry.load_method(spec.method, spec.settings)
     data = made_up(declared, rows)
     teachers = [teacher(name, spec, index) for index, name in enumerate(spec.teachers)]
+    others = {name: made_up(other, rows) for name, (other, _) in execute.stage_tasks(method, spec).items()}
     place = execute.torch_device(device)
-    return execute.make_live(spec, Prepared("", {}, method, declared, teachers, data, None), device=place)
+    return execute.make_live(spec, Prepared("", {}, method, declared, teachers, data, None, others), device=place)
 
 
 def made_up(declared: ImageTask, rows: int) -> images.Images:

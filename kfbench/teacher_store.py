@@ -16,9 +16,7 @@ from kfbench.tasks import GameTask, ImageTask
 from kfbench.teachers import Teacher
 
 
-def load(
-    name: str, *, spec: RunSpec, index: int, results: Path, device: torch.device, watcher: Watcher
-) -> Teacher:
+def load(name: str, *, spec: RunSpec, index: int, results: Path, device: torch.device, watcher: Watcher) -> Teacher:
     """Return a teacher of a run, on the CPU. Raises KfbenchError if it cannot be had."""
     asked = resolve.teacher_name(name, budget=spec.budget)
     if asked.kind == "trained":

@@ -78,7 +78,7 @@ def load(path: Path) -> tuple[Network, dict[str, Any], str]:
         name, shape, outputs = about["network"], tuple(about["shape"]), about["outputs"]
     except (ValueError, KeyError, TypeError) as error:
         raise KfbenchError(
-            f"'{path}' does not say what it is: put {{\"network\": …, \"shape\": [C, H, W], \"outputs\": K}} in '{beside.name}'"
+            f'\'{path}\' does not say what it is: put {{"network": …, "shape": [C, H, W], "outputs": K}} in \'{beside.name}\''
         ) from error
     with torch.random.fork_rng(devices=[]):
         network = networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs)

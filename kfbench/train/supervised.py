@@ -17,6 +17,7 @@ from kfbench.errors import Diverged, KfbenchError
 from kfbench.methods import Batch, Parts, Stage
 from kfbench.networks.network import Output
 from kfbench.spec import Recipe
+from kfbench.teachers import fit
 from kfbench.train import optimizer
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Supervised:
         self.data: images.Images = live.data
         self.device = live.device
         self.batch_size = min(self.recipe.batch_size, len(self.data.train))
+        self.task, self.train = live.task, self.data.train  # what the present stage trains on
         self.per_epoch = images.steps_per_epoch(len(self.data.train), self.batch_size)
         self.total = steps(self.recipe, len(self.data.train))
         self.marks = {round(self.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
@@ -71,11 +73,20 @@ class Supervised:
 
     def _begin(self, which: int) -> None:
         live, (stage, _, _) = self.live, self.stages[which]
+        self._enter(stage)
         live.method.begin(live.student, live.teachers, stage, self._ordered(), live.rng)
         self._optimizer = optimizer.make(live.method, live.student, self.recipe)
         set_training(live.student)
         self.stage = which
         self._names = []
+
+    def _enter(self, stage: Stage) -> None:
+        """Take up a stage's task and its training images. What is validated on stays the run's own."""
+        here = stage.task in (None, self.live.task.name)
+        task, train = (self.live.task, self.data.train) if here else self.live.others[str(stage.task)]
+        if train is not self.train:
+            self.task, self.train = task, train
+            self._rows = self._from(self.position)
 
     def _step(self) -> None:
         live = self.live
@@ -84,7 +95,7 @@ class Supervised:
         self._rate = optimizer.set_rate(self._optimizer, self.recipe, (self.position - first) / (last - first))
         batch = self.batch()
         with autocast(self.device, self.recipe.precision):
-            _, parts = live.method.losses(live.student, live.teachers, batch, live.task, self.position / self.total)
+            _, parts = live.method.losses(live.student, live.teachers, batch, self.task, self.position / self.total)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -93,8 +104,8 @@ class Supervised:
     def _from(self, step: int) -> Iterator[images.Rows]:
         recipe = self.recipe
         return images.batches(
-            self.data.train,
-            batch_size=self.batch_size,
+            self.train,
+            batch_size=min(self.batch_size, len(self.train)),
             seed=self.live.spec.seed,
             pad=recipe.pad,
             flip=recipe.flip,
@@ -105,15 +116,14 @@ class Supervised:
     def batch(self) -> Batch:
         """Return the next batch: the same for every method of this seed."""
         rows = next(self._rows)
-        return Batch(
-            images=as_float(rows.images), labels=rows.labels, index=rows.index, view=rows.view, rng=self.live.rng
-        )
+        taken = fit(as_float(rows.images), self.live.task.shape)
+        return Batch(images=taken, labels=rows.labels, index=rows.index, view=rows.view, rng=self.live.rng)
 
     def _ordered(self) -> Iterator[Batch]:
         """Yield one pass over the training split, in its own order, without augmentation."""
-        train = self.data.train
+        train = self.train
         for rows in torch.arange(len(train), device=self.device).split(self.batch_size):
-            whole = as_float(train.images[rows])
+            whole = fit(as_float(train.images[rows]), self.live.task.shape)
             yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.live.rng)
 
     def _note(self, parts: Parts) -> None:

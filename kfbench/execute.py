@@ -1,8 +1,8 @@
 """RunSpec -> RunRecord: the whole life of a run.
 
-A training loop (`train/supervised.py`, `train/actor_critic.py`) is made from a `Live` and has one surface:
-`total` steps and the `position` among them; iterating trains, and yields after each step a new row of the curve or None;
-`curve`, `best` (weights with the best validation score), `status()` for the progress bar; `state()` and `restore(state)`;
+A training loop (`train/supervised.py`, `train/actor_critic.py`) is made from a `Live` and has one surface: `total`
+steps and the `position` among them; iterating trains, and yields after each step a new row of the curve or None; `curve`,
+`best` (weights with the best validation score), `status()` for the progress bar; `state()` and `restore(state)`;
 `score(networks)`, the one reading of the test split.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -229,9 +229,9 @@ def make_live(spec: RunSpec, prepared: Prepared, *, device: torch.device) -> Liv
         assert isinstance(spec.recipe, GameRecipe)
         task = make_task(spec, declared)
     for teacher in prepared.teachers:
-        teacher.network.to(device, memory_format=torch.channels_last)
+        teacher.network.to(device).to(memory_format=torch.channels_last)
     student = method.make_student(task, prepared.teachers, rng)
-    student.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.to(device).to(memory_format=torch.channels_last)
     others = {name: (image_task(spec, name, other), other.train.to(device)) for name, other in prepared.others.items()}
     return Live(spec, method, student, prepared.teachers, task, device, rng, data, others)
 
@@ -244,7 +244,7 @@ def image_task(spec: RunSpec, name: str, data: images.Images) -> Task:
     return Task(
         name=name,
         kind="images",
-        shape=tuple(data.train.images.shape[1:]),
+        shape=cast(tuple[int, int, int], tuple(data.train.images.shape[1:])),
         classes=data.classes,
         network=spec.recipe.network,
         seed=spec.seed,

@@ -48,7 +48,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the budget with an optimiser and a schedule of its own; `task` names another task to train on."""
+    """A part of the budget with an optimiser and a schedule of its own; `task` names another task to train on.
+
+    A method leaves that choice to a setting `source`; where it is empty, `resolve` fills in the tasks of the run's
+    teachers, or the task's first default source, several joined by "+".
+    """
 
     name: str
     share: float = 1.0
@@ -61,7 +65,9 @@ class Method:
 
     kinds: ClassVar[tuple[str, ...]] = ("images", "games")
     teachers: ClassVar[tuple[int, int | None]] = (0, 0)  # fewest and most teachers; None: any number
-    needs: ClassVar[str] = "nothing"  # of a teacher: "features", "outputs" (same classes) or "architecture" (same network)
+    needs: ClassVar[str] = (
+        "nothing"  # of a teacher: "features", "outputs" (same classes) or "architecture" (same network)
+    )
     keeps_teachers: ClassVar[bool] = False  # True if what is kept cannot run without its teachers
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
@@ -115,7 +121,7 @@ class Method:
         """Take note of a score, higher is better: validation accuracy in %, or the return of an episode."""
 
     def parameter_groups(self, student: nn.Module) -> list[Group]:
-        """Return optimiser groups: {"params": […], "lr_scale": 1.0, "weight_decay": …}; the last two may be left out."""
+        """Return optimiser groups: {"params": […], "lr_scale": 1.0, "weight_decay": …}; only "params" has to be."""
         return [{"params": [p for p in student.parameters() if p.requires_grad]}]
 
     def metrics(self, student: nn.Module) -> dict[str, float]:

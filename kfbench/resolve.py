@@ -44,7 +44,7 @@ def teacher_name(text: str, *, budget: str) -> TeacherName:
     """Read a teacher's name; what it leaves open is filled in from the task and the run's budget."""
     kind, colon, rest = text.partition(":")
     if colon and kind in KINDS and kind != "random":
-        return TeacherName(kind, kind if not rest else rest)
+        return TeacherName(kind, rest)
     kind, text = ("random", rest) if kind == "random" and colon else ("trained", text)
     name, _, tail = text.partition("@")
     chosen, _, changes = tail.partition(":")

@@ -1,6 +1,6 @@
 """A run in miniature: the real method, networks and loop on made-up images, with teachers that are not trained.
 
-It shows what a step costs (`estimate`, `bench`) and how a method behaves (`checks`), before any data or teacher is there.
+It shows what a step costs (`estimate`, `bench`) and how a method behaves (`checks`) before data or teachers are there.
 """
 
 import dataclasses

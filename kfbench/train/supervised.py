@@ -122,7 +122,7 @@ class Supervised:
     def _ordered(self) -> Iterator[Batch]:
         """Yield one pass over the training split, in its own order, without augmentation."""
         train = self.train
-        for rows in torch.arange(len(train), device=self.device).split(self.batch_size):
+        for rows in torch.arange(len(train), device=self.device).split(self.batch_size):  # type: ignore[no-untyped-call]
             whole = fit(as_float(train.images[rows]), self.live.task.shape)
             yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.live.rng)
 
@@ -153,7 +153,7 @@ class Supervised:
         return shown | {"rate": self.position * self.batch_size / max(1e-9, self.seconds)}
 
     def _evaluate(self, started: float) -> Row:
-        live, method, student = self.live, self.live.method, self.live.student
+        method, student = self.live.method, self.live.student
         progress = self.position / self.total
         means = (self._sums / max(1, self._since)).tolist()
         seconds = self.seconds + time.perf_counter() - started

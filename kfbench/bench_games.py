@@ -1,0 +1,253 @@
+"""Agent steps a second of the actor-critic loop, beside the emulators alone, a bare loop, and Stable-Baselines3.
+
+Each contender is a process of its own. One after the other takes a short turn, again and again, so that a busy machine
+slows all alike; ratios are taken within a round. CPU seconds of all threads are counted, because a busy machine
+stretches those less. Stable-Baselines3 takes part if it is installed.
+"""
+
+import contextlib
+import multiprocessing
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kfbench import atari, execute, registry, resolve, seeding
+from kfbench.errors import KfbenchError
+from kfbench.execute import Live, Prepared
+from kfbench.tasks import GameTask
+from kfbench.teachers import Teacher
+from kfbench.train.actor_critic import ActorCritic, make_task
+
+AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
+ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn
+Turn = Callable[[], object]
+
+
+def measure(
+    task: str,
+    *,
+    methods: list[str] | None = None,
+    precision: str = "fp32",
+    repeats: int = 20,
+    device: str = "cpu",
+    threads: int = 1,
+) -> list[dict[str, Any]]:
+    """Return one row a contender: agent steps a CPU second and a second (medians), and their ratio to `scratch`.
+
+    A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. kf has two untrained teachers.
+    """
+    declared = registry.load_task(task)
+    if not isinstance(declared, GameTask):
+        raise KfbenchError(f"task '{task}' is no game; kfbench bench without --task times image methods")
+    chosen = methods or [n for n in registry.names("methods") if "games" in registry.method_class(n).kinds]
+    names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
+    makers: dict[str, tuple[Any, ...]] = {name: (loop, name, task, precision, device, threads) for name in names}
+    if precision == "fp32":
+        makers["scratch, bf16"] = (loop, "scratch", task, "bf16", device, threads)
+    makers["emulators alone"] = (emulators, declared.game, threads)
+    if device == "cpu":
+        makers["bare loop"] = (bare, declared.game, threads)
+        if find_spec("stable_baselines3"):
+            makers["Stable-Baselines3"] = (baselines, declared.game)
+    taken = _rounds(makers, repeats)
+    steps = TURN * ROLLOUT * ENVIRONMENTS
+    rows = []
+    for name, times in taken.items():
+        ratios = [own[0] / mine[0] for mine, own in zip(times, taken["scratch"], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        rows.append(
+            {
+                "name": name,
+                "steps_per_cpu_second": steps / statistics.median(cpu for cpu, _ in times),
+                "steps_per_second": steps / statistics.median(wall for _, wall in times),
+                "speed": middle,
+                "speed_quartiles": [low, high],
+                "repeats": repeats,
+            }
+        )
+    return rows
+
+
+def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Return each contender's CPU and wall seconds in every round."""
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    with contextlib.ExitStack() as stack:
+        for name, (maker, *given) in makers.items():
+            pipes[name], theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, maker, given), daemon=True)
+            process.start()
+            stack.callback(process.terminate)
+            pipes[name].recv()  # it is ready
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
+        for _ in range(repeats):
+            for name, pipe in pipes.items():
+                pipe.send(None)
+                taken[name].append(pipe.recv())
+    return taken
+
+
+def _serve(pipe: Connection, maker: Callable[..., Turn], given: list[Any]) -> None:
+    """Take a turn whenever asked, and say how many CPU and wall seconds it took."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    turn = maker(*given)
+    turn()
+    pipe.send(None)
+    while True:
+        pipe.recv()
+        cpu, wall = time.process_time(), time.perf_counter()
+        turn()
+        pipe.send((time.process_time() - cpu, time.perf_counter() - wall))
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table."""
+    lines = [f"{'':<22}{'steps/CPU s':>12}{'steps/s':>10}{'speed over scratch':>21}"]
+    for row in rows:
+        low, high = row["speed_quartiles"]
+        speed = f"{row['speed']:.2f} ({low:.2f}–{high:.2f})"
+        lines.append(
+            f"{row['name']:<22}{row['steps_per_cpu_second']:>12,.0f}{row['steps_per_second']:>10,.0f}{speed:>21}"
+        )
+    return "\n".join(lines)
+
+
+def live(name: str, task: str, *, precision: str, device: str) -> Live:
+    """Return what the loop of a method works with, its teachers untrained."""
+    recipe = {
+        "algorithm": "a2c",
+        "environments": ENVIRONMENTS,
+        "rollout": ROLLOUT,
+        "minibatches": 1,
+        "frames": 10**9,
+        "precision": precision,
+    }
+    stem = name.split()[0]
+    settings = {"cut": 0.0} if name == AFTER_CUT else {}
+    count = 2 if stem.startswith("kf") else registry.load_method(stem).teachers[0]
+    spec = resolve.resolve(stem, task, teachers=["random:" + task] * count, recipe=recipe, settings=settings)
+    declared = registry.load_task(task)
+    assert isinstance(declared, GameTask)
+    method = registry.load_method(stem, settings)
+    teachers = []
+    for index in range(count):
+        with seeding.global_stream(index, "stand-in teacher"):
+            network = make_task(spec, declared).make_network()
+        teachers.append(Teacher(network, f"teacher {index}", task, declared.actions(), str(index), index))
+    return execute.make_live(
+        spec, Prepared("", {}, method, declared, teachers, None, None), device=execute.torch_device(device)
+    )
+
+
+def loop(name: str, task: str, precision: str, device: str, threads: int) -> Turn:
+    """Return a turn of the suite's loop."""
+    made = ActorCritic(live(name, task, precision=precision, device=device), threads=threads)
+
+    def turn() -> None:
+        for _ in range(TURN):
+            made.advance()
+        if made.device.type == "cuda":
+            torch.cuda.synchronize(made.device)
+
+    return turn
+
+
+def emulators(game: str, threads: int) -> Turn:
+    """Return a turn of ale-py's vector of emulators with random actions: what no loop can pass."""
+    vector = atari.emulators(game, ENVIRONMENTS, threads=threads)
+    vector.reset(seed=0)
+    actions = torch.randint(int(vector.single_action_space.n), (TURN * ROLLOUT, ENVIRONMENTS)).numpy()
+
+    def turn() -> None:
+        for row in actions:
+            vector.step(row)
+
+    return turn
+
+
+def bare(game: str, threads: int) -> Turn:
+    """Return a turn of A2C as one would write it by hand, without a suite."""
+    return _bare(game, threads).__next__
+
+
+def _bare(game: str, threads: int) -> Iterator[None]:
+    from ale_py import AtariVectorEnv
+
+    vector = AtariVectorEnv(game, ENVIRONMENTS, num_threads=threads)  # clips rewards
+    count = int(vector.single_action_space.n)
+    with seeding.global_stream(0, "bare"):
+        layers = [nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten()]
+        network = nn.Sequential(*layers, nn.Linear(2592, 256), nn.ReLU(), nn.Linear(256, count + 1))
+    optimizer = torch.optim.RMSprop(network.parameters(), lr=7e-4, eps=1e-5)
+    seen = torch.from_numpy(vector.reset(seed=0)[0])
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        for _ in range(TURN):
+            rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+            with torch.no_grad():
+                for _ in range(ROLLOUT):
+                    said = network(seen.float() / 255)
+                    action = torch.multinomial(said[:, :-1].softmax(1), 1, generator=generator).squeeze(1)
+                    images, rewards, ended, capped, _ = vector.step(action.numpy())
+                    rows.append(
+                        (seen, action, torch.from_numpy(rewards).float(), torch.from_numpy(ended | capped), said[:, -1])
+                    )
+                    seen = torch.from_numpy(images)
+                running, returns = network(seen.float() / 255)[:, -1], []
+                for _, _, reward, stop, _ in reversed(rows):
+                    running = reward + 0.99 * running * ~stop
+                    returns.append(running)
+            target = torch.cat(returns[::-1])
+            said = network(torch.cat([row[0] for row in rows]).float() / 255)
+            logged = F.log_softmax(said[:, :-1], dim=1)
+            chosen = logged.gather(1, torch.cat([row[1] for row in rows])[:, None]).squeeze(1)
+            advantage = target - torch.cat([row[4] for row in rows])
+            entropy = -(logged.exp() * logged).sum(1).mean()
+            loss = -(advantage * chosen).mean() + 0.5 * (target - said[:, -1]).square().mean() - 0.01 * entropy
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+            optimizer.step()
+        yield
+
+
+def baselines(game: str) -> Turn:
+    """Return a turn of Stable-Baselines3's A2C with the same network and 16 of its Atari environments."""
+    import ale_py
+    import gymnasium
+    from stable_baselines3 import A2C
+    from stable_baselines3.common.env_util import make_atari_env
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    class Trunk(BaseFeaturesExtractor):  # type: ignore[misc]
+        """The a3c network's trunk."""
+
+        def __init__(self, space: Any) -> None:
+            super().__init__(space, 256)
+            layers = [nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten()]
+            self.trunk = nn.Sequential(*layers, nn.Linear(2592, 256), nn.ReLU())
+
+        def forward(self, images: Tensor) -> Tensor:
+            """Map [B, 4, 84, 84] to [B, 256]."""
+            made: Tensor = self.trunk(images)
+            return made
+
+    gymnasium.register_envs(ale_py)
+    name = "".join(word.capitalize() for word in game.split("_"))
+    places = VecFrameStack(make_atari_env(f"ALE/{name}-v5", ENVIRONMENTS, env_kwargs={"frameskip": 1}), 4)
+    model = A2C("CnnPolicy", places, policy_kwargs={"features_extractor_class": Trunk}, device="cpu")
+
+    def turn() -> None:
+        model.learn(TURN * ROLLOUT * ENVIRONMENTS, reset_num_timesteps=False)
+
+    return turn

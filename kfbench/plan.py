@@ -5,12 +5,13 @@ The plan is what lets a report be made without torch: it says which specs a cell
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from kfbench.errors import KfbenchError
-from kfbench.spec import RunSpec, digest
+from kfbench.spec import RunSpec, Setting, digest
 from kfbench.store import write_text
 from kfbench.study import Column, Need, Row, Study
 
@@ -32,8 +33,11 @@ class Planned:
         return [] if self.spec is None else [dataclasses.replace(self.spec, seed=seed) for seed in seeds]
 
 
-def make(study: Study) -> list[Planned]:
-    """Resolve every cell. A pair that cannot work is kept with its reason; anything misspelt raises KfbenchError."""
+def make(study: Study, tuned: Mapping[str, Mapping[str, Setting]] | None = None) -> list[Planned]:
+    """Resolve every cell, with the settings that a search chose for a row unless the row states its own.
+
+    A pair that cannot work is kept with its reason; anything misspelt raises KfbenchError.
+    """
     from kfbench import registry, resolve
 
     for column in study.tasks:
@@ -56,7 +60,7 @@ def make(study: Study) -> list[Planned]:
                     teachers=teachers,
                     seed=study.seeds[0],
                     recipe=recipe,
-                    settings=row.settings,
+                    settings={**(tuned or {}).get(row.label, {}), **row.settings},
                 )
                 cells.append(Planned(row.label, column.label, spec))
             except KfbenchError as error:

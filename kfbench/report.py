@@ -64,6 +64,16 @@ def make(folder: Path, results: Path) -> Page:
     drawn = _draw(made, folder / "plots")
     write_text(folder / "index.html", _page(made, found, judged, drawn, folder=folder, results=results))
     write_text(folder / "README.md", _readme(made, found, judged, drawn))
+    return _of(made, judged)
+
+
+def page_of(folder: Path, results: Path) -> Page:
+    """Return what the index says of a study, without making its page."""
+    made = grid.load(folder, study.load(folder), results)
+    return _of(made, claims.verdicts(made))
+
+
+def _of(made: Grid, judged: list[Verdict]) -> Page:
     words = [verdict.word for verdict in judged]
     return Page(
         made.study.name,

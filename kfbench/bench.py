@@ -121,7 +121,7 @@ def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[s
     names = spec.teachers
     teachers = [stand_in.teacher(name, spec, index) for index, name in enumerate(names)]
     for teacher in teachers:
-        teacher.network.to(live.device, memory_format=torch.channels_last)
+        teacher.network.to(live.device).to(memory_format=torch.channels_last)
     student, made = live.student.train(), optimizer.make(live.method, live.student, recipe)
     batch = Supervised(live).batch()
     images, labels = batch.images, batch.labels

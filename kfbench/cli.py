@@ -1,4 +1,4 @@
-"""The command `kfbench`: a thin layer from arguments to functions. Imports are inside commands, so that `list` is instant."""
+"""The command `kfbench`: a thin layer from arguments to functions, which imports inside commands: `list` is instant."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import typer
 from kfbench import cli_data, cli_study, cli_tools
 from kfbench.errors import KfbenchError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(cli_data.app, name="data")
 cli_tools.register(app)
 cli_study.register(app)

@@ -1,6 +1,7 @@
 """What `kfbench list` knows, read from files as text: no torch, no import of a method or task."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
     """Return {section: rows}; without `what` every section but runs. Raises KfbenchError for an unknown section."""
     if what and what not in SECTIONS:
         raise KfbenchError(f"nothing to list as '{what}'; {near(what, SECTIONS)}")
-    made = {
+    made: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": _methods,
         "tasks": _tasks,
         "networks": _networks,

@@ -69,6 +69,7 @@ class Method:
         "nothing"  # of a teacher: "features", "outputs" (same classes) or "architecture" (same network)
     )
     keeps_teachers: ClassVar[bool] = False  # True if what is kept cannot run without its teachers
+    trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
     variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`

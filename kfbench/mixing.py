@@ -1,4 +1,4 @@
-"""A network whose layers mix in the features of frozen teachers, by hooks: the student of Knowledge Flow while it flows.
+"""A network whose layers mix in features of frozen teachers, by hooks: the student of Knowledge Flow while it flows.
 
 At a layer j the features h become p_0 h + sum_k p_k Q_k(z_k) with weights p that sum to 1. Without teachers' features
 (`student(images)`) the hooks do nothing and the plain network runs.
@@ -104,7 +104,7 @@ class Norm(nn.Module):
 
 
 class MixedStudent(nn.Module):
-    """The plain network, its mixing weights `mix` (logits, the student's own first) and transformations `transforms`."""
+    """The plain network, mixing weights `mix` (logits, the student's own first) and transformations `transforms`."""
 
     share: Tensor
     last: Tensor

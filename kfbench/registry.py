@@ -8,6 +8,7 @@ import ast
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -100,7 +101,7 @@ def method_class(name: str) -> "type[Method]":
     return found[0]
 
 
-def load_method(name: str, settings: dict[str, Setting] | None = None) -> "Method":
+def load_method(name: str, settings: Mapping[str, Setting] | None = None) -> "Method":
     """Make a method from `name` or `name/variant` and the settings that differ from its defaults.
 
     Raises KfbenchError for an unknown method, variant or setting, or a value of the wrong type or range.

@@ -24,8 +24,8 @@ def stream(seed: int, *names: str | int) -> torch.Generator:
 
 @contextmanager
 def global_stream(seed: int, *names: str | int) -> Iterator[None]:
-    """Run a block with the global state set from a stream (layer initialisation takes no generator); restore it after."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    """Run a block with the global state of a stream (layer initialisation takes no generator); restore it after."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(number(seed, *names))
         yield

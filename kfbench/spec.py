@@ -90,7 +90,7 @@ class GameRecipe:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: a method on a task with teachers, a seed, a recipe and the method's settings that differ from default."""
+    """One run: a method with all its settings, on a task, with teachers, a seed and a recipe."""
 
     method: str  # "kf", or with a variant "kf/alone"
     task: str  # "cifar100", or with a variant "cifar100/0-49"
@@ -98,7 +98,7 @@ class RunSpec:
     teachers: tuple[str, ...] = ()
     seed: int = 0
     recipe: Recipe | GameRecipe = field(default_factory=Recipe)
-    settings: dict[str, Setting] = field(default_factory=dict)
+    settings: dict[str, Setting] = field(default_factory=dict)  # all of the method's, defaults too
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -108,7 +108,9 @@ class RunSpec:
     def from_json(cls, values: dict[str, Any]) -> "RunSpec":
         """Build a spec from what `to_json` gave."""
         recipe = GameRecipe if "frames" in values["recipe"] else Recipe
-        made = {name: tuple(value) if isinstance(value, list) else value for name, value in values["recipe"].items()}
+        made: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values["recipe"].items()
+        }
         return cls(**{**values, "teachers": tuple(values["teachers"]), "recipe": recipe(**made)})
 
 

@@ -92,7 +92,7 @@ def _shares(curve: list[dict[str, float]]) -> list[str]:
     if attached:
         row = attached[-1]
         lines.append(
-            f"before cut  {row['val_error_attached']:.2f} % validation error with teachers, {row['val_error']:.2f} % alone"
+            f"before cut  {row['val_error_attached']:.2f} % on validation with teachers, {row['val_error']:.2f} % alone"
         )
     with_shares = [row for row in curve if "share/student" in row]
     if with_shares:

@@ -28,7 +28,8 @@ def layer(module: nn.Module, name: str, position: Position) -> nn.Module:
     if position == "pre" and not isinstance(modules[name], ACTIVATIONS):
         kind = type(modules[name]).__name__
         raise KfbenchError(f"layer '{name}' of {_called(module)} is a {kind}, not an activation; use position=post")
-    return modules[name]
+    found: nn.Module = modules[name]
+    return found
 
 
 def _called(module: nn.Module) -> str:

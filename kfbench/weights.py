@@ -68,7 +68,7 @@ def load(path: Path) -> tuple[Network, dict[str, Any], str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise KfbenchError(
-            f"'{path}' is not a whole safetensors file ({error}); pickled checkpoints are refused: save with safetensors"
+            f"'{path}' is not a whole safetensors file ({error}); pickles are refused: save the weights as safetensors"
         ) from error
     beside = path.with_name(path.name + ".json")
     if noted is None and beside.is_file():
@@ -78,7 +78,8 @@ def load(path: Path) -> tuple[Network, dict[str, Any], str]:
         name, shape, outputs = about["network"], tuple(about["shape"]), about["outputs"]
     except (ValueError, KeyError, TypeError) as error:
         raise KfbenchError(
-            f'\'{path}\' does not say what it is: put {{"network": …, "shape": [C, H, W], "outputs": K}} in \'{beside.name}\''
+            f"'{path}' does not say what it is: write '{beside.name}' beside it, with "
+            '{"network": NAME, "shape": [C, H, W], "outputs": K}'
         ) from error
     with torch.random.fork_rng(devices=[]):
         network = networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs)

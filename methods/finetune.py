@@ -1,9 +1,9 @@
 """Fine-tuning: the student starts as a copy of its teacher, with new heads.
 
 Source: variants `all` (everything is trained) and `last` (only the heads: a linear probe) are baselines 3 and 2 of Rusu
-et al. 2016, "Progressive Neural Networks", arXiv 1606.04671; `l2sp` is Li, Grandvalet & Davoine 2018, "Explicit Inductive
-Bias for Transfer Learning", arXiv 1802.01483: a/2 · |w - w0|² on what was carried over, b/2 · |w|² on the new heads, in
-place of weight decay. Its a = 0.1, b = 0.01 are those of the authors' run script.
+et al. 2016, "Progressive Neural Networks", arXiv 1606.04671; `l2sp` is Li, Grandvalet & Davoine 2018, "Explicit
+Inductive Bias for Transfer Learning", arXiv 1802.01483: a/2 · |w - w0|² on what was carried over, b/2 · |w|² on the new
+heads, in place of weight decay. Its a = 0.1, b = 0.01 are those of the authors' run script.
 Differs: nothing known.
 """
 

@@ -1,17 +1,17 @@
 """Knowledge Flow: frozen teachers' features are mixed into the student's layers, then withdrawn.
 
-Source: Liu, Peng & Schwing 2019, "Knowledge Flow: Improve Upon Your Teachers", ICLR, arXiv 1904.05878. At student layer j
+Source: Liu, Peng & Schwing 2019, "Knowledge Flow: Improve Upon Your Teachers", ICLR, arXiv 1904.05878. At layer j
     h_j  <-  p_0 h_j + sum_k p_k Q_k(z_k),   p = softmax(w_j) over {the student's own layer, linked teacher layers},
-    L = L_task + dep(t) · L_dep + kl · L_KL,   L_dep = -mean_j log p_0^j,   L_KL = KL(previous output || output).
-Q is learned, teachers are frozen; the weight of L_dep rises, at `cut` the teachers are removed and the student trains on
-alone. The paper's own figures for its settings are not known here: where one stands below, it is marked `descendant:`
-(CAT, TJU-DRL-LAB, PPO2 code that took Knowledge Flow's connections over) or `choice:` (ours).
-Differs: Q between maps of different sizes pools or interpolates; "previous" on images is the sample's last output. Mixing
-weights have a larger learning rate of their own, else they hardly move in a short budget.
+    L = L_task + dep(t) · L_dep + kl · L_KL,  L_dep = -mean_j log p_0^j,  L_KL = KL(previous output || output).
+Q is learned, teachers are frozen; the weight of L_dep rises, at `cut` the teachers are removed and the student trains
+on alone. The paper's own figures for its settings are not known here: where one stands below, it is marked
+`descendant:` (CAT, TJU-DRL-LAB, PPO2 code that took Knowledge Flow's connections over) or `choice:` (ours).
+Differs: Q between maps of different sizes pools or interpolates; "previous" on images is the sample's last output; the
+mixing weights have a larger learning rate of their own, else they hardly move in a short budget.
 
-Variants add what the paper does not have, to make the student able to stand alone: `alone` passes each batch a second
-time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a regression of
-the student's features onto the teachers' that fades out.
+Variants add what the paper does not have, so that the student can stand alone: `alone` passes each batch a second time
+through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a regression of the
+student's features onto the teachers' that fades out.
 """
 
 from collections.abc import Iterable, Sequence

@@ -94,6 +94,11 @@ def _path(game: str) -> Any:
     return roms.get_rom_path(rom(game))
 
 
+def seed_of(seed: int, name: str, environment: int, block: int) -> int:
+    """Return the emulator's seed, 0..2^31-1, of an environment's `block`-th seeded reset."""
+    return seeding.number(seed, "environment", name, environment, block) % 2**31
+
+
 def emulators(
     game: str,
     environments: int,
@@ -198,9 +203,7 @@ class Arcade:
     def _start(self, which: np.ndarray) -> Tensor:
         """Restart some environments ([N] bool) from the seeds of their present blocks."""
         rows = np.flatnonzero(which)
-        seeds = [
-            seeding.number(self.seed, "environment", self.name, int(n), int(self._blocks[n])) % 2**31 for n in rows
-        ]
+        seeds = [seed_of(self.seed, self.name, int(n), int(self._blocks[n])) for n in rows]
         images, info = self._vector.reset(seed=np.array(seeds), options={"reset_mask": which})
         self._begun[rows] = (info["frame_number"] - info["episode_frame_number"])[rows]
         self._scores[rows] = 0

@@ -11,6 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Any
@@ -165,7 +166,7 @@ def emulators(game: str, threads: int) -> Turn:
     """Return a turn of ale-py's vector of emulators with random actions: what no loop can pass."""
     vector = atari.emulators(game, ENVIRONMENTS, threads=threads)
     vector.reset(seed=0)
-    actions = torch.randint(int(vector.single_action_space.n), (TURN * ROLLOUT, ENVIRONMENTS)).numpy()
+    actions = torch.randint(len(atari.actions(game)), (TURN * ROLLOUT, ENVIRONMENTS)).numpy()
 
     def turn() -> None:
         for row in actions:
@@ -183,7 +184,7 @@ def _bare(game: str, threads: int) -> Iterator[None]:
     from ale_py import AtariVectorEnv
 
     vector = AtariVectorEnv(game, ENVIRONMENTS, num_threads=threads)  # clips rewards
-    count = int(vector.single_action_space.n)
+    count = len(atari.actions(game))
     with seeding.global_stream(0, "bare"):
         layers = [nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten()]
         network = nn.Sequential(*layers, nn.Linear(2592, 256), nn.ReLU(), nn.Linear(256, count + 1))
@@ -214,7 +215,7 @@ def _bare(game: str, threads: int) -> Iterator[None]:
             entropy = -(logged.exp() * logged).sum(1).mean()
             loss = -(advantage * chosen).mean() + 0.5 * (target - said[:, -1]).square().mean() - 0.01 * entropy
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 0.5)
             optimizer.step()
         yield
@@ -224,12 +225,13 @@ def baselines(game: str) -> Turn:
     """Return a turn of Stable-Baselines3's A2C with the same network and 16 of its Atari environments."""
     import ale_py
     import gymnasium
-    from stable_baselines3 import A2C
-    from stable_baselines3.common.env_util import make_atari_env
-    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-    from stable_baselines3.common.vec_env import VecFrameStack
 
-    class Trunk(BaseFeaturesExtractor):  # type: ignore[misc]
+    suite = import_module("stable_baselines3")
+    common = {
+        part: import_module(f"stable_baselines3.common.{part}") for part in ("env_util", "torch_layers", "vec_env")
+    }
+
+    class Trunk(common["torch_layers"].BaseFeaturesExtractor):  # type: ignore[misc, name-defined]
         """The a3c network's trunk."""
 
         def __init__(self, space: Any) -> None:
@@ -244,8 +246,9 @@ def baselines(game: str) -> Turn:
 
     gymnasium.register_envs(ale_py)
     name = "".join(word.capitalize() for word in game.split("_"))
-    places = VecFrameStack(make_atari_env(f"ALE/{name}-v5", ENVIRONMENTS, env_kwargs={"frameskip": 1}), 4)
-    model = A2C("CnnPolicy", places, policy_kwargs={"features_extractor_class": Trunk}, device="cpu")
+    places = common["env_util"].make_atari_env(f"ALE/{name}-v5", ENVIRONMENTS, env_kwargs={"frameskip": 1})
+    places = common["vec_env"].VecFrameStack(places, 4)
+    model = suite.A2C("CnnPolicy", places, policy_kwargs={"features_extractor_class": Trunk}, device="cpu")
 
     def turn() -> None:
         model.learn(TURN * ROLLOUT * ENVIRONMENTS, reset_num_timesteps=False)

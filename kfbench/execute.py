@@ -1,7 +1,7 @@
 """RunSpec -> RunRecord: the whole life of a run.
 
 A training loop (`train/supervised.py`, `train/actor_critic.py`) is made from a `Live` and has one surface: `total`
-steps and the `position` among them; iterating trains, and yields after each step a new row of the curve or None; `curve`,
+steps and the `position` among them; iterating trains, and yields a new row of the curve or None after each; `curve`,
 `best` (weights with the best validation score), `status()` for the progress bar; `state()` and `restore(state)`;
 `score(networks)`, the one reading of the test split.
 """

@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def folders(kind: str) -> list[str]:
-    """Return the folders with files of a kind ("methods", "tasks"): ours, then the user's in $KFBENCH_METHODS, …_TASKS."""
+    """Return the folders with "methods" or "tasks": ours, then the user's in $KFBENCH_METHODS or $KFBENCH_TASKS."""
     inside, beside = PACKAGE / kind, PACKAGE.parent / kind
     ours = [str(folder) for folder in (inside, beside) if folder.is_dir()][:1]
     theirs = os.environ.get(f"KFBENCH_{kind.upper()}", "").split(os.pathsep)

@@ -7,6 +7,7 @@ instant; the loading half imports the one file that is asked for.
 import ast
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -48,8 +49,9 @@ def names(kind: str) -> list[str]:
 
 
 def split(name: str) -> tuple[str, str | None]:
-    """Split `kf/alone` into ("kf", "alone")."""
-    stem, _, variant = name.partition("/")
+    """Split `kf/alone` into ("kf", "alone"), and `folder/mine.py/alone` into ("folder/mine.py", "alone")."""
+    found = re.fullmatch(r"(.+\.py|[^/]*)(?:/(.*))?", name)
+    stem, variant = found.groups() if found else (name, None)
     return stem, variant or None
 
 
@@ -106,7 +108,7 @@ def load_method(name: str, settings: Mapping[str, Setting] | None = None) -> "Me
 
     Raises KfbenchError for an unknown method, variant or setting, or a value of the wrong type or range.
     """
-    stem, variant = (name, None) if name.endswith(".py") else split(name)
+    stem, variant = split(name)
     made = method_class(stem)
     if variant is not None and variant not in made.variants:
         raise KfbenchError(f"method '{stem}' has no variant '{variant}'; {near(variant, made.variants)}")

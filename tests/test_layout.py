@@ -1,0 +1,82 @@
+"""The folders as they are shipped: where kfbench comes from, what the wheel holds, what must not be there."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import kfbench
+from kfbench import registry
+from kfbench.folders import PACKAGE, folders
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = [ROOT / name for name in ("kfbench", "methods", "tasks", "tests")]
+
+
+def test_the_right_copy_is_tested() -> None:
+    """tox sets KFBENCH_TESTED: a wheel that is shadowed by the checkout would be tested in name only."""
+    tested = os.environ.get("KFBENCH_TESTED")
+    is_wheel = "site-packages" in PACKAGE.parts
+    assert tested is None or is_wheel == (tested == "wheel"), f"{tested} is to be tested, but kfbench is {PACKAGE}"
+    beside = PACKAGE if is_wheel else ROOT
+    assert folders("methods")[0] == str(beside / "methods") and folders("tasks")[0] == str(beside / "tasks")
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks"])
+def test_every_file_of_the_checkout_is_there_and_imports(kind: str) -> None:
+    shipped = {path.stem for path in (ROOT / kind).glob("*.py")}
+    assert shipped and shipped <= set(registry.names(kind))
+    for name in shipped:
+        module = registry.load_module(kind, name)
+        assert module.__name__ == f"kfbench.{kind}.{name}" and Path(str(module.__file__)).parent.name == kind
+
+
+def test_methods_and_tasks_are_no_packages_of_their_own() -> None:
+    # an __init__.py there would take the place of the contract's module, in the wheel only
+    for kind in ("methods", "tasks"):
+        assert not (ROOT / kind / "__init__.py").exists() and not (PACKAGE / kind / "__init__.py").exists()
+
+
+def test_all_packages_are_named_in_pyproject() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    there = {"kfbench", *(f"kfbench.{path.parent.name}" for path in (ROOT / "kfbench").glob("*/__init__.py"))}
+    assert set(told["packages"]) == there | {"kfbench.methods", "kfbench.tasks"}
+
+
+def test_templates_are_shipped() -> None:
+    files = {path.relative_to(ROOT / "kfbench") for path in (ROOT / "kfbench" / "templates").iterdir()}
+    assert files and all((PACKAGE / path).is_file() for path in files)
+
+
+@pytest.mark.skipif("site-packages" not in PACKAGE.parts, reason="only a wheel has a list of its files")
+def test_the_wheel_holds_the_code_and_nothing_else() -> None:
+    files = [str(path) for path in metadata.files("kfbench") or []]
+    held = {name for name in files if name.startswith("kfbench/") and "__pycache__" not in name}
+    assert {
+        f"kfbench/{kind}/{path.name}" for kind in ("methods", "tasks") for path in (ROOT / kind).glob("*.py")
+    } <= held
+    assert not [name for name in files if re.match(r"(methods|tasks|tests|results|reports)/", name)]
+
+
+def test_the_version_is_said_once() -> None:
+    if "site-packages" in PACKAGE.parts:
+        assert metadata.version("kfbench") == kfbench.__version__
+
+
+def test_importing_does_nothing() -> None:
+    """No torch, no folder made, no device chosen by the import of the package, the registry or the command line."""
+    code = "import kfbench, kfbench.registry, kfbench.cli, sys; print({'torch', 'pandas', 'optuna'} & set(sys.modules))"
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_nothing_imports_the_folders_by_their_bare_names() -> None:
+    for folder in OURS:
+        for path in folder.rglob("*.py"):
+            assert not re.search(r"^\s*(import|from) (methods|tasks)\b", path.read_text(), re.MULTILINE), path

@@ -231,7 +231,7 @@ def baselines(game: str) -> Turn:
         part: import_module(f"stable_baselines3.common.{part}") for part in ("env_util", "torch_layers", "vec_env")
     }
 
-    class Trunk(common["torch_layers"].BaseFeaturesExtractor):  # type: ignore[misc, name-defined]
+    class Trunk(common["torch_layers"].BaseFeaturesExtractor):  # type: ignore[misc]
         """The a3c network's trunk."""
 
         def __init__(self, space: Any) -> None:

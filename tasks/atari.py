@@ -19,7 +19,7 @@ TASK = GameTask(
             "test_episodes": 1,
             "evaluation_frames": 2_000,
         },
-        "small": {"frames": 400_000},
+        "small": {"frames": 320_000},
         "standard": {
             "frames": 10_000_000,
             "evaluations": 20,

@@ -533,3 +533,22 @@ def test_a_killed_run_ends_with_the_bits_of_one_never_interrupted(tmp_path: Path
     assert resumed >= 2
     ours, theirs = (torch.load(tmp_path / f"{name}.done", weights_only=True) for name in ("killed", "straight"))
     assert equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_it_learns_krull() -> None:
+    """PPO from scratch, 40,000 agent steps: well above random play (1,598 points) and above what it started from."""
+    live = make_live(
+        game="krull",
+        frames=160_000,
+        environments=16,
+        rollout=128,
+        minibatches=8,
+        evaluations=1,
+        evaluation_environments=8,
+        evaluation_frames=18_000,
+    )
+    loop = ActorCritic(live)
+    trained(loop)
+    before, after = (row["val_return"] for row in loop.curve)
+    assert after > 2_400 and after > before + 400

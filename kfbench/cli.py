@@ -63,6 +63,7 @@ def run(
     results: Results = DEFAULT_RESULTS,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; bits depend on it.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile have networks without hooks.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run again what is recorded.")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = 60.0,
     as_json: AsJson = False,
@@ -89,7 +90,13 @@ def run(
     execute.check_room(results)
     summary.announce(spec, results=results, device=device, say=bar.say, force=force)
     record = execute.run(
-        spec, results=results, device=device, force=force, checkpoint_seconds=checkpoint_seconds, watcher=bar
+        spec,
+        results=results,
+        device=device,
+        force=force,
+        compiled=compiled,
+        checkpoint_seconds=checkpoint_seconds,
+        watcher=bar,
     )
     typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, results))
 

@@ -94,13 +94,17 @@ def run(
     results: Path,
     device: str = "cpu",
     force: bool = False,
+    compiled: bool = False,
     checkpoint_seconds: float = 60.0,
     watcher: Watcher | None = None,
 ) -> RunRecord:
     """Return the record of a run: the finished one with its key if there is one, else after training it.
 
-    Missing teachers are trained first. Raises KfbenchError for what the user can mend, Interrupted after a signal (a
-    checkpoint is left), Diverged after a failed run (its record is written first).
+    `compiled` lets torch.compile have every network that carries no hooks: like device and threads it changes the last
+    bits only, so it is in the record and not in the spec. Missing teachers are trained first.
+
+    Raises KfbenchError for what the user can mend, Interrupted after a signal (a checkpoint is left), Diverged after a
+    failed run (its record is written first).
     """
     watcher = watcher or Watcher()
     place = torch_device(device)
@@ -113,6 +117,8 @@ def run(
             watcher.say(f"recorded already: {record.key}; --force runs it again")
             return record
     live = make_live(spec, prepared, device=place)
+    if compiled:
+        compile_networks(live)
     loop = make_loop(live)
     kept = results / ".checkpoints" / f"{prepared.key}.ckpt"
     if force:
@@ -122,7 +128,7 @@ def run(
         spec=spec.to_json(),
         identity=prepared.identity,
         status="failed",
-        provenance=_provenance(prepared, place),
+        provenance={**_provenance(prepared, place), "compiled": compiled},
     )
     try:
         if kept.is_file():
@@ -171,7 +177,10 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
         teacher_store.load(name, spec=spec, index=index, results=results, device=device, watcher=watcher)
         for index, name in enumerate(spec.teachers)
     ]
-    check_loaded(method, spec, data.classes if data else (), teachers)
+    classes = (
+        data.classes if data else cast(GameTask, declared).actions(full=cast(GameRecipe, spec.recipe).full_actions)
+    )
+    check_loaded(method, spec, classes, teachers)
     checksum = data.checksum if data else None
     others = {name: images.load(*other) for name, other in stage_tasks(method, spec).items()}
     identity = {
@@ -266,6 +275,14 @@ class CrossEntropy:
         """Return {"cross-entropy": []}."""
         assert batch.labels is not None
         return {"cross-entropy": F.cross_entropy(output.logits.float(), batch.labels, label_smoothing=self.smoothing)}
+
+
+def compile_networks(live: Live) -> None:
+    """Compile the student's networks in place, where no hook reads or rewrites their layers: those it would freeze."""
+    for network in live.student.modules():
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+        if isinstance(network, Network) and not hooked:
+            network.compile()
 
 
 def make_loop(live: Live) -> Loop:

@@ -9,9 +9,13 @@ on alone. The paper's own figures for its settings are not known here: where one
 Differs: Q between maps of different sizes pools or interpolates; "previous" on images is the sample's last output; the
 mixing weights have a larger learning rate of their own, else they hardly move in a short budget.
 
-Variants add what the paper does not have, so that the student can stand alone: `alone` passes each batch a second time
-through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a regression of the
-student's features onto the teachers' that fades out.
+The schedule: with that of the descendants (variant `descendant`) the student never learns to do without its teachers in
+a short budget, and collapses at the cut. Chosen on validation (CIFAR-10 with 2,000 labels, seed 11, 40 epochs; error in
+%, scratch 38.8): `descendant` 70.5; dep 10 rising over 10-60 %, cut at 70 %, kl 1: 47.6; the defaults: 40.3.
+
+The other variants add what the paper does not have, so that the student can stand alone: `alone` passes each batch a
+second time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a
+regression of the student's features onto the teachers' that fades out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,11 +50,11 @@ class KnowledgeFlow(Method):
     initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; descendant: logits -0.1 and 0.01
     share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this; choice
     mix_rate: Annotated[float, Gt(0)] = 10.0  # learning rate of the mixing weights over the network's; choice
-    dep: Weight = 1.0  # final weight of L_dep; descendant: 1 or 0.5
-    dep_start: Fraction = 0.45  # progress at which it leaves 0, rising linearly; descendant: 0.45
-    dep_end: Fraction = 0.9  # progress at which it is reached; descendant: 0.9
-    cut: Fraction = 0.9  # progress at which the teachers are removed; descendant: 0.9
-    restart: bool = False  # a fresh optimiser and schedule at the cut; choice
+    dep: Weight = 10.0  # final weight of L_dep; choice (descendant: 1 or 0.5), see the note on the schedule above
+    dep_start: Fraction = 0.0  # progress at which it leaves 0, rising linearly; choice (descendant: 0.45)
+    dep_end: Fraction = 0.3  # progress at which it is reached; choice (descendant: 0.9)
+    cut: Fraction = 0.4  # progress at which the teachers are removed; choice (descendant: 0.9)
+    restart: bool = True  # a fresh optimiser and schedule at the cut; choice (descendant: no)
     kl: Weight = 0.1  # weight of L_KL; descendant: 0.05 or 0.1
     previous: Literal["last", "snapshot"] = "last"  # images: the sample's last output, or a frozen copy of the student
     refresh: Annotated[int, Gt(0)] = 100  # steps between copies, with "snapshot"; choice
@@ -62,11 +66,27 @@ class KnowledgeFlow(Method):
     teachers = (1, None)
     needs = "features"
     variants = {
-        "alone": {"share": "scheduled", "initial_share": 0.3, "dep": 0.0, "kl": 0.0, "alone": 1.0, "agree": 1.0},
+        "descendant": {"dep": 1.0, "dep_start": 0.45, "dep_end": 0.9, "cut": 0.9, "restart": False},
+        "alone": {
+            "share": "scheduled",
+            "initial_share": 0.3,
+            "dep": 0.0,
+            "dep_start": 0.45,
+            "dep_end": 0.9,
+            "cut": 0.9,
+            "restart": False,
+            "kl": 0.0,
+            "alone": 1.0,
+            "agree": 1.0,
+        },
         "guided": {
             "share": "scheduled",
             "initial_share": 0.5,
             "dep": 0.0,
+            "dep_start": 0.45,
+            "dep_end": 0.9,
+            "cut": 0.9,
+            "restart": False,
             "kl": 0.0,
             "alone": 1.0,
             "agree": 1.0,
@@ -75,9 +95,9 @@ class KnowledgeFlow(Method):
     }
     search = {
         "initial_share": {"low": 0.1, "high": 0.9},
-        "dep": {"low": 0.05, "high": 2.0, "log": True},
+        "dep": {"low": 0.05, "high": 20.0, "log": True},
         "kl": {"low": 0.01, "high": 1.0, "log": True},
-        "cut": {"low": 0.5, "high": 0.95},
+        "cut": {"low": 0.2, "high": 0.95},
         "mix_rate": {"low": 1.0, "high": 100.0, "log": True},
     }
 

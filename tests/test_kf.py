@@ -102,7 +102,7 @@ def test_dependency_is_the_formula() -> None:
 
 @pytest.mark.parametrize("progress", [0.0, 0.45, 0.675, 0.9 - 1e-9])
 def test_dependency_rises_with_its_schedule(progress: float) -> None:
-    loop, student, batch = begun(dep=0.5)
+    loop, student, batch = begun(dep=0.5, dep_start=0.45, dep_end=0.9, cut=0.9)
     live = loop.live
     _, parts = live.method.losses(student, live.teachers, batch, live.task, progress)
     ramp = min(1.0, max(0.0, (progress - 0.45) / 0.45))

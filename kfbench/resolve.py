@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kfbench import budgets, registry
 from kfbench.errors import KfbenchError
 from kfbench.networks.names import FAMILIES
-from kfbench.spec import RunSpec, Setting
+from kfbench.spec import GameRecipe, Recipe, RunSpec, Setting
 
 if TYPE_CHECKING:
     from kfbench.methods import Method
@@ -88,7 +88,7 @@ def resolve(
         names = [teacher_name(text, budget=budget) for text in teachers if text]
     _count(made, method, declared.name, names)
     for name in names:
-        _refuse(made, method, declared, full.network, name)
+        _refuse(made, method, declared, full, name)
     if getattr(made, "source", None) == "":
         sources = list(dict.fromkeys(name.task for name in names)) or list(declared.sources[:1])
         if not all(sources) or not sources:
@@ -133,10 +133,13 @@ def _count(method: "Method", name: str, task: str, teachers: Sequence[TeacherNam
         raise KfbenchError(f"method '{name}' {takes}; leave --teachers {'shorter' if most else 'out'}")
 
 
-def _refuse(method: "Method", name: str, task: "ImageTask | GameTask", network: str, teacher: TeacherName) -> None:
+def _refuse(
+    method: "Method", name: str, task: "ImageTask | GameTask", recipe: "Recipe | GameRecipe", teacher: TeacherName
+) -> None:
     """Refuse what can be seen to be impossible from names alone; `check_loaded` sees the rest."""
     if teacher.kind not in ("trained", "random"):
         return
+    network = recipe.network
     if method.needs == "architecture" and teacher.network != network:
         raise KfbenchError(
             f"method '{name}' needs a teacher of the student's network '{network}', but '{teacher}' is a "
@@ -147,3 +150,11 @@ def _refuse(method: "Method", name: str, task: "ImageTask | GameTask", network: 
             f"method '{name}' needs a teacher with the classes of '{task.name}', but '{teacher}' has others; "
             f"use --teachers {task.name}/{teacher.network}, or a method that takes features (kf)"
         )
+    if method.needs == "outputs" and isinstance(recipe, GameRecipe) and teacher.task != task.name:
+        made = teacher.spec().recipe
+        assert isinstance(made, GameRecipe)
+        if not (recipe.full_actions and made.full_actions):
+            raise KfbenchError(
+                f"method '{name}' copies a policy, so '{teacher.task}' and '{task.name}' must share their actions; use "
+                f"--set-recipe full_actions=true and --teachers {teacher.task}@{teacher.budget}:full_actions=true"
+            )

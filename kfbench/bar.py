@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from kfbench.execute import Loop, Watcher
-from kfbench.spec import RunSpec
+from kfbench.spec import Recipe, RunSpec
 
 SHOWN = {
     "loss": "loss {:.3f}",
@@ -42,7 +42,7 @@ class Bar(Watcher):
 
     def start(self, spec: RunSpec, loop: Loop) -> None:
         """Show a new bar."""
-        self._unit = "images/s" if hasattr(spec.recipe, "epochs") else "frames/s"
+        self._unit = "images/s" if isinstance(spec.recipe, Recipe) else "frames/s"
         self._every = max(1, loop.total // 200)
         self._share = None
         title = f"{spec.method} · {spec.task} · seed {spec.seed}"

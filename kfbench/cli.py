@@ -74,6 +74,7 @@ def run(
     changes = {name: value for name, value in given.items() if value is not None} | pairs(recipe, "--set-recipe")
     from kfbench import execute, resolve, summary
     from kfbench.bar import Bar
+    from kfbench.spec import GameRecipe
 
     spec = resolve.resolve(
         method,
@@ -84,7 +85,7 @@ def run(
         recipe=changes,
         settings=pairs(set_, "--set"),
     )
-    set_threads(threads, games=not hasattr(spec.recipe, "epochs"))
+    set_threads(threads, games=isinstance(spec.recipe, GameRecipe))
     bar = Bar()
     execute.torch_device(device)
     execute.check_room(results)

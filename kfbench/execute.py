@@ -114,7 +114,7 @@ def run(
     if path.is_file() and not force:
         record = store.read(path)
         if record.status == "done":
-            watcher.say(f"recorded already: {record.key}; --force runs it again")
+            watcher.say(f"recorded already: {spec.method} on {spec.task}, seed {spec.seed} [{record.key}]")
             return record
     live = make_live(spec, prepared, device=place)
     if compiled:

@@ -37,7 +37,7 @@ def trained(
     """Return a teacher from the store; train it first if it is not there."""
     folder = results / "teachers"
     wanted = asked.spec()
-    watcher.say(f"teacher {asked}")
+    watcher.say(f"teacher {asked}:")
     record = run(wanted, results=folder, device=str(device), watcher=watcher)
     path = store.path_of(folder, record.key, wanted).with_suffix(".safetensors")
     if not path.is_file():

@@ -1,0 +1,115 @@
+"""The page `docs/methods.md`, written from the method files: `python -m kfbench.docs` brings it up to date."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+from kfbench import registry
+
+INTRO = """# Methods
+
+One file in `methods/` is one method; this page is written from those files by `python -m kfbench.docs`, and a test
+checks that it is current. A setting is changed with `--set name=value`. A comment that begins with `choice:`, or ends
+with `choice`, marks a default that no source gives.
+"""
+NEEDS = {
+    "nothing": "",
+    "features": "may be any network, of any classes: only its features are read",
+    "outputs": "must have the student's classes or actions",
+    "architecture": "must be the student's network",
+}
+
+
+def page() -> str:
+    """Return the whole page as Markdown."""
+    names = [name for name, path in registry.files("methods").items() if path.parent == _root() / "methods"]
+    described = {name: registry.describe("methods", name) for name in sorted(names)}
+    return "\n".join([INTRO, *_overview(described), *(_section(name, row) for name, row in described.items())])
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def _overview(described: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["| method | for | teachers | keeps at inference |", "|---|---|---|---|"]
+    for name, row in described.items():
+        attributes = row["attributes"]
+        kinds = " and ".join(attributes.get("kinds", ("images", "games")))
+        lines.append(f"| [`{name}`](#{name}) | {kinds} | {_teachers(attributes)} | {_kept(attributes)} |")
+    return [*lines, ""]
+
+
+def _teachers(attributes: dict[str, Any]) -> str:
+    fewest, most = attributes.get("teachers", (0, 0))
+    if most == 0:
+        return "none"
+    return f"{fewest} or more" if most is None else str(fewest) if fewest == most else f"{fewest} to {most}"
+
+
+def _kept(attributes: dict[str, Any]) -> str:
+    return "more than the student's network" if attributes.get("keeps_teachers") else "the student's network"
+
+
+def _section(name: str, row: dict[str, Any]) -> str:
+    source = Path(row["file"]).read_text()
+    tree = ast.parse(source)
+    attributes = row["attributes"]
+    lines = [f"## {name}", "", about(ast.get_docstring(tree) or ""), ""]
+    if needs := NEEDS[attributes.get("needs", "nothing")]:
+        lines += [f"Teachers: {_teachers(attributes)}. Each {needs}.", ""]
+    if attributes.get("starts_from_teacher"):
+        lines += ["The student starts from its teacher's weights.", ""]
+    variants = attributes.get("variants", {})
+    for variant, changes in variants.items():
+        shown = ", ".join(f"{key}={value}" for key, value in changes.items()) or "the defaults"
+        lines.append(f"- `{name}/{variant}`: {shown}")
+    lines += [""] if variants else []
+    if settings := _settings(tree, source):
+        searched = attributes.get("search", {})
+        lines += ["| setting | default | meaning | searched |", "|---|---|---|---|"]
+        lines += [f"| `{key}` | {default} | {note} | {_space(searched.get(key))} |" for key, default, note in settings]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def about(docstring: str) -> str:
+    """Return a docstring as Markdown: indented lines stay as they are, "Source:" and "Differs:" start paragraphs."""
+    text = re.sub(r"^(Source|Differs):", r"\n**\1:**", docstring, flags=re.MULTILINE)
+    lines = [line.strip() for line in text.replace("||", r"\|\|").replace("*", r"\*").splitlines()]
+    return "\n".join(lines).replace(r"\*\*Source:\*\*", "**Source:**").replace(r"\*\*Differs:\*\*", "**Differs:**")
+
+
+def _settings(tree: ast.Module, source: str) -> list[tuple[str, str, str]]:
+    """Return (name, default, comment) of each field of the method's class."""
+    written = source.splitlines()
+    found = []
+    for top in tree.body:
+        if not isinstance(top, ast.ClassDef) or "Method" not in [ast.unparse(base) for base in top.bases]:
+            continue
+        for node in top.body:
+            if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation) and node.value:
+                rest = written[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :]
+                note = rest.partition("#")[2].strip().replace("|", r"\|")
+                found.append((ast.unparse(node.target), f"`{ast.unparse(node.value)}`", note))
+    return found
+
+
+def _space(space: dict[str, Any] | None) -> str:
+    if space is None:
+        return ""
+    if "choices" in space:
+        return ", ".join(str(choice) for choice in space["choices"])
+    return f"{space['low']:g} to {space['high']:g}" + (", log" if space.get("log") else "")
+
+
+def main() -> None:
+    """Write the page."""
+    place = _root() / "docs" / "methods.md"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(page())
+
+
+if __name__ == "__main__":
+    main()

@@ -43,8 +43,8 @@ class Place:
 
 def default_storage(results: Path) -> str:
     """Return the URL of the SQLite file that a results folder has for its queues."""
-    results.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{(results / '.optuna.db').resolve().as_posix()}"
+    (results / ".cache").mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{(results / '.cache' / 'optuna.db').resolve().as_posix()}"
 
 
 def open_storage(place: Place) -> RDBStorage:
@@ -139,7 +139,7 @@ def run(name: str, studies: list[optuna.Study], place: Place, *, console: Consol
 
     Raises queue.Stopped after Ctrl-C, with every run at a checkpoint.
     """
-    with _workers(name, place) as crew, _progress(console) as shown:
+    with _signals(), _workers(name, place) as crew, _progress(console) as shown:
         board = Board(shown, studies)
         try:
             while board.look():
@@ -206,7 +206,7 @@ class Crew:
 
     def __init__(self, name: str, place: Place) -> None:
         self._name, self._place = name, place
-        self._logs = place.results / ".logs"
+        self._logs = place.results / ".cache" / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         self._members = [self._start(number) for number in range(place.jobs)]
         self._restarts = RESTARTS * place.jobs
@@ -251,6 +251,18 @@ class Crew:
             except subprocess.TimeoutExpired:
                 member.kill()
                 member.wait()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGINT where a shell has it ignored, stop the coordinator as Ctrl-C does."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -67,8 +67,11 @@ def _known(made: Study, row: str | None, column: str | None) -> None:
 
 def dry(folder: Path, *, results: Path, row: str | None, column: str | None, console: Console) -> None:
     """Write the plan; list missing runs and teachers with what they are expected to take here on one thread."""
+    import torch
+
     from kfbench import estimate
 
+    torch.set_num_threads(1)  # as the workers do
     made = study.load(folder)
     _known(made, row, column)
     cells = plan.make(made, read_tuned(folder))
@@ -114,7 +117,7 @@ def _seconds(spec: RunSpec, known: dict[tuple[str, str, str], float]) -> float |
 
     if _kind(spec) not in known and isinstance(spec.recipe, Recipe):
         try:
-            known[_kind(spec)] = estimate.seconds(spec)
+            known[_kind(spec)] = estimate.seconds(spec, tried=2)
         except KfbenchError:
             return None
     return known.get(_kind(spec))

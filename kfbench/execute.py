@@ -7,6 +7,7 @@ steps and the `position` among them; iterating trains, and yields a new row of t
 """
 
 import copy
+import hashlib
 import os
 import signal
 import statistics
@@ -132,9 +133,11 @@ def run(
     )
     try:
         if kept.is_file():
-            loop.restore(read_checkpoint(kept))
+            restore(loop, kept)
             watcher.say(f"goes on from step {loop.position:,} of {loop.total:,}")
         _train(loop, spec, kept, checkpoint_seconds, watcher)
+        if loop.seconds > checkpoint_seconds:  # whatever is wrong with scoring or the disk, the training is not lost
+            write_checkpoint(kept, loop.state())
         _finish(record, live, loop, prepared, results)
     except Exception as error:
         if isinstance(error, KfbenchError) and not isinstance(error, Diverged):
@@ -182,6 +185,7 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
     )
     check_loaded(method, spec, classes, teachers)
     checksum = data.checksum if data else None
+    stem, _ = registry.split(spec.method)
     others = {name: images.load(*other) for name, other in stage_tasks(method, spec).items()}
     identity = {
         "spec": spec.to_json(),
@@ -189,6 +193,7 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
         "teachers": [teacher.digest for teacher in teachers],
         "method_revision": method.revision,
         "harness_revision": HARNESS,
+        **({"method_file": hashlib.sha256(Path(stem).read_bytes()).hexdigest()} if stem.endswith(".py") else {}),
         **({"stages": {name: other.checksum for name, other in others.items()}} if others else {}),
     }
     return Prepared(digest(identity), identity, method, declared, teachers, data, checksum, others)
@@ -338,12 +343,16 @@ def _signals() -> Iterator[list[int]]:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors and plain values, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a state of tensors and plain values, never half: an older one stays if this one cannot be written."""
     half = path.with_suffix(f".{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"threads": torch.get_num_threads(), **state}, half)
         os.replace(half, path)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        raise KfbenchError(
+            f"cannot write '{path}' ({_first_line(error)}); make room, and the same command goes on from the last one"
+        ) from error
     finally:
         half.unlink(missing_ok=True)
 
@@ -352,11 +361,29 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a state; nothing but tensors and plain values is unpickled. Raises KfbenchError if it is damaged."""
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
+        threads = state.pop("threads")
     except Exception as error:
         raise KfbenchError(f"checkpoint '{path}' cannot be read; delete it, or start anew with --force") from error
-    if state.pop("threads") != torch.get_num_threads():
-        raise KfbenchError(f"checkpoint '{path}' was made with other --threads; give those, or start anew with --force")
+    if threads != torch.get_num_threads():
+        raise KfbenchError(
+            f"checkpoint '{path}' was made with --threads {threads}; give that, or start anew with --force"
+        )
     return state
+
+
+def restore(loop: Loop, path: Path) -> None:
+    """Bring a loop to a checkpoint's state. Raises KfbenchError if the file is damaged or of another run."""
+    state = read_checkpoint(path)
+    try:
+        loop.restore(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise KfbenchError(
+            f"checkpoint '{path}' is not of this run ({_first_line(error)}); delete it, or start anew with --force"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _finish(record: RunRecord, live: Live, loop: Loop, prepared: Prepared, results: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.spec import RunSpec, digest
 
@@ -44,14 +45,20 @@ class RunRecord:
 
 
 def path_of(results: Path, key: str, spec: RunSpec) -> Path:
-    """Return where a record lies: results/<task>/<method>/<key>.json."""
-    return results / spec.task / spec.method / f"{key}.json"
+    """Return where a record lies: results/<task>/<method>/<key>.json; a file from anywhere goes by its stem."""
+    stem, variant = registry.split(spec.method)
+    return results / spec.task / Path(stem).name.removesuffix(".py") / (variant or "") / f"{key}.json"
 
 
 def write(results: Path, record: RunRecord) -> Path:
-    """Write a record in place of an older one with its key, never half."""
+    """Write a record in place of an older one with its key, never half. Raises KfbenchError if it cannot be written."""
     path = path_of(results, record.key, record.run_spec())
-    write_text(path, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    try:
+        write_text(path, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    except OSError as error:
+        raise KfbenchError(
+            f"cannot write '{path}' ({error.strerror}); make room, or give --results elsewhere"
+        ) from error
     return path
 
 
@@ -96,7 +103,7 @@ def find(results: Path, key: str) -> RunRecord:
     paths = _paths(results, f"{key}*.json") if key else []
     if len(paths) != 1:
         there = "no run" if not paths else f"{len(paths)} runs"
-        raise KfbenchError(f"{there} in '{results}' with a key that begins with '{key}'; kfbench list --runs shows all")
+        raise KfbenchError(f"{there} in '{results}' with a key that begins with '{key}'; kfbench list runs shows all")
     return read(paths[0])
 
 

@@ -24,16 +24,20 @@ def save(network: Network, path: Path, about: dict[str, Any], *, half: bool = Fa
     """
     tensors = {name: _plain(value, half=half) for name, value in network.state_dict().items()}
     kept = {"network": network.name, "shape": list(network.shape), "outputs": network.outputs, **about}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    except OSError as error:
+        raise KfbenchError(f"cannot write '{path}' ({error.strerror}); make room, or write elsewhere") from error
     os.close(handle)
     try:
         save_file(tensors, name, metadata={"kfbench": json.dumps(kept, sort_keys=True)})
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except (OSError, SafetensorError) as error:
+        raise KfbenchError(f"cannot write '{path}' ({error}); make room, or write elsewhere") from error
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
     return digest(tensors)
 
 

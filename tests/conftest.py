@@ -1,4 +1,4 @@
-"""A small study with schema-true records, for the tests of the reading half."""
+"""Packed digits for whatever trains; a small study with schema-true records, for the tests of the reading half."""
 
 import math
 from pathlib import Path
@@ -142,6 +142,18 @@ def make_small(root: Path) -> tuple[Path, Path]:
                 record.status, record.error, record.scores = "failed", "Diverged: loss is nan at step 40", {}
             store.write(results, record)
     return folder, results
+
+
+@pytest.fixture(scope="session")
+def packed_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that holds the digits, packed once; not to be written to."""
+    from kfbench import sources
+
+    folder = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KFBENCH_DATA", str(folder))
+        sources.find("digits")
+    return folder
 
 
 @pytest.fixture

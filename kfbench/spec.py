@@ -37,9 +37,9 @@ class Recipe:
 OWN: Any = None  # a default that stands for the algorithm's own value, filled in from ALGORITHMS
 ALGORITHMS: dict[str, dict[str, Any]] = {
     # OpenAI baselines' a2c, the synchronous form of A3C (Mnih et al. 2016, arXiv 1602.01783)
-    "a2c": {"rollout": 5, "trace": 1.0, "optimizer": "rmsprop", "lr": 7e-4, "epochs": 1, "minibatches": 1},
+    "a2c": {"rollout": 5, "trace": 1.0, "optimizer": "rmsprop", "lr": 7e-4, "passes": 1, "minibatches": 1},
     # Schulman et al. 2017, arXiv 1707.06347, table 5, with 16 environments for 8 and minibatches of 256 rows as there
-    "ppo": {"rollout": 128, "trace": 0.95, "optimizer": "adam", "lr": 2.5e-4, "epochs": 3, "minibatches": 8},
+    "ppo": {"rollout": 128, "trace": 0.95, "optimizer": "adam", "lr": 2.5e-4, "passes": 3, "minibatches": 8},
 }
 
 
@@ -64,7 +64,7 @@ class GameRecipe:
     clip_norm: Annotated[float, Gt(0)] = 0.5  # largest norm of the gradient of all weights together
     entropy: Annotated[float, Ge(0)] = 0.01  # weight of the policy's entropy
     value: Annotated[float, Ge(0)] = 0.5  # weight of the squared error of the value
-    epochs: Annotated[int, Gt(0)] = OWN  # passes over a rollout
+    passes: Annotated[int, Gt(0)] = OWN  # over a rollout, when learning
     minibatches: Annotated[int, Gt(0)] = OWN  # of a pass
     clip: Annotated[float, Gt(0)] = 0.1  # ppo: how far the policy's ratio may leave 1
     clip_rewards: bool = True  # to -1..1, for learning only

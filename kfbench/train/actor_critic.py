@@ -50,7 +50,7 @@ def make_task(spec: RunSpec, declared: GameTask) -> Task:
         network=spec.recipe.network,
         seed=spec.seed,
         train_size=0,
-        steps=rollouts(spec.recipe) * spec.recipe.epochs * spec.recipe.minibatches,
+        steps=rollouts(spec.recipe) * spec.recipe.passes * spec.recipe.minibatches,
         objective=Objective(spec.recipe),
         mean=(0.0,) * atari.SHAPE[0],
         std=(1.0,) * atari.SHAPE[0],
@@ -121,6 +121,7 @@ class ActorCritic:
         self._since = 0  # rollouts since the last look at whether the loss is finite
         self._optimizer: torch.optim.Optimizer
         self._arcade: Arcade | None = None
+        self._places: dict[str, Arcade] = {}  # where students are evaluated, by split
         self._game = ""
         self._observation: Tensor
         self._batch: Batch | None = None  # the present observation's, for its teachers' answers
@@ -148,7 +149,7 @@ class ActorCritic:
         progress = self.position / self.total
         self._learn(self._act(progress), progress)
         self.position += 1
-        self._since += self.recipe.epochs * self.recipe.minibatches
+        self._since += self.recipe.passes * self.recipe.minibatches
         if self.position in self.marks or self._since >= CHECKED:
             self.tally.check()
             self._since = 0
@@ -257,12 +258,12 @@ class ActorCritic:
             return self.live.method.act(self.live.student, self.live.teachers, self._batch, progress)
 
     def _learn(self, rollout: Rollout, progress: float) -> None:
-        """Take `epochs` · `minibatches` optimiser steps on a rollout."""
+        """Take `passes` · `minibatches` optimiser steps on a rollout."""
         live, recipe = self.live, self.recipe
         set_training(live.student)
         set_rate(self._optimizer, recipe, self._fraction())
         weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
-        number = self.position * recipe.epochs * recipe.minibatches
+        number = self.position * recipe.passes * recipe.minibatches
         for rows in self._minibatches():
             seeding.seed_step(live.spec.seed, number)
             batch = rollout.batch(rows, live.rng)
@@ -279,7 +280,7 @@ class ActorCritic:
         """Yield the rows of each optimiser step: shuffled minibatches, or None for the whole rollout in order."""
         recipe = self.recipe
         generator = seeding.stream(self.live.spec.seed, "data", self.position)
-        for _ in range(recipe.epochs):
+        for _ in range(recipe.passes):
             if recipe.minibatches == 1:
                 yield None
             else:
@@ -330,13 +331,14 @@ class ActorCritic:
 
     def _read(self, network: nn.Module, split: str, each: int) -> Row:
         """Return the summary of `each` whole episodes a validation or test environment, played by a network alone."""
-        game = atari.rom(self.live.spec.task.partition("/")[2])
-        places = self.recipe.evaluation_environments
-        threads = min(self.threads, places)
-        arcade = self._open(game, places, split, threads, episode_frames=self.recipe.evaluation_frames)
-        seed = self.live.spec.seed
-        played = episodes.play(network, arcade, episodes=each, greedy=self.recipe.greedy, seed=seed)
-        arcade.close()
+        recipe, spec = self.recipe, self.live.spec
+        game = atari.rom(spec.task.partition("/")[2])
+        if split not in self._places:
+            count = recipe.evaluation_environments
+            self._places[split] = self._open(
+                game, count, split, min(self.threads, count), episode_frames=recipe.evaluation_frames
+            )
+        played = episodes.play(network, self._places[split], episodes=each, greedy=recipe.greedy, seed=spec.seed)
         return episodes.summary(game, played)
 
     def score(self, networks: dict[str, nn.Module]) -> dict[str, Row]:

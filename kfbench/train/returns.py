@@ -1,4 +1,4 @@
-"""Returns and advantages of a rollout: n-step with generalised advantages, and V-trace. All tensors are [T, N].
+"""Returns and advantages of a rollout: n-step and generalised. All tensors are [T, N].
 
 Each row t has what the student acted on: `values` V(s_t), the reward r_t that followed, and `goes_on` (1 or 0): whether
 the return runs on past it. `after` [N] is the value of the observation behind the last row.
@@ -24,31 +24,3 @@ def generalised_advantages(
         running = errors[t] + gamma * trace * goes_on[t] * running
         advantages[t] = running
     return advantages
-
-
-def v_trace(
-    rewards: Tensor,
-    values: Tensor,
-    goes_on: Tensor,
-    after: Tensor,
-    ratios: Tensor,
-    *,
-    gamma: float,
-    clip: float = 1.0,
-) -> tuple[Tensor, Tensor]:
-    """Return V-trace's value targets v_t and policy advantages rho_t (r_t + gamma v_{t+1} - V(s_t)), both [T, N].
-
-    `ratios` are pi(a|s) / mu(a|s), now over acting time; both of them, rho and c, are clipped at `clip`. `values` are
-    the present student's. Where all ratios are 1, v_t is the n-step return.
-    Source: Espeholt et al. 2018, arXiv 1802.01561, equation 1 and remark 1.
-    """
-    clipped = ratios.clamp(max=clip)
-    following = torch.cat((values[1:], after[None]))
-    errors = clipped * (rewards + gamma * goes_on * following - values)
-    targets = torch.empty_like(values)
-    running = torch.zeros_like(after)  # v_{t+1} - V(s_{t+1})
-    for t in reversed(range(len(values))):
-        running = errors[t] + gamma * goes_on[t] * clipped[t] * running
-        targets[t] = values[t] + running
-    ahead = torch.cat((targets[1:], after[None]))
-    return targets, clipped * (rewards + gamma * goes_on * ahead - values)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfbench import budgets, registry
+from kfbench import budgets, networks, registry
 from kfbench.errors import KfbenchError
 from kfbench.networks.names import FAMILIES
 from kfbench.spec import GameRecipe, Recipe, RunSpec, Setting
@@ -61,8 +61,18 @@ def teacher_name(text: str, *, budget: str) -> TeacherName:
         recipe.append((field, value))
     network = network or budgets.teacher_network(declared, chosen)
     made = TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=tuple(recipe))
-    budgets.recipe(declared, chosen, {"network": network, **dict(recipe)})  # refuse what cannot be, now
+    _fits(declared, budgets.recipe(declared, chosen, {"network": network, **dict(recipe)}).network)
     return made
+
+
+def _fits(task: "ImageTask | GameTask", network: str) -> None:
+    """Refuse a network that does not exist or cannot take the task's images, before anything is trained."""
+    import torch
+
+    if ":" in network or not all(task.shape):  # a library's, or a shape that only the imported data tell
+        return
+    with torch.device("meta"):  # no memory, no random numbers
+        networks.make(network, shape=task.shape, outputs=2)
 
 
 def resolve(
@@ -82,6 +92,7 @@ def resolve(
         raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {declared.kind}")
     changes = dict(recipe or {})
     full = budgets.recipe(declared, budget, changes)
+    _fits(declared, full.network)
     if teachers is None:
         names = _default_teachers(made, declared, budget, full.network, changes)
     else:

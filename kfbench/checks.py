@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kfbench import budgets, execute, registry, resolve, stand_in
 from kfbench.errors import KfbenchError
 from kfbench.execute import Live
+from kfbench.methods import Batch
 from kfbench.networks.network import Network, Output
 from kfbench.spec import RunSpec
 from kfbench.tasks import GameTask, ImageTask
@@ -215,6 +216,53 @@ def export_stands_alone(spec: RunSpec) -> None:
     evaluate(kept, live.data.val)
 
 
+def evaluation_leaves_no_trace(spec: RunSpec) -> None:
+    """Images that are only evaluated change nothing in the student: no memory bank or statistic takes them in."""
+    live = _live(spec)
+    loop = _trained(live, STEPS // 2)
+    live.student.eval()
+
+    def see(images: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            live.method.act(live.student, live.teachers, Batch(images, live.rng), loop.position / loop.total)
+            live.method.export(live.student).eval()(images)
+        return _state(live.student)
+
+    some, others = live.data.val.images[: 2 * BATCH].float().div(255).chunk(2)
+    if changed := _differing(see(some), see(others)):
+        raise Broken(f"'{changed[0]}' of the student takes in images that are only evaluated: test data leak into it")
+
+
+def soft_targets_keep_their_size(spec: RunSpec) -> None:
+    """Twice a high temperature leaves the gradient's size: the loss has its T², or the docstring says "without T²"."""
+    live = _live(spec)
+    stem, _ = registry.split(spec.method) if not spec.method.endswith(".py") else (spec.method, None)
+    if not hasattr(live.method, "temperature") or "without T²" in (registry.load_module("methods", stem).__doc__ or ""):
+        return
+    loop = _trained(live, STEPS - 1)
+    batch, kept = loop.batch(), _state(live.student)
+    weights = [weight for weight in live.student.parameters() if weight.requires_grad]
+
+    def sizes(temperature: float) -> dict[str, float]:
+        live.student.load_state_dict(kept)
+        hot = dataclasses.replace(cast(Any, live.method), temperature=temperature)
+        progress = loop.position / loop.total
+        _, parts = hot.losses(live.student, live.teachers, dataclasses.replace(batch, memo={}), live.task, progress)
+        found = {}
+        for name, part in parts.items():
+            slopes = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
+            found[name] = sum(float(slope.square().sum()) for slope in slopes if slope is not None) ** 0.5
+        return found
+
+    once, twice = sizes(20.0), sizes(40.0)
+    for name, size in once.items():
+        if size > 1e-7 and not 0.5 < twice[name] / size < 2:
+            raise Broken(
+                f"the gradient of '{name}' is {size:.3g} at temperature 20 and {twice[name]:.3g} at 40: multiply the "
+                'loss by T², or say "without T²" in the docstring if its source has none'
+            )
+
+
 def describes_itself(spec: RunSpec) -> None:
     """The file has Source: and Differs:, `kfbench list` reads what the class says, variants and search space hold."""
     stem, _ = registry.split(spec.method)
@@ -247,6 +295,8 @@ RULES: tuple[Rule, ...] = (
     starts_from_the_plain_network,
     resumes_to_the_bit,
     export_stands_alone,
+    evaluation_leaves_no_trace,
+    soft_targets_keep_their_size,
 )
 
 

@@ -1,10 +1,10 @@
 """Frozen teachers: the one door through which methods ask them, and how a teacher's name becomes a network.
 
-    TASK[/variant][/network][@budget]   trained by `scratch`, seed 0, if it is not in the store yet
-    random:TASK[/…]                     the same network, never trained: the control
-    run:KEY                             the student that a recorded run kept
-    file:PATH                           weights with their description, as `kfbench export` writes them
-    torchvision:NAME, timm:NAME         a network of that library; `:pretrained` loads its weights
+TASK[/variant][/network][@budget]   trained by `scratch`, seed 0, if it is not in the store yet
+random:TASK[/…]                     the same network, never trained: the control
+run:KEY                             the student that a recorded run kept
+file:PATH                           weights with their description, as `kfbench export` writes them
+torchvision:NAME, timm:NAME         a network of that library; `:pretrained` loads its weights
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ def test_images_that_fit_are_not_copied() -> None:
 def test_any_images_reach_any_shape(channels: int, wanted: tuple[int, int, int]) -> None:
     got = fit(torch.rand(2, channels, 16, 16), wanted)
     assert got.shape == (2, *wanted)
-    assert 0 <= got.min() and got.max() <= 1
+    assert got.min() >= 0 and got.max() <= 1
 
 
 def test_grey_is_repeated_and_colour_averaged() -> None:

@@ -147,20 +147,23 @@ def shares(grid: Grid) -> list[Plot]:
 
 
 def _layers(grid: Grid, row: str, column: str) -> list[str]:
+    """Names of the mixed layers, in the order in which the curve has them."""
+    parts = [key.split("/", 2) for key in _keys(grid, row, column)]
+    return list(dict.fromkeys(part[1] for part in parts if part[0] == "share" and len(part) == 3))
+
+
+def _keys(grid: Grid, row: str, column: str) -> list[str]:
+    """Every name that the curves of a cell state, in order of appearance."""
     cell = grid.cells.get((row, column))
-    names = {key for record in (cell.done if cell else []) for point in record.curve for key in point}
-    found = [key.split("/", 2)[1] for key in _in_order(grid, row, column) if key.startswith("share/") and key in names]
-    return list(dict.fromkeys(name for name in found if name != "student"))
-
-
-def _in_order(grid: Grid, row: str, column: str) -> list[str]:
-    return list(dict.fromkeys(key for record in grid.cells[row, column].done for p in record.curve for key in p))
+    return list(dict.fromkeys(key for record in (cell.done if cell else []) for point in record.curve for key in point))
 
 
 def _stack(axis: Axes, grid: Grid, row: str, column: str, layers: list[str]) -> None:
     """Stack mean shares: the student below, its teachers above it."""
-    keys = [key for key in _in_order(grid, row, column) if key.startswith("share/") and key.count("/") > 1]
-    names = list(dict.fromkeys(key.split("/", 2)[2] for key in keys if key.split("/", 2)[1] in layers))
+    parts = [key.split("/", 2) for key in _keys(grid, row, column)]
+    names = list(
+        dict.fromkeys(part[2] for part in parts if part[0] == "share" and len(part) == 3 and part[1] in layers)
+    )
     names.sort(key=lambda name: name != "student")
     bottom: Array | None = None
     whole, unit = _scale(grid, column)
@@ -170,8 +173,9 @@ def _stack(axis: Axes, grid: Grid, row: str, column: str, layers: list[str]) -> 
         times = found[0][0]
         mean = np.mean([np.nanmean(values, axis=0) for _, values in found if len(values[0]) == len(times)], axis=0)
         bottom = np.zeros_like(mean) if bottom is None else bottom
+        teacher = name.partition("@")[0]  # its budget would make the legend too long
         axis.fill_between(
-            times * whole, bottom, bottom + mean, color=look.colour(index), alpha=0.85, linewidth=0, label=name
+            times * whole, bottom, bottom + mean, color=look.colour(index), alpha=0.85, linewidth=0, label=teacher
         )
         bottom = bottom + mean
     axis.set(ylim=(0, 1), xlim=(0, whole), xlabel=unit)

@@ -25,10 +25,15 @@ class Pruned(KfbenchError):
 class TrialWatcher(Watcher):
     """Passes a run's progress on to its trial; with `prunes` its validation score too, where it may be told to stop."""
 
-    def __init__(self, trial: Trial, *, prunes: bool = False) -> None:
-        self._trial = trial
+    def __init__(self, trial: Trial, spec: RunSpec, *, prunes: bool = False) -> None:
+        self._trial, self._spec = trial, spec
         self._prunes = prunes
+        self._is_own = False
         self._told = 0.0
+
+    def start(self, spec: RunSpec, loop: Loop) -> None:
+        """Tell the run of the trial from a teacher that is trained for it on the way."""
+        self._is_own = spec == self._spec
 
     def step(self, loop: Loop, row: dict[str, float] | None) -> None:
         """Tell the queue now and then how far the run is."""
@@ -36,7 +41,7 @@ class TrialWatcher(Watcher):
             self._told = time.monotonic()
             self._trial.set_user_attr("progress", round(loop.position / loop.total, 4))
         value = None if row is None else goodness(row)
-        if value is not None and self._prunes:
+        if value is not None and self._prunes and self._is_own:
             self._trial.report(value, loop.position)
             if self._trial.should_prune():
                 raise Pruned(f"pruned at step {loop.position:,} of {loop.total:,}")
@@ -60,7 +65,7 @@ def run_one(
 ) -> RunRecord:
     """Make one run for a trial and leave its record there. Raises queue.Stopped after a signal, Pruned when told to."""
     try:
-        watcher = TrialWatcher(trial, prunes=prunes)
+        watcher = TrialWatcher(trial, spec, prunes=prunes)
         record = execute.run(spec, results=results, device=device, watcher=watcher, force=force)
     except execute.Interrupted as error:
         raise queue.Stopped(str(error)) from error

@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
     app.command()(bench)
     app.command()(export)
+    app.command()(play)
     app.add_typer(teacher_app, name="teacher")
     app.add_typer(new_app, name="new")
 
@@ -100,6 +101,21 @@ def export(
 
     for written in exporting.export(key, path, results=results):
         typer.echo(written)
+
+
+def play(
+    key: Annotated[str, typer.Argument(help="The key of a run on a game, or how it begins.")],
+    out: Annotated[Path, typer.Option(help="Ends in .gif, or in .mp4 where ffmpeg is installed.")] = Path("game.gif"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the emulator and of the policy's draws.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Show at most this much play.")] = 60.0,
+    speed: Annotated[int, typer.Option(min=1, help="Multiple of the console's own speed.")] = 1,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Film an episode of the agent that a run kept."""
+    from kfbench import play as playing
+
+    episode = playing.play(key, results=results, out=out, seed=seed, seconds=seconds, speed=speed)
+    typer.echo(f"{out}: {'longer than what is shown' if episode is None else f'score {episode.score:g}'}")
 
 
 @teacher_app.command("train")

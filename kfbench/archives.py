@@ -132,10 +132,12 @@ def _decoded(entries: list[Entry], *, size: tuple[int, int] | None, quiet: bool)
     from rich.console import Console
     from rich.progress import track
 
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal  # on a pipe a bar is an empty line
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         decoded = threads.map(lambda entry: _decode(entry, size), entries)
-        pixels = list(track(decoded, "reading images", len(entries), console=console, transient=True))
+        shown = track(decoded, "reading images", len(entries), console=console, transient=True, disable=hidden)
+        pixels = list(shown)
     for entry, image in zip(entries, pixels, strict=True):
         if image.shape[1:] != pixels[0].shape[1:]:
             first, this = ("×".join(str(side) for side in found.shape[1:]) for found in (pixels[0], image))
@@ -145,13 +147,14 @@ def _decoded(entries: list[Entry], *, size: tuple[int, int] | None, quiet: bool)
 
 
 def _decode(entry: Entry, size: tuple[int, int] | None) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(entry.read())) as opened:
             image = opened.convert("L" if opened.mode in ("1", "L", "LA", "I;16") else "RGB")
     except Exception as error:  # Pillow and zipfile raise a dozen kinds for damaged bytes
-        raise KfbenchError(f"'{entry.where}' cannot be read ({error}); mend or remove it") from error
+        why = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        raise KfbenchError(f"'{entry.where}' cannot be read ({why}); mend or remove it") from error
     if size is not None and image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BICUBIC)
     pixels = np.asarray(image)

@@ -67,7 +67,11 @@ def load_module(kind: str, name: str) -> ModuleType:
         except Exception as error:
             raise KfbenchError(f"'{files(kind)[name]}' cannot be imported: {type(error).__name__}: {error}") from error
     if name in plugins(kind):
-        loaded = plugins(kind)[name].load()
+        try:
+            loaded = plugins(kind)[name].load()
+        except Exception as error:
+            where = plugins(kind)[name].value
+            raise KfbenchError(f"'{where}' cannot be imported: {type(error).__name__}: {error}") from error
         return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
     raise KfbenchError(f"no {SINGULAR[kind]} '{name}'; {near(name, names(kind))}")
 

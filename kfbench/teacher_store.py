@@ -62,7 +62,9 @@ def _random(asked: resolve.TeacherName, index: int) -> Teacher:
         shape, classes = data.shape, data.classes
     with seeding.global_stream(0, "random teacher", str(asked)):
         network = networks.make(asked.network, shape=shape, outputs=len(classes))
-    if data is not None:
+    if data is None:
+        network.normalise_by(torch.zeros(shape[0]), torch.ones(shape[0]))  # as a student of games sees its frames
+    else:
         network.normalise_by(data.mean, data.std)
         calibrate(network, images.to_float(data.train.images[:500]))
     return Teacher(network, str(asked), asked.task, classes, weights.digest(network.state_dict()), index)
@@ -95,7 +97,7 @@ def _of_run(asked: resolve.TeacherName, index: int, results: Path) -> Teacher:
 def _of_library(name: str, spec: RunSpec, index: int) -> Teacher:
     """Return a network of torchvision or timm: with `:pretrained` its ImageNet weights, else its first ones."""
     declared = registry.load_task(spec.task)
-    shape = images.load(declared, 1).shape if isinstance(declared, ImageTask) else declared.shape
+    shape = images.load(declared).shape if isinstance(declared, ImageTask) else declared.shape
     with seeding.global_stream(0, "random teacher", name):
         network = networks.make(name, shape=shape, outputs=1000)
     return Teacher(network, name, None, (), weights.digest(network.state_dict()), index)

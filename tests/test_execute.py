@@ -127,11 +127,11 @@ def test_killed_in_mid_epoch_before_at_and_after_the_cut_a_run_ends_with_the_sam
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
     spec = spec_of("finetune", teachers=["random:digits/low/cnn-4"])
-    whole = execute.run(spec, results=tmp_path / "whole")
+    whole, before = execute.run(spec, results=tmp_path / "whole"), signal.getsignal(number)
     with pytest.raises(Interrupted, match="stopped at step 13 of 30; the same command goes on") as stopped:
         execute.run(spec, results=tmp_path, watcher=Told(13, lambda: signal.raise_signal(number)))
     assert exit_code(stopped.value) == 130 and checkpoint(tmp_path).is_file()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # the handlers are gone again
+    assert signal.getsignal(number) is before  # the handlers are gone again
     told = Told()
     assert outcome(execute.run(spec, results=tmp_path, watcher=told)) == outcome(whole)
     assert told.lines == ["goes on from step 13 of 30"]
@@ -238,7 +238,8 @@ def test_the_same_spec_finds_its_record_and_force_runs_it_again(tmp_path: Path) 
     written = path.read_text()
     told = Told()
     again = execute.run(spec_of(), results=tmp_path, watcher=told)
-    assert told.lines == [f"recorded already: {first.key}; --force runs it again"] and told.position == 0
+    [line] = told.lines
+    assert line.startswith("recorded already") and first.key in line and told.position == 0
     assert again == first and path.read_text() == written
     told = Told()
     forced = execute.run(spec_of(), results=tmp_path, watcher=told, force=True)
@@ -456,8 +457,8 @@ def test_scratch_learns_digits(tmp_path: Path) -> None:
 
 
 def test_kf_with_a_good_teacher_stays_close_to_scratch_over_five_seeds(tmp_path: Path) -> None:
-    changes = {"network": "mlp-30", "batch_size": 32, "epochs": 8, "pad": 0, "lr": 1e-2}
-    teacher = ["digits/mlp-30@smoke:epochs=8+lr=1e-2"]
+    changes = {"network": "mlp-30", "batch_size": 32, "epochs": 6, "pad": 0, "lr": 1e-2, "evaluations": 1}
+    teacher = ["digits/mlp-30@smoke:epochs=6+lr=1e-2"]
     errors: dict[str, list[float]] = {"scratch": [], "kf": []}
     for seed in range(5):
         for method, teachers in (("scratch", None), ("kf", teacher)):
@@ -468,7 +469,7 @@ def test_kf_with_a_good_teacher_stays_close_to_scratch_over_five_seeds(tmp_path:
 
 
 def test_memory_does_not_grow_over_epochs(tmp_path: Path) -> None:
-    spec = spec_of("kf", teachers=TEACHERS, epochs=40, evaluations=40)
+    spec = spec_of("kf", teachers=TEACHERS, epochs=25, evaluations=25)
     pages = Path("/proc/self/statm")
     if not pages.is_file():
         pytest.skip("only Linux tells the resident pages")
@@ -479,4 +480,4 @@ def test_memory_does_not_grow_over_epochs(tmp_path: Path) -> None:
         if row is not None:
             resident.append(int(pages.read_text().split()[1]) * resource.getpagesize() / 1e6)
     assert loop.data.train.images.dtype == torch.uint8  # resident once, as bytes
-    assert resident[-1] - resident[9] < 4, resident  # MB; a copy of the training images an epoch would be 10
+    assert resident[-1] - resident[4] < 4, resident  # MB; 20 copies of the training images in float would be 7

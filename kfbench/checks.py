@@ -38,6 +38,8 @@ def spec_of(name: str, settings: dict[str, Any] | None = None) -> RunSpec:
     made = registry.load_method(name, settings or {})
     takes_outputs = made.needs == "outputs" and made.teachers[0] > 0
     teachers = ["digits/cnn-8"] * made.teachers[0] if takes_outputs else None
+    if registry.split(name)[1] in made.instead_of_teachers:
+        teachers = []  # as long as any other run here
     return resolve.resolve(name, "digits", budget="smoke", teachers=teachers, recipe=recipe, settings=settings)
 
 

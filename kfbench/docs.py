@@ -23,13 +23,10 @@ NEEDS = {
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    names = [name for name, path in registry.files("methods").items() if path.parent == _root() / "methods"]
+    files = registry.files("methods")
+    names = [name for name, path in files.items() if path.parent == files["scratch"].parent]  # ours, not the user's
     described = {name: registry.describe("methods", name) for name in sorted(names)}
     return "\n".join([INTRO, *_overview(described), *(_section(name, row) for name, row in described.items())])
-
-
-def _root() -> Path:
-    return Path(__file__).resolve().parent.parent
 
 
 def _overview(described: dict[str, dict[str, Any]]) -> list[str]:
@@ -105,8 +102,8 @@ def _space(space: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    place = _root() / "docs" / "methods.md"
+    """Write the page, below the present folder."""
+    place = Path("docs") / "methods.md"
     place.parent.mkdir(exist_ok=True)
     place.write_text(page())
 

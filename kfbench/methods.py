@@ -73,6 +73,7 @@ class Method:
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
     variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`
+    instead_of_teachers: ClassVar[tuple[str, ...]] = ()  # variants trained longer by what the teachers would have cost
     search: ClassVar[dict[str, dict[str, Any]]] = {}  # setting -> {"low", "high", "log"} or {"choices"}
 
     def make_student(self, task: "Task", teachers: "Sequence[Teacher]", rng: torch.Generator) -> nn.Module:

@@ -97,6 +97,11 @@ def resolve(
         names = _default_teachers(made, declared, budget, full.network, changes)
     else:
         names = [teacher_name(text, budget=budget) for text in teachers if text]
+    if registry.split(method)[1] in made.instead_of_teachers:
+        from kfbench import compute
+
+        default = [teacher_name(source, budget=budget) for source in declared.sources]
+        full, names = compute.longer(declared, full, default if teachers is None else names), []
     _count(made, method, declared.name, names)
     for name in names:
         _refuse(made, method, declared, full, name)

@@ -94,7 +94,9 @@ def grid_objective(results: Path, device: str) -> queue.Objective:
             asked = resolve.teacher_name(trial.user_attrs["teacher"], budget=spec.budget)
             place = execute.torch_device(device)
             try:
-                made = teacher_store.trained(asked, index=0, results=results, device=place, watcher=TrialWatcher(trial))
+                made = teacher_store.trained(
+                    asked, index=0, results=results, device=place, watcher=TrialWatcher(trial, spec)
+                )
             except execute.Interrupted as error:
                 raise queue.Stopped(str(error)) from error
             return made.seconds

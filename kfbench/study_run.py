@@ -44,6 +44,10 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
         for trial in bad.values():
             label, why = trial.user_attrs.get("label"), trial.user_attrs.get("why", "its workers died")
             console.print(f"{label}: {trial.user_attrs['outcome']}: {why}", soft_wrap=True, markup=False)
+    now = study.load(folder)
+    if now != made:
+        console.print("study.toml was changed meanwhile; the report follows it, another run makes what it adds")
+        plan.write(folder, now, plan.make(now, read_tuned(folder)))
     page = report.make(folder, place.results)
     console.print(f"{folder / 'index.html'}: {page.done} of {page.planned} runs")
     return len(bad)

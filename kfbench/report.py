@@ -20,6 +20,12 @@ from kfbench.grid import Cell, Grid
 from kfbench.render import Table
 from kfbench.store import RunRecord, path_of, write_text
 
+UNKNOWN = (
+    "The numbers of the Knowledge Flow paper's own tables are not known to this project, and none is printed. Who has "
+    "the paper can enter them in this study's study.toml, and they stand beside ours: one [[reference]] each, with row, "
+    "column, value (in the table's unit) and source."
+)
+
 
 @dataclass(frozen=True)
 class Page:
@@ -140,6 +146,7 @@ def _page(
     return _template("study.html").render(
         css=Markup(_asset("style.css")),
         study=made.study,
+        note=_note(made),
         about=[part for part in made.study.about.strip().split("\n\n") if part],
         facts=facts,
         verdicts=judged,
@@ -216,6 +223,12 @@ def _places(done: list[RunRecord]) -> list[str]:
     return [f"{count} run{'s' if count > 1 else ''}: {text}." for text, count in sorted(counted.items())]
 
 
+def _note(made: Grid) -> str:
+    """What is said of published numbers: the study's own words, else that those of Knowledge Flow are not known."""
+    mixes = any(row.method.partition("/")[0] == "kf" for row in made.study.methods)
+    return made.study.reference_note.strip() or (UNKNOWN if mixes else "")
+
+
 def _readme(made: Grid, found: list[Table], judged: list[Verdict], drawn: list[Shown]) -> str:
     """The same in Markdown, for readers of the repository."""
     lines = [f"# {made.study.title}", "", made.study.about.strip(), ""]
@@ -225,7 +238,7 @@ def _readme(made: Grid, found: list[Table], judged: list[Verdict], drawn: list[S
         lines += [f"| {v.claim.text} ({v.claim.source}) | **{v.word}** | {v.told} |" for v in judged]
         lines += [""]
     lines += ["## Tables", "", *(render.markdown(table) for table in found)]
-    lines += [made.study.reference_note.strip(), ""] if made.study.reference_note else []
+    lines += [_note(made), ""] if _note(made) else []
     lines += ["## Plots", ""] if drawn else []
     for plot in drawn:
         lines += [f"![{plot.title}](plots/{plot.name}.png)", "", f"**{plot.title}.** {plot.caption}", ""]

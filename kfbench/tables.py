@@ -122,8 +122,8 @@ def summary(grid: Grid) -> Table:
         "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
         "all runs, with stratified 95 % bootstrap intervals. Difference: paired by seed, in hundredths of the "
         "normalised score (points of accuracy), with the wider of the bootstrap's and Student's intervals. "
-        f"P: probability that a run of the method beats one of {base}, mean over tasks. Transfer: number of tasks where "
-        f"the method is clearly better than {base}, where neither is, where it is clearly worse."
+        f"P: probability that a run of the method beats one of {base}, mean over tasks. Transfer: number of tasks "
+        f"where the method is clearly better than {base}, where neither is, where it is clearly worse."
     )
     head = ("columns", "IQM", "mean", f"difference to {base}", f"P(better than {base})", "transfer ▲ / · / ▼")
     return Table("summary", "Summary over tasks", caption, head, shown)

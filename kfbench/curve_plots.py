@@ -126,6 +126,9 @@ def shares(grid: Grid) -> list[Plot]:
         if not ready:
             continue
         across = 1 + max(min(len(names), 4) for names in ready.values())
+        everyone = ["student"]  # one colour each, whatever the panel
+        for column in ready:
+            everyone += [name for name in _sharers(grid, row, column) if name not in everyone]
         figure, axes = look.panels(across * len(ready), width=10.2 / across, height=2.2, most=across)
         for line, (column, names) in enumerate(ready.items()):
             shown = [names[n] for n in np.linspace(0, len(names) - 1, min(len(names), 4)).round().astype(int)]
@@ -134,7 +137,7 @@ def shares(grid: Grid) -> list[Plot]:
                 if place > len(shown):
                     axis.set_visible(False)
                     continue
-                _stack(axis, grid, row, column, names if place == 0 else [shown[place - 1]])
+                _stack(axis, grid, row, column, names if place == 0 else [shown[place - 1]], everyone)
                 axis.set_title("mean of layers" if place == 0 else shown[place - 1])
                 axis.set_ylabel(f"{column}\nshare" if place == 0 else "")
         look.legend(figure, axes)
@@ -158,20 +161,26 @@ def _keys(grid: Grid, row: str, column: str) -> list[str]:
     return list(dict.fromkeys(key for record in (cell.done if cell else []) for point in record.curve for key in point))
 
 
-def _stack(axis: Axes, grid: Grid, row: str, column: str, layers: list[str]) -> None:
-    """Stack mean shares: the student below, its teachers above it."""
+def _sharers(grid: Grid, row: str, column: str, layers: list[str] | None = None) -> list[str]:
+    """The student and the teachers that share the layers."""
     parts = [key.split("/", 2) for key in _keys(grid, row, column)]
-    names = list(
-        dict.fromkeys(part[2] for part in parts if part[0] == "share" and len(part) == 3 and part[1] in layers)
-    )
-    names.sort(key=lambda name: name != "student")
+    shares = [part for part in parts if part[0] == "share" and len(part) == 3]
+    names = list(dict.fromkeys(part[2] for part in shares if layers is None or part[1] in layers))
+    return sorted(names, key=lambda name: name != "student")
+
+
+def _stack(axis: Axes, grid: Grid, row: str, column: str, layers: list[str], everyone: list[str]) -> None:
+    """Stack mean shares: the student below, its teachers above it."""
+    names = _sharers(grid, row, column, layers)
     bottom: Array | None = None
     whole, unit = _scale(grid, column)
-    for index, name in enumerate(names):
+    for name in names:
+        index = everyone.index(name)
         found = [curve(grid, row, column, f"share/{layer}/{name}") for layer in layers]
         found = [(times, values) for times, values in found if values.size]
         times = found[0][0]
-        mean = np.mean([np.nanmean(values, axis=0) for _, values in found if len(values[0]) == len(times)], axis=0)
+        parts = [np.nanmean(values, axis=0) for _, values in found if len(values[0]) == len(times)]
+        mean = np.sum(parts, axis=0) / len(layers)  # a teacher has no share of a layer it is not linked to
         bottom = np.zeros_like(mean) if bottom is None else bottom
         teacher = name.partition("@")[0]  # its budget would make the legend too long
         axis.fill_between(

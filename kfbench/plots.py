@@ -39,6 +39,7 @@ def gains(grid: Grid) -> Drawn:
     if not ready:
         return None
     figure, axes = look.panels(len(ready), height=0.9 + 0.27 * len(rows), legend=False)
+    first = axes[0].get_position().x0
     for column, axis in zip(ready, axes, strict=True):
         axis.axvline(0, color=look.INK, linewidth=1)
         for place, row in enumerate(rows):
@@ -50,7 +51,8 @@ def gains(grid: Grid) -> Drawn:
             if not np.isnan(gap.low):
                 axis.plot([gap.low, gap.high], [place, place], color=look.colour(index), linewidth=2.4)
             axis.plot(gap.value, place, look.marker(index), color=look.colour(index), markersize=6)
-        axis.set(title=column, ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)), yticklabels=rows)
+        axis.set(title=column, ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
+        axis.set_yticklabels(rows if abs(axis.get_position().x0 - first) < 1e-3 else [])  # names stand left of the line
         axis.set_xlabel(f"{'game points' if grid.is_game(column) else 'points of accuracy'} over {base}")
         axis.grid(axis="y", visible=False)
     caption = (

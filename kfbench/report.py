@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kfbench import claims, grid, look, plots, render, study, tables
 from kfbench.claims import Verdict
@@ -22,8 +22,8 @@ from kfbench.store import RunRecord, path_of, write_text
 
 UNKNOWN = (
     "The numbers of the Knowledge Flow paper's own tables are not known to this project, and none is printed. Who has "
-    "the paper can enter them in this study's study.toml, and they stand beside ours: one [[reference]] each, with row, "
-    "column, value (in the table's unit) and source."
+    "the paper can enter them in this study's study.toml, and they stand beside ours: one [[reference]] each, with "
+    "row, column, value (in the table's unit) and source."
 )
 
 
@@ -102,8 +102,15 @@ def _asset(name: str) -> str:
     return (files("kfbench") / "templates" / name).read_text(encoding="utf-8")
 
 
+def _inline(text: str) -> Markup:
+    """Escape text, and set what stands in backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else escape(p) for n, p in enumerate(parts))
+
+
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["inline"] = _inline
     return environment.from_string(_asset(name))
 
 

@@ -19,6 +19,7 @@ from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transplant import carry, is_head
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class Finetune(Method):
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
         """Return the task's network with the teacher's weights, buffers and normalisation below fresh heads."""
         student = task.make_network()
-        carried = {n: v for n, v in teachers[0].network.state_dict().items() if not is_head(student, n)}
-        student.load_state_dict(carried, strict=False)
+        carry(teachers[0].network, student)
         return student
 
     def begin(
@@ -81,11 +81,6 @@ class Finetune(Method):
         heads = [w for n, w in trained if is_head(student, n)]
         groups: list[Group] = [{"params": heads, **decay}, {"params": body, "lr_scale": self.body_rate, **decay}]
         return [group for group in groups if group["params"]]
-
-
-def is_head(network: Network, name: str) -> bool:
-    """Say whether a parameter or buffer belongs to one of the network's heads."""
-    return any(name.startswith(f"{head}.") for head in network.heads)
 
 
 def total(parts: list[Tensor]) -> Tensor:

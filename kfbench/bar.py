@@ -13,7 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kfbench.execute import Loop, Watcher
+from kfbench.execute import Watcher
+from kfbench.live import Loop
 from kfbench.spec import Recipe, RunSpec
 
 SHOWN = {

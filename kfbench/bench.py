@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from kfbench import registry, resolve, stand_in, taps
 from kfbench.errors import KfbenchError
-from kfbench.execute import Live
+from kfbench.live import Live
 from kfbench.spec import Recipe, RunSpec
 from kfbench.train import optimizer
 from kfbench.train.supervised import Supervised, autocast

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kfbench import atari, execute, registry, resolve, seeding
+from kfbench import atari, registry, resolve, seeding
 from kfbench.errors import KfbenchError
-from kfbench.execute import Live, Prepared
+from kfbench.live import Live, Prepared, make_live, torch_device
 from kfbench.tasks import GameTask
 from kfbench.teachers import Teacher
 from kfbench.train.actor_critic import ActorCritic, make_task
@@ -144,9 +144,7 @@ def live(name: str, task: str, *, precision: str, device: str) -> Live:
         with seeding.global_stream(index, "stand-in teacher"):
             network = make_task(spec, declared).make_network()
         teachers.append(Teacher(network, f"teacher {index}", task, declared.actions(), str(index), index))
-    return execute.make_live(
-        spec, Prepared("", {}, method, declared, teachers, None, None), device=execute.torch_device(device)
-    )
+    return make_live(spec, Prepared("", {}, method, declared, teachers, None, None), device=torch_device(device))
 
 
 def loop(name: str, task: str, precision: str, device: str, threads: int) -> Turn:

@@ -13,9 +13,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from kfbench import budgets, execute, registry, resolve, stand_in
+from kfbench import budgets, registry, resolve, stand_in
 from kfbench.errors import KfbenchError
-from kfbench.execute import Live
+from kfbench.live import Live, make_loop
 from kfbench.methods import Batch
 from kfbench.networks.network import Network, Output
 from kfbench.spec import RunSpec
@@ -372,7 +372,7 @@ def builds(name: str) -> None:
         return  # a game has its emulator's shape, an imported folder its own
     for budget in ("smoke", "small"):
         spec = resolve.resolve("scratch", declared.name, budget=budget, recipe={"batch_size": 8})
-        execute.make_loop(stand_in.live(spec, rows=max(8, declared.outputs)))
+        make_loop(stand_in.live(spec, rows=max(8, declared.outputs)))
 
 
 TASK_RULES: tuple[TaskRule, ...] = (reads, builds)

@@ -74,6 +74,7 @@ def run(
     changes = {name: value for name, value in given.items() if value is not None} | pairs(recipe, "--set-recipe")
     from kfbench import execute, resolve, summary
     from kfbench.bar import Bar
+    from kfbench.live import torch_device
     from kfbench.spec import GameRecipe
 
     spec = resolve.resolve(
@@ -87,7 +88,7 @@ def run(
     )
     set_threads(threads, games=isinstance(spec.recipe, GameRecipe))
     bar = Bar()
-    execute.torch_device(device)
+    torch_device(device)
     execute.check_room(results)
     summary.announce(spec, results=results, device=device, say=bar.say, force=force)
     record = execute.run(

@@ -131,12 +131,13 @@ def train_teacher(
     from kfbench.bar import Bar
     from kfbench.cli import set_threads
     from kfbench.errors import KfbenchError
+    from kfbench.live import torch_device
 
     asked = resolve.teacher_name(name, budget=budget)
     if asked.kind != "trained":
         raise KfbenchError(f"'{name}' is not trained; give TASK[/network][@budget]")
     set_threads(threads, games=asked.task.startswith("atari"))
-    place = execute.torch_device(device)
+    place = torch_device(device)
     execute.check_room(results)
     teacher = teacher_store.trained(asked, index=0, results=results, device=place, watcher=Bar())
     typer.echo(f"{teacher.name}  {teacher.digest[:12]}  {teacher.seconds:.0f} s to train")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kfbench import execute, images, registry, resolve, stand_in, store
 from kfbench.execute import Watcher
+from kfbench.live import torch_device
 from kfbench.spec import Recipe, RunSpec
 from kfbench.tasks import ImageTask
 from kfbench.train.supervised import Supervised, steps
@@ -38,7 +39,7 @@ def seconds(spec: RunSpec, *, device: str = "cpu", tried: int = 4) -> float:
 
 def missing_teachers(spec: RunSpec, *, results: Path) -> list[RunSpec]:
     """Return the runs that would train the teachers which the store lacks."""
-    place = execute.torch_device("cpu")
+    place = torch_device("cpu")
     missing = []
     for name in spec.teachers:
         asked = resolve.teacher_name(name, budget=spec.budget)

@@ -10,7 +10,7 @@ import torch
 
 from kfbench import execute, images, networks, registry, resolve, seeding
 from kfbench.errors import KfbenchError
-from kfbench.execute import Live, Prepared
+from kfbench.live import Live, Prepared, make_live, torch_device
 from kfbench.packs import Pack
 from kfbench.spec import Recipe, RunSpec
 from kfbench.tasks import ImageTask
@@ -29,8 +29,8 @@ def live(spec: RunSpec, *, rows: int, device: str = "cpu") -> Live:
     data = made_up(declared, rows)
     teachers = [teacher(name, spec, index) for index, name in enumerate(spec.teachers)]
     others = {name: made_up(other, rows) for name, (other, _) in execute.stage_tasks(method, spec).items()}
-    place = execute.torch_device(device)
-    return execute.make_live(spec, Prepared("", {}, method, declared, teachers, data, None, others), device=place)
+    place = torch_device(device)
+    return make_live(spec, Prepared("", {}, method, declared, teachers, data, None, others), device=place)
 
 
 def made_up(declared: ImageTask, rows: int) -> images.Images:

@@ -6,8 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
-from kfbench import execute, plan, queue, report, runner, search, store, study, worker
+from kfbench import plan, queue, report, runner, search, store, study, worker
 from kfbench.errors import KfbenchError, near
+from kfbench.live import torch_device
 from kfbench.plan import Planned
 from kfbench.runner import Place
 from kfbench.search import Search
@@ -17,7 +18,7 @@ from kfbench.study import Study
 
 def full(folder: Path, place: Place, *, row: str | None, column: str | None, console: Console) -> int:
     """Tune if the study says so, run what is missing, make the report; return how many runs failed."""
-    execute.torch_device(place.device)
+    torch_device(place.device)
     made = study.load(folder)
     _known(made, row, column)
     tuned = tune_all(folder, made, place, console=console) if made.search is not None else {}
@@ -176,7 +177,7 @@ def _search(asked: Search, place: Place, *, console: Console) -> Any:
 
 def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> str:
     """Search, run the best settings on fresh seeds, and return what was found in a few lines."""
-    execute.torch_device(place.device)
+    torch_device(place.device)
     if not search.has_space(asked.spec.method):
         search.space(asked.spec.method)
     trial = _search(asked, place, console=console)

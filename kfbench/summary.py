@@ -29,8 +29,9 @@ def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], 
 
 def _recorded(spec: RunSpec, results: Path, device: str) -> bool:
     from kfbench import execute
+    from kfbench.live import torch_device
 
-    place = execute.torch_device(device)
+    place = torch_device(device)
     key = execute.prepare(spec, results=results, device=place, watcher=execute.Watcher()).key
     return store.path_of(results, key, spec).is_file()
 

@@ -11,7 +11,8 @@ from optuna.trial import Trial
 
 from kfbench import execute, queue, resolve, store, teacher_store
 from kfbench.errors import Diverged, KfbenchError, near
-from kfbench.execute import Loop, Watcher
+from kfbench.execute import Watcher
+from kfbench.live import Loop, torch_device
 from kfbench.spec import RunSpec, digest
 from kfbench.store import RunRecord
 
@@ -92,7 +93,7 @@ def grid_objective(results: Path, device: str) -> queue.Objective:
         trial.suggest_int("seed", 0, 2**31 - 1)
         if "teacher" in trial.user_attrs:
             asked = resolve.teacher_name(trial.user_attrs["teacher"], budget=spec.budget)
-            place = execute.torch_device(device)
+            place = torch_device(device)
             try:
                 made = teacher_store.trained(
                     asked, index=0, results=results, device=place, watcher=TrialWatcher(trial, spec)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kfbench import registry, resolve, seeding
 from kfbench.atari import Arcade
 from kfbench.errors import Diverged, KfbenchError
-from kfbench.execute import Live
+from kfbench.live import Live
 from kfbench.methods import Batch, Method, Parts, Stage
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
@@ -462,16 +462,16 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     import torch
     torch.set_num_threads(1)
-    from kfbench import execute
+    from kfbench import checkpoint
     from test_actor_critic import make_live
     from kfbench.train.actor_critic import ActorCritic
     path = Path(sys.argv[1])
     loop = ActorCritic(make_live(frames=4 * 4 * 8 * 40, evaluations=1), threads=2)
     if path.is_file():
-        loop.restore(execute.read_checkpoint(path))
+        loop.restore(checkpoint.read(path))
         print("resumed", loop.position, flush=True)
     for _ in loop:
-        execute.write_checkpoint(path, loop.state())
+        checkpoint.write(path, loop.state())
         print("step", loop.position, flush=True)
     torch.save(loop.live.student.state_dict(), path.with_suffix(".done"))
 """

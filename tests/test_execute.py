@@ -20,8 +20,9 @@ from torch import Tensor
 from kfbench import execute, resolve, store, weights
 from kfbench.cli import exit_code
 from kfbench.errors import Diverged, KfbenchError
-from kfbench.execute import Interrupted, Loop, Watcher
+from kfbench.execute import Interrupted, Watcher
 from kfbench.folders import PACKAGE
+from kfbench.live import Loop, make_live
 from kfbench.spec import RunSpec
 from kfbench.store import RunRecord
 from kfbench.train.supervised import Supervised
@@ -414,7 +415,7 @@ def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 def first_steps(spec: RunSpec, tmp_path: Path) -> tuple[dict[str, Tensor], list[tuple[Tensor, ...]]]:
     """The plain network before training, and every batch of the run as its losses saw it."""
     prepared = execute.prepare(spec, results=tmp_path, device=torch.device("cpu"), watcher=Watcher())
-    live = execute.make_live(spec, prepared, device=torch.device("cpu"))
+    live = make_live(spec, prepared, device=torch.device("cpu"))
     start = {name: value.clone() for name, value in live.method.export(live.student).state_dict().items()}
     loop, seen = Supervised(live), []
     draw = loop.batch
@@ -474,7 +475,7 @@ def test_memory_does_not_grow_over_epochs(tmp_path: Path) -> None:
     if not pages.is_file():
         pytest.skip("only Linux tells the resident pages")
     prepared = execute.prepare(spec, results=tmp_path, device=torch.device("cpu"), watcher=Watcher())
-    loop = Supervised(execute.make_live(spec, prepared, device=torch.device("cpu")))
+    loop = Supervised(make_live(spec, prepared, device=torch.device("cpu")))
     resident = []
     for row in loop:
         if row is not None:

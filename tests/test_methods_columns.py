@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kfbench import checks, execute, paths, registry, resolve, stand_in
 from kfbench.errors import KfbenchError
-from kfbench.execute import Live
+from kfbench.live import Live
 from kfbench.paths import Modules, mutated
 from kfbench.train.supervised import Supervised
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kfbench import registry, resolve, seeding
 from kfbench.accompanied import Accompanied
 from kfbench.errors import KfbenchError
-from kfbench.execute import Live
+from kfbench.live import Live
 from kfbench.methods import Batch, Stage
 from kfbench.paths import Modules
 from kfbench.tasks import GameTask

@@ -10,7 +10,7 @@ from torch import nn
 from kfbench import checks, losses, registry, resolve, stand_in, taps
 from kfbench.accompanied import Accompanied, middle
 from kfbench.errors import KfbenchError
-from kfbench.execute import Live
+from kfbench.live import Live
 from kfbench.methods import Batch
 from kfbench.networks.network import Network
 from kfbench.train.supervised import Supervised

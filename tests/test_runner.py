@@ -135,7 +135,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place, ran):
     folder.mkdir()
     (folder / "study.toml").write_text(
         'title = "Long"\nbudget = "smoke"\nseeds = 1\nmethods = ["scratch"]\n'
-        'tasks = [{ task = "digits/low", recipe = { epochs = 150 } }]\n'
+        'tasks = [{ task = "digits/low", recipe = { epochs = 400 } }]\n'
     )
     command = [sys.executable, "-c", "from kfbench.cli import main; main()", "study", "reports/long"]
     running = subprocess.Popen(
@@ -143,7 +143,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place, ran):
     )
     storage = runner.open_storage(runner.Place(root / "results", f"sqlite:///{root}/results/.cache/optuna.db"))
     until = time.monotonic() + 300
-    while time.monotonic() < until:
+    while time.monotonic() < until and running.poll() is None:
         time.sleep(0.3)
         if "long" in _names(storage) and any("progress" in t.user_attrs for t in _live(storage)):
             break

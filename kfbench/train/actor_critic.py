@@ -33,7 +33,7 @@ from kfbench.train.supervised import autocast, set_training, spans
 from kfbench.train.tally import Tally
 
 if TYPE_CHECKING:
-    from kfbench.execute import Live
+    from kfbench.live import Live
 
 Row = dict[str, float]
 CHECKED = 50  # optimiser steps, at least, between looks at whether the loss is finite

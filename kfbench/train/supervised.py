@@ -21,7 +21,7 @@ from kfbench.teachers import fit
 from kfbench.train import optimizer
 
 if TYPE_CHECKING:
-    from kfbench.execute import Live
+    from kfbench.live import Live
 
 Row = dict[str, float]
 CHECKED = 50  # steps between looks at whether the loss is finite: each is a wait for the device

@@ -143,11 +143,6 @@ def main() -> None:
         if state["debug"]:
             raise
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(exit_code(error))
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(0)
-
-
-def exit_code(error: KfbenchError) -> int:
-    """Return 2 for what the user can mend, 1 for a run that failed, 130 for one that was stopped."""
-    return {"Diverged": 1, "Interrupted": 130}.get(type(error).__name__, 2)

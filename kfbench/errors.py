@@ -5,7 +5,9 @@ from difflib import get_close_matches
 
 
 class KfbenchError(Exception):
-    """A user's mistake or a missing thing, told in one line with its remedy; the command line exits with code 2."""
+    """A user's mistake or a missing thing, in one line with its remedy; the command line exits with `exit_code`."""
+
+    exit_code = 2
 
 
 def near(asked: str, there: Iterable[str], *, most: int = 12) -> str:
@@ -20,6 +22,8 @@ def near(asked: str, there: Iterable[str], *, most: int = 12) -> str:
 
 class Diverged(KfbenchError):
     """A part of the loss is no longer finite; the run is recorded as failed."""
+
+    exit_code = 1
 
     def __init__(self, part: str, step: int) -> None:
         super().__init__(f"loss part '{part}' was not finite at step {step}; try a lower rate: --set-recipe lr=…")

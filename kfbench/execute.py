@@ -46,6 +46,8 @@ class Watcher:
 class Interrupted(KfbenchError):
     """Stopped by a signal, with a checkpoint to go on from."""
 
+    exit_code = 130
+
 
 def run(
     spec: RunSpec,

@@ -38,6 +38,8 @@ class Job:
 class Stopped(KfbenchError):
     """The worker was asked to stop; its job goes back into the queue."""
 
+    exit_code = 130
+
 
 class _NotMine(Exception):
     """This trial carries no job, or one that another trial has: Optuna invents a trial when the queue is empty."""

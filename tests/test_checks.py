@@ -261,7 +261,8 @@ def test_a_broken_method_breaks_one_rule_and_passes_the_others(tmp_path: Path) -
 
 
 def test_every_rule_is_seen_to_catch_something() -> None:
-    assert set(BROKEN) == {rule.__name__ for rule in checks.RULES}
+    elsewhere = {"evaluation_leaves_no_trace", "soft_targets_keep_their_size"}  # in test_checks_more.py
+    assert set(BROKEN) | elsewhere == {rule.__name__ for rule in checks.RULES}
 
 
 @pytest.mark.parametrize("text", [HEAD, HEAD + SOUND], ids=["plain", "with a teacher"])

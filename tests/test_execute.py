@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from kfbench import execute, resolve, store, weights
-from kfbench.cli import exit_code
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.execute import Interrupted, Watcher
 from kfbench.folders import PACKAGE
@@ -131,7 +130,7 @@ def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(number
     whole, before = execute.run(spec, results=tmp_path / "whole"), signal.getsignal(number)
     with pytest.raises(Interrupted, match="stopped at step 13 of 30; the same command goes on") as stopped:
         execute.run(spec, results=tmp_path, watcher=Told(13, lambda: signal.raise_signal(number)))
-    assert exit_code(stopped.value) == 130 and checkpoint(tmp_path).is_file()
+    assert stopped.value.exit_code == 130 and checkpoint(tmp_path).is_file()
     assert signal.getsignal(number) is before  # the handlers are gone again
     told = Told()
     assert outcome(execute.run(spec, results=tmp_path, watcher=told)) == outcome(whole)
@@ -309,7 +308,7 @@ def test_a_loss_that_is_not_finite_ends_as_a_failed_record_with_step_and_part(tm
     spec = spec_of(str(file))
     with pytest.raises(Diverged, match="loss part 'spoilt' was not finite at step 15") as raised:
         execute.run(spec, results=tmp_path / "results")
-    assert exit_code(raised.value) == 1 and (raised.value.part, raised.value.step) == ("spoilt", 15)
+    assert raised.value.exit_code == 1 and (raised.value.part, raised.value.step) == ("spoilt", 15)
     [path] = (tmp_path / "results" / "digits" / "spoilt").glob("*.json")
     record = store.read(path)
     assert record.status == "failed" and record.error is not None and record.traceback is not None

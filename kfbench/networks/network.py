@@ -39,11 +39,14 @@ class Network(nn.Module):
         self.name, self.shape, self.outputs, self.layers, self.heads = name, shape, outputs, layers, heads
         self.register_buffer("mean", torch.full((shape[0], 1, 1), 0.5))
         self.register_buffer("std", torch.full((shape[0], 1, 1), 0.25))
+        self._normalises = True  # False with mean 0 and std 1, as in games: two passes over the images are saved
+        self.register_load_state_dict_post_hook(_look)  # type: ignore[no-untyped-call]
 
     def normalise_by(self, mean: Tensor, std: Tensor) -> None:
         """Set the statistics of the training images, [C] each, in units of the 0..1 range."""
         self.mean.copy_(mean.view_as(self.mean))
         self.std.copy_(std.view_as(self.std))
+        _look(self)
 
     def clone(self) -> "Network":
         """Return a plain network with copies of the weights, on their device, in evaluation mode, without hooks."""
@@ -64,5 +67,11 @@ class Network(nn.Module):
         """Map images [B, C, H, W] (float in 0..1, or uint8) to an `Output`."""
         if images.dtype == torch.uint8:
             images = images.float().div_(255)
-        answer = self.body((images - self.mean) / self.std)
+        answer = self.body((images - self.mean) / self.std if self._normalises else images)
         return answer if isinstance(answer, Output) else Output(answer)
+
+
+def _look(network: Network, _keys: object = None) -> None:
+    """Note whether a network's statistics change its input."""
+    known = not network.mean.is_meta
+    network._normalises = not known or bool(network.mean.any()) or bool((network.std != 1).any())

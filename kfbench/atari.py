@@ -1,15 +1,19 @@
 """Atari games: many emulators stepped together; frames, lives and raw scores are counted here and nowhere else.
 
 An agent step is four emulator frames, of which the last two are max-pooled, turned grey and resized to 84 × 84; four
-such images make an observation [4, 84, 84], oldest first, with zeros before an episode's first image.
+such images make an observation [4, 84, 84], oldest first, with zeros before an episode's first image. Observations are
+channels_last in memory, what convolutions learn from fastest: a pixel's four values are the bytes of one number, so the
+next observation is a shift.
 
 Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Nature 518, methods.
 Differs: no-op starts are ale-py's, 0 to `noops` - 1 of them. Otherwise equal, frame by frame, to gymnasium's
 `AtariPreprocessing` (tests/test_atari.py).
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +96,11 @@ def _path(game: str) -> Any:
     from ale_py import roms
 
     return roms.get_rom_path(rom(game))
+
+
+def checksum(game: str) -> str:
+    """Return the sha256 of a game's ROM. Raises KfbenchError as `rom` does."""
+    return hashlib.sha256(Path(_path(game)).read_bytes()).hexdigest()
 
 
 def seed_of(seed: int, name: str, environment: int, block: int) -> int:
@@ -187,12 +196,17 @@ class Arcade:
         self._played = [bytearray() for _ in range(environments)]  # each one's actions since its last seeded reset
         self._scores = np.zeros(environments)  # raw points of the running episodes
         self._begun = np.zeros(environments, np.int64)  # the console's count of frames before the running episodes
-        self._stack = torch.zeros((environments, *SHAPE), dtype=torch.uint8, device=self.device)
+        self._pixels = torch.zeros((environments, *SHAPE[1:]), dtype=torch.int32, device=self.device)
 
     @property
     def frames(self) -> int:
         """Emulator frames so far, four an agent step; no-op starts are not counted."""
         return self.steps * FRAMES_A_STEP
+
+    @property
+    def observation(self) -> Tensor:
+        """The present observations [N, 4, 84, 84] uint8."""
+        return _stack(self._pixels)
 
     def reset(self) -> Tensor:
         """Start the first episodes and return their observations [N, 4, 84, 84] uint8."""
@@ -209,12 +223,9 @@ class Arcade:
         self._scores[rows] = 0
         for n in rows:
             self._played[n] = bytearray()
-        stack = self._stack.clone()
-        at = torch.from_numpy(rows).to(self.device)
-        stack[at] = 0
-        stack[at, -1:] = torch.from_numpy(images[rows]).to(self.device)
-        self._stack = stack
-        return stack
+        started = torch.from_numpy(which).to(self.device)[:, None, None]
+        self._pixels = torch.where(started, self._pushed(images, torch.zeros_like(self._pixels)), self._pixels)
+        return self.observation
 
     def step(self, chosen: Tensor) -> Step:
         """Take an action in each environment, [N] int64 in 0..actions-1."""
@@ -237,23 +248,28 @@ class Arcade:
         over = np.flatnonzero(begun != self._begun)  # changes when an episode begins, not at a lost life
         last = None
         if truncated.any():
-            last = torch.cat((self._stack[:, 1:], torch.from_numpy(info["final_obs"]).to(self.device)), dim=1)
-        self._stack = torch.cat((self._stack[:, 1:], torch.from_numpy(images).to(self.device)), dim=1)
+            last = _stack(self._pushed(info["final_obs"], self._pixels))
         if len(over):
-            self._stack[torch.from_numpy(over).to(self.device), :-1] = 0
+            self._pixels = self._pixels.index_fill(0, torch.from_numpy(over).to(self.device), 0)
+        self._pixels = self._pushed(images, self._pixels)
         finished = tuple(
             Episode(int(n), float(self._scores[n]), int(begun[n] - self._begun[n]), bool(truncated[n])) for n in over
         )
         self._scores[over], self._begun[over] = 0, begun[over]
         self._reseed([int(n) for n in over if len(self._played[n]) >= RESEED])
         return Step(
-            self._stack,
+            self.observation,
             torch.from_numpy(rewards).float(),
             torch.from_numpy(terminated),
             torch.from_numpy(truncated),
             last,
             finished,
         )
+
+    def _pushed(self, images: np.ndarray, pixels: Tensor) -> Tensor:
+        """Return pixels [N, 84, 84] whose oldest image is dropped and whose newest are these, [N, 1, 84, 84] uint8."""
+        newest = torch.from_numpy(images).to(self.device).squeeze(1).to(torch.int32)
+        return (pixels >> 8).bitwise_and_(0xFFFFFF).bitwise_or_(newest << 24)
 
     def _reseed(self, rows: Sequence[int]) -> None:
         """Start the next block of environments that are at an episode's start."""
@@ -289,8 +305,13 @@ class Arcade:
                 row = [actions[t - longest] if longest - len(actions) <= t else 0 for actions in played]
                 self.step(torch.tensor(row))
         self._blocks, self.steps = state["blocks"].numpy().copy(), state["steps"]
-        return self._stack
+        return self.observation
 
     def close(self) -> None:
         """Stop the emulators' threads."""
         self._vector.close()
+
+
+def _stack(pixels: Tensor) -> Tensor:
+    """Return pixels [N, 84, 84] as observations [N, 4, 84, 84] uint8: their bytes."""
+    return pixels.view(torch.uint8).view(*pixels.shape, SHAPE[0]).permute(0, 3, 1, 2)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from kfbench import budgets, checkpoint, images, provenance, registry, store, weights
+from kfbench import atari, budgets, checkpoint, images, provenance, registry, store, weights
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.live import Live, Loop, Prepared, compile_networks, make_live, make_loop, torch_device
 from kfbench.methods import Method
@@ -130,7 +130,7 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
         data.classes if data else cast(GameTask, declared).actions(full=cast(GameRecipe, spec.recipe).full_actions)
     )
     check_loaded(method, spec, classes, teachers)
-    checksum = data.checksum if data else None
+    checksum = data.checksum if data else atari.checksum(cast(GameTask, declared).game)
     stem, _ = registry.split(spec.method)
     others = {name: images.load(*other) for name, other in stage_tasks(method, spec).items()}
     identity = {

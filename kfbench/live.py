@@ -63,7 +63,7 @@ class Prepared:
     declared: ImageTask | GameTask
     teachers: list[Teacher]
     data: Any
-    data_checksum: str | None
+    data_checksum: str | None  # of the images, or of the ROM
     others: dict[str, Any] = field(default_factory=dict)  # {task of a stage: its `images.Images`}
 
 

@@ -79,6 +79,20 @@ class Transform(nn.Module):
         made = F.linear(features, weight, bias)
         return made.view(*made.shape, 1, 1) if len(self.made) == 3 else made  # broadcasts over H and W
 
+    def added(self, mixed: Tensor, features: Tensor, scale: Tensor, norm: "Norm | None") -> Tensor:
+        """Return mixed [B, *made] + forward(features, scale, norm); one matrix product where nothing is resized."""
+        if norm is not None or self.taken[1:] != self.made[1:]:
+            made: Tensor = mixed + self(features, scale, norm)
+            return made
+        batch, weight = len(mixed), (self.weight * scale).flatten(1)
+        rows = torch.addmm(_rows(mixed), _rows(features), weight.t())  # [B·H·W, C]: no copies in channels_last
+        return rows.view(batch, *self.made[1:], -1).movedim(-1, 1)
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Return features [B, C, …] as rows [B·…, C]."""
+    return features.movedim(1, -1).flatten(0, -2)
+
 
 class Norm(nn.Module):
     """Mean and standard deviation [C] of a teacher's features, measured once: the teacher is frozen."""
@@ -199,8 +213,8 @@ class MixedStudent(nn.Module):
             mixed = own * weights[0]
             for i, (k, name) in enumerate(self.links[layer]):
                 place = f"{k}/{name}"
-                made = self.transforms[key][i](self._features[place], weights[i + 1], self._norm(place))  # type: ignore[index]
-                mixed = mixed + made
+                transform = cast(Transform, self.transforms[key][i])  # type: ignore[index]
+                mixed = transform.added(mixed, self._features[place], weights[i + 1], self._norm(place))
             return mixed
 
         return mix

@@ -22,13 +22,14 @@ class _Enough(Exception):
 
 def layer(module: nn.Module, name: str, position: Position) -> nn.Module:
     """Return a named layer. Raises KfbenchError if there is none, or if it has no pre-activation to speak of."""
-    modules = dict(module.named_modules())
-    if name not in modules:
-        raise KfbenchError(f"no layer '{name}' in {_called(module)}; {near(name, [key for key in modules if key])}")
-    if position == "pre" and not isinstance(modules[name], ACTIVATIONS):
-        kind = type(modules[name]).__name__
+    try:
+        found = module.get_submodule(name)
+    except AttributeError as error:
+        there = [known for known, _ in module.named_modules() if known]
+        raise KfbenchError(f"no layer '{name}' in {_called(module)}; {near(name, there)}") from error
+    if position == "pre" and not isinstance(found, ACTIVATIONS):
+        kind = type(found).__name__
         raise KfbenchError(f"layer '{name}' of {_called(module)} is a {kind}, not an activation; use position=post")
-    found: nn.Module = modules[name]
     return found
 
 

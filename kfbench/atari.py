@@ -10,6 +10,7 @@ Differs: no-op starts are ale-py's, 0 to `noops` - 1 of them. Otherwise equal, f
 `AtariPreprocessing` (tests/test_atari.py).
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ def rom(game: str) -> str:
     return found
 
 
+@functools.cache
 def actions(game: str, *, full: bool = False) -> tuple[str, ...]:
     """Return the names of a game's actions, "noop" first: those it understands, or all 18 of the console."""
     import ale_py

@@ -20,12 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kfbench import atari, registry, resolve, seeding
+from kfbench import atari, registry, resolve, seeding, stand_in
 from kfbench.errors import KfbenchError
-from kfbench.live import Live, Prepared, make_live, torch_device
+from kfbench.live import Live
 from kfbench.tasks import GameTask
-from kfbench.teachers import Teacher
-from kfbench.train.actor_critic import ActorCritic, make_task
+from kfbench.train.actor_critic import ActorCritic
 
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn
@@ -136,15 +135,7 @@ def live(name: str, task: str, *, precision: str, device: str) -> Live:
     settings = {"cut": 0.0} if name == AFTER_CUT else {}
     count = 2 if stem.startswith("kf") else registry.load_method(stem).teachers[0]
     spec = resolve.resolve(stem, task, teachers=["random:" + task] * count, recipe=recipe, settings=settings)
-    declared = registry.load_task(task)
-    assert isinstance(declared, GameTask)
-    method = registry.load_method(stem, settings)
-    teachers = []
-    for index in range(count):
-        with seeding.global_stream(index, "stand-in teacher"):
-            network = make_task(spec, declared).make_network()
-        teachers.append(Teacher(network, f"teacher {index}", task, declared.actions(), str(index), index))
-    return make_live(spec, Prepared("", {}, method, declared, teachers, None, None), device=torch_device(device))
+    return stand_in.live(spec, device=device)
 
 
 def loop(name: str, task: str, precision: str, device: str, threads: int) -> Turn:

@@ -1,7 +1,7 @@
 """Conformance rules for methods and tasks: what goes wrong in published suites is looked for in every file.
 
-Each rule trains a method for a few steps on made-up images and raises `Broken` if it is broken; `kfbench check` and the
-test suite run all rules over all files.
+Each rule trains a method for a few steps, on made-up images or in a game with untrained teachers, and raises `Broken`
+if it is broken; `kfbench check` and the test suite run all rules over all files.
 """
 
 import copy
@@ -20,35 +20,52 @@ from kfbench.methods import Batch
 from kfbench.networks.network import Network, Output
 from kfbench.spec import RunSpec
 from kfbench.tasks import GameTask, ImageTask
-from kfbench.train.supervised import Supervised, evaluate
 
 T = TypeVar("T")
 Rule = Callable[[RunSpec], None]
 TaskRule = Callable[[str], None]
 ROWS, BATCH, STEPS = 48, 16, 12
+PLAY: dict[str, Any] = {
+    "algorithm": "a2c",
+    "environments": 2,
+    "rollout": 4,
+    "frames": STEPS * 2 * 4 * 4,
+    "noops": 0,
+    "episode_frames": 160,
+    "evaluations": 2,
+    "evaluation_environments": 1,
+    "test_episodes": 1,
+    "evaluation_frames": 80,
+}
 
 
 class Broken(KfbenchError):
     """A method or task breaks a rule; the text says what was seen."""
 
 
-def spec_of(name: str, settings: dict[str, Any] | None = None) -> RunSpec:
-    """Return a tiny run of a method on the task `digits`, 12 steps long, for `stand_in.live`."""
-    recipe = {"network": "cnn-4", "batch_size": BATCH, "epochs": STEPS * BATCH / ROWS, "evaluations": 2}
+def spec_of(name: str, settings: dict[str, Any] | None = None, *, kind: str = "images") -> RunSpec:
+    """Return a tiny run of a method on the task `digits` or the game Pong, 12 steps long, for `stand_in.live`."""
     made = registry.load_method(name, settings or {})
-    takes_outputs = made.needs == "outputs" and made.teachers[0] > 0
-    teachers = ["digits/cnn-8"] * made.teachers[0] if takes_outputs else None
+    teachers: list[str] | None
+    if kind == "games":
+        task, recipe, teachers = "atari/pong", PLAY, ["random:atari/pong"] * made.teachers[0]
+    else:
+        task = "digits"
+        recipe = {"network": "cnn-4", "batch_size": BATCH, "epochs": STEPS * BATCH / ROWS, "evaluations": 2}
+        takes_outputs = made.needs == "outputs" and made.teachers[0] > 0
+        teachers = ["digits/cnn-8"] * made.teachers[0] if takes_outputs else None
     if registry.split(name)[1] in made.instead_of_teachers:
         teachers = []  # as long as any other run here
-    return resolve.resolve(name, "digits", budget="smoke", teachers=teachers, recipe=recipe, settings=settings)
+    return resolve.resolve(name, task, budget="smoke", teachers=teachers, recipe=recipe, settings=settings)
 
 
 def _live(spec: RunSpec) -> Live:
     return stand_in.live(spec, rows=ROWS)
 
 
-def _trained(live: Live, steps: int = STEPS) -> Supervised:
-    loop = Supervised(live)
+def _trained(live: Live, steps: int = STEPS) -> Any:
+    """Return a loop after so many optimiser steps."""
+    loop = make_loop(live)
     for _ in zip(range(steps), loop, strict=False):
         pass
     return loop
@@ -66,8 +83,7 @@ def teachers_stay_frozen(spec: RunSpec) -> None:
     """Teachers are bit-equal afterwards, buffers too, in evaluation mode and without gradients."""
     live = _live(spec)
     before = [_state(teacher.network) for teacher in live.teachers]
-    loop = Supervised(live)
-    for _ in loop:
+    for _ in make_loop(live):
         for teacher in live.teachers:
             if any(module.training for module in teacher.network.modules()):
                 raise Broken(f"teacher '{teacher.name}' was left in training mode: its BatchNorm drifts")
@@ -81,7 +97,7 @@ def teachers_stay_frozen(spec: RunSpec) -> None:
 def only_named_parameters_move(spec: RunSpec) -> None:
     """Every parameter of `parameter_groups` moves; others, and buffers of frozen modules, do not."""
     live = _live(spec)
-    loop = Supervised(live)
+    loop: Any = make_loop(live)
     moved: set[str] = set()
     wanted: set[str] = set()
     stage, was, named, frozen = -1, _state(live.student), set[int](), set[str]()
@@ -117,7 +133,7 @@ def _frozen_buffers(student: nn.Module) -> set[str]:
 def student_trains_in_training_mode(spec: RunSpec) -> None:
     """Between steps, and after an evaluation, what is trained is in training mode."""
     live = _live(spec)
-    for _ in Supervised(live):
+    for _ in make_loop(live):
         for name, module in live.student.named_modules():
             own = list(module.parameters(recurse=False))
             if own and any(weight.requires_grad for weight in own) and not module.training:
@@ -135,14 +151,7 @@ def losses_are_finite_means(spec: RunSpec) -> None:
     def parts(repeated: int) -> dict[str, float]:
         live.student.load_state_dict(kept)
         live.rng.set_state(rng)
-        again = dataclasses.replace(
-            batch,
-            images=batch.images.repeat(repeated, 1, 1, 1),
-            labels=cast(Tensor, batch.labels).repeat(repeated),
-            index=cast(Tensor, batch.index).repeat(repeated),
-            view=cast(Tensor, batch.view).repeat(repeated),
-            memo={},
-        )
+        again = _repeated(batch, repeated)
         torch.manual_seed(0)  # the same dropout, where there is any
         _, found = live.method.losses(live.student, live.teachers, again, live.task, progress)
         for name, part in found.items():
@@ -160,6 +169,20 @@ def losses_are_finite_means(spec: RunSpec) -> None:
             )
 
 
+def _repeated(batch: Batch, times: int) -> Batch:
+    """Return a batch with all its rows so many times, and nothing remembered."""
+
+    def more(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.cat([value] * times)
+        if isinstance(value, Output):
+            return Output(*(more(part) for part in value))
+        return {name: more(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+    rows = {field.name: more(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
+    return Batch(**{**rows, "memo": {}})
+
+
 def starts_from_the_plain_network(spec: RunSpec) -> None:
     """At step 0 the student's network is the task's, to the bit, unless the method starts from a teacher."""
     live = _live(spec)
@@ -171,13 +194,13 @@ def starts_from_the_plain_network(spec: RunSpec) -> None:
 
 
 def resumes_to_the_bit(spec: RunSpec) -> None:
-    """A run stopped after any third of its steps and resumed ends with the same weights and curve."""
+    """A run stopped after any third (games: half) of its steps and resumed ends with the same weights and curve."""
     whole = _trained(_live(spec))
-    for stop in (STEPS // 3, 2 * STEPS // 3):
+    for stop in (STEPS // 3, 2 * STEPS // 3) if whole.live.task.kind == "images" else (STEPS // 2,):
         file = io.BytesIO()
         torch.save(_trained(_live(spec), stop).state(), file)
         file.seek(0)
-        resumed = Supervised(_live(spec))
+        resumed: Any = make_loop(_live(spec))
         try:
             resumed.restore(torch.load(file, weights_only=True))
         except RuntimeError as error:
@@ -191,7 +214,8 @@ def resumes_to_the_bit(spec: RunSpec) -> None:
 
 
 def _untimed(row: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
+    clocks = ("seconds", "images_per_second", "frames_per_second")
+    return {name: value for name, value in row.items() if name not in clocks}
 
 
 def export_stands_alone(spec: RunSpec) -> None:
@@ -215,7 +239,6 @@ def export_stands_alone(spec: RunSpec) -> None:
         again: Output = live.method.export(live.student).eval()(images)
     if not torch.equal(first.logits, again.logits):
         raise Broken("the exported student's outputs change when its teachers are deleted")
-    evaluate(kept, live.data.val)
 
 
 def evaluation_leaves_no_trace(spec: RunSpec) -> None:
@@ -265,9 +288,9 @@ def soft_targets_keep_their_size(spec: RunSpec) -> None:
             )
 
 
-def describes_itself(spec: RunSpec) -> None:
+def describes_itself(name: str) -> None:
     """The file has Source: and Differs:, `kfbench list` reads what the class says, variants and search space hold."""
-    stem, _ = registry.split(spec.method)
+    stem, _ = registry.split(name)
     made = registry.method_class(stem)
     about = registry.load_module("methods", stem).__doc__ or ""
     for word in ("Source:", "Differs:"):
@@ -289,7 +312,6 @@ def describes_itself(spec: RunSpec) -> None:
 
 
 RULES: tuple[Rule, ...] = (
-    describes_itself,
     teachers_stay_frozen,
     only_named_parameters_move,
     student_trains_in_training_mode,
@@ -300,6 +322,14 @@ RULES: tuple[Rule, ...] = (
     evaluation_leaves_no_trace,
     soft_targets_keep_their_size,
 )
+GAME_RULES: tuple[Rule, ...] = (  # acting, which is half of a game's loop, leaves the student in evaluation mode
+    teachers_stay_frozen,
+    only_named_parameters_move,
+    losses_are_finite_means,
+    starts_from_the_plain_network,
+    resumes_to_the_bit,
+    export_stands_alone,
+)
 
 
 def method_names(stem: str) -> list[str]:
@@ -307,21 +337,25 @@ def method_names(stem: str) -> list[str]:
     return [stem, *(f"{stem}/{variant}" for variant in registry.method_class(stem).variants)]
 
 
-def case(name: str) -> tuple[RunSpec, tuple[Rule, ...]]:
-    """Return the tiny run on which a method is checked and its rules; a method for games only describes itself."""
-    if "images" in registry.load_method(name).kinds:
-        return spec_of(name), RULES
-    return RunSpec(method=name, task="digits"), (describes_itself,)
+def cases(name: str) -> list[tuple[str, RunSpec, tuple[Rule, ...]]]:
+    """Return (kind, tiny run, rules) for each kind of task, "images" or "games", that a method is made for."""
+    kinds = registry.load_method(name).kinds
+    return [(kind, spec_of(name, kind=kind), RULES if kind == "images" else GAME_RULES) for kind in kinds]
 
 
 def check_method(name: str) -> list[tuple[str, str, str | None]]:
-    """Return (method or variant, rule, what is broken or None) for every rule and every variant of a method or file."""
+    """Return (method or variant, rule, what is broken or None) for every rule and every variant of a method or file.
+
+    Rules that are kept in games are called "games: …".
+    """
     stem, variant = registry.split(name)
     names = method_names(stem) if variant is None else [name]
     found: list[tuple[str, str, str | None]] = []
     for each in names:
-        spec, rules = case(each)
-        found += [(each, rule.__name__, _broken(rule, spec)) for rule in rules]
+        found.append((each, describes_itself.__name__, _broken(describes_itself, each)))
+        for kind, spec, rules in cases(each):
+            place = "games: " if kind == "games" else ""
+            found += [(each, place + rule.__name__, _broken(rule, spec)) for rule in rules]
     return found
 
 

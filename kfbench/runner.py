@@ -144,7 +144,7 @@ def run(name: str, studies: list[optuna.Study], place: Place, *, console: Consol
         try:
             while board.look():
                 crew.look_after(left=True)
-                time.sleep(LOOK)
+                time.sleep(max(LOOK, 30 * board.took))  # a look reads every trial: at most 3 % of a core
         except KeyboardInterrupt:
             console.print("stopping: each run writes a checkpoint …")
             crew.stop()
@@ -163,9 +163,11 @@ class Board:
         self._whole = shown.add_task("all", total=None, note="")
         self._rows: dict[int, TaskID] = {}
         self._last = ""
+        self.took = 0.0  # seconds of the latest look
 
     def look(self) -> bool:
         """Show the present state; say whether any job is open."""
+        started = time.perf_counter()
         states = [state for study in self._studies for state in queue.states(study).values()]
         live = {trial._trial_id: trial for study in self._studies for trial in queue.running(study)}
         ended = sum(state not in queue.OPEN for state in states) - self._before
@@ -183,6 +185,7 @@ class Board:
         if not self._shown.console.is_terminal and note != self._last:
             self._shown.console.print(note)
         self._last = note
+        self.took = time.perf_counter() - started
         return any(state in queue.OPEN for state in states)
 
 

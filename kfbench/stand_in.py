@@ -1,4 +1,4 @@
-"""A run in miniature: the real method, networks and loop on made-up images, with teachers that are not trained.
+"""A run in miniature: the real method, networks and loop, with teachers that are not trained; images are made up.
 
 It shows what a step costs (`estimate`, `bench`) and how a method behaves (`checks`) before data or teachers are there.
 """
@@ -12,24 +12,23 @@ from kfbench import execute, images, networks, registry, resolve, seeding
 from kfbench.errors import KfbenchError
 from kfbench.live import Live, Prepared, make_live, torch_device
 from kfbench.packs import Pack
-from kfbench.spec import Recipe, RunSpec
-from kfbench.tasks import ImageTask
+from kfbench.spec import GameRecipe, Recipe, RunSpec
+from kfbench.tasks import GameTask, ImageTask
 from kfbench.teachers import Teacher
 
 
-def live(spec: RunSpec, *, rows: int, device: str = "cpu") -> Live:
+def live(spec: RunSpec, *, rows: int = 0, device: str = "cpu") -> Live:
     """Return what the run's loop would work with, on `rows` made-up training images and as many to validate on.
 
-    Raises KfbenchError for a game, or a task whose image shape only its data tell.
+    A game has its emulators instead. Raises KfbenchError for a task whose image shape only its data tell.
     """
-    declared = registry.load_task(spec.task)
-    if not isinstance(declared, ImageTask):
-        raise KfbenchError(f"task '{spec.task}' has no stand-in; it runs on its emulator")
+    declared, place = registry.load_task(spec.task), torch_device(device)
     method = registry.load_method(spec.method, spec.settings)
-    data = made_up(declared, rows)
     teachers = [teacher(name, spec, index) for index, name in enumerate(spec.teachers)]
-    others = {name: made_up(other, rows) for name, (other, _) in execute.stage_tasks(method, spec).items()}
-    place = torch_device(device)
+    data, others = None, {}
+    if isinstance(declared, ImageTask):
+        data = made_up(declared, rows)
+        others = {name: made_up(other, rows) for name, (other, _) in execute.stage_tasks(method, spec).items()}
     return make_live(spec, Prepared("", {}, method, declared, teachers, data, None, others), device=place)
 
 
@@ -51,17 +50,24 @@ def teacher(name: str, spec: RunSpec, index: int) -> Teacher:
     """Return an untrained teacher of the network, shape and outputs that the name stands for."""
     asked = resolve.teacher_name(name, budget=spec.budget)
     declared = registry.load_task(asked.task or spec.task)
-    assert isinstance(declared, ImageTask)
-    network, outputs = asked.network, declared.outputs
-    if not network:
-        network, outputs = (name, 1000) if asked.kind in ("timm", "torchvision") else (spec.recipe.network, outputs)
+    if isinstance(declared, GameTask):
+        assert isinstance(spec.recipe, GameRecipe)
+        classes = declared.actions(full=spec.recipe.full_actions)
+    else:
+        classes = tuple(str(number) for number in range(declared.outputs))
+    network = asked.network
+    if not network and asked.kind in ("timm", "torchvision"):
+        network, classes = name, tuple(str(number) for number in range(1000))
+    network = (network or spec.recipe.network).removesuffix(":pretrained")
     with seeding.global_stream(index, "stand-in teacher"):
-        made = networks.make(network.removesuffix(":pretrained"), shape=declared.shape, outputs=outputs)
-    return Teacher(made, name, declared.name, tuple(str(number) for number in range(outputs)), str(index), index)
+        made = networks.make(network, shape=declared.shape, outputs=len(classes))
+        if isinstance(declared, GameTask):
+            made.normalise_by(torch.zeros(declared.shape[0]), torch.ones(declared.shape[0]))
+    return Teacher(made, name, declared.name, classes, str(index), index)
 
 
 def shortened(spec: RunSpec, *, steps: int) -> RunSpec:
-    """Return a spec whose stand-in of one batch of rows trains for `steps` steps with one evaluation, at the end."""
+    """Return an image spec whose stand-in of one batch of rows trains for `steps` steps, evaluated once, at the end."""
     assert isinstance(spec.recipe, Recipe)
     recipe = dataclasses.replace(spec.recipe, epochs=steps, train_size=None, evaluations=1)
     return dataclasses.replace(spec, recipe=recipe)

@@ -15,7 +15,7 @@ from annotated_types import Gt
 from torch import nn
 
 from kfbench import losses
-from kfbench.methods import Batch, Method, Output, Parts
+from kfbench.methods import Batch, Group, Method, Output, Parts
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 
@@ -47,3 +47,7 @@ class PolicyDistillation(Method):
         output: Output = student(batch.images)
         target = losses.softened(batch.extras["teacher"], self.tau)
         return output, {"distillation": losses.kl(target, output.logits)}
+
+    def parameter_groups(self, student: nn.Module) -> list[Group]:
+        """All but the value head, which nothing here trains."""
+        return [{"params": [w for name, w in student.named_parameters() if not name.startswith("body.value")]}]

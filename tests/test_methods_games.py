@@ -1,6 +1,5 @@
-"""The methods of games: what they learn from, what fades, what is dropped, and that a run resumes to the bit."""
+"""The methods of games: what they learn from, what fades, and what is dropped."""
 
-import io
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from kfbench.paths import Modules
 from kfbench.tasks import GameTask
 from kfbench.teachers import Teacher
 from kfbench.train import actor_critic
-from kfbench.train.actor_critic import ActorCritic
 
 TINY = {
     "frames": 4 * 4 * 8 * 4,
@@ -30,13 +28,6 @@ TINY = {
     "full_actions": True,
 }
 GAME, OTHER = "atari/road_runner", "atari/krull"
-METHODS = {
-    "kickstarting": {},
-    "policy_distillation": {},
-    "actor_mimic": {"source": OTHER, "rounds": 1},
-    "progressive": {},
-    "pathnet": {"source": OTHER, "episodes": 1},
-}
 
 
 def live(method: str, settings: dict[str, Any], **recipe: Any) -> Live:
@@ -74,28 +65,6 @@ def batch(made: Live, rows: int = 6, progress: float = 0.0) -> Batch:
 
 def begin(made: Live, stage: Stage) -> None:
     made.method.begin(made.student, made.teachers, stage, [], made.rng)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(method: str) -> None:
-    def loop() -> ActorCritic:
-        return ActorCritic(live(method, METHODS[method]), threads=1)
-
-    whole, file = loop(), io.BytesIO()
-    teachers = [{n: v.clone() for n, v in t.network.state_dict().items()} for t in whole.live.teachers]
-    for _ in whole:
-        if whole.position == 3:
-            torch.save(whole.state(), file)
-    file.seek(0)
-    rest = loop()
-    rest.restore(torch.load(file, weights_only=True))
-    for _ in rest:
-        pass
-    ends = [made.live.student.state_dict() for made in (whole, rest)]
-    assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
-    for teacher, before in zip(whole.live.teachers, teachers, strict=True):
-        assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
-        assert not any(module.training for module in teacher.network.modules())
 
 
 def test_kickstarting_follows_the_teacher_less_and_less_and_then_no_more() -> None:

@@ -12,7 +12,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,14 +20,14 @@ from torch import Tensor, nn
 from kfbench import atari, seeding
 from kfbench.atari import Arcade
 from kfbench.errors import KfbenchError
-from kfbench.methods import Batch, Method, Parts
+from kfbench.methods import Batch, Parts
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
-from kfbench.train import episodes
+from kfbench.train import episodes, optimizer
 from kfbench.train.objective import Objective
 from kfbench.train.returns import generalised_advantages
-from kfbench.train.rmsprop import RMSProp
+from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.supervised import autocast, set_training, spans
 from kfbench.train.tally import Tally
 
@@ -60,40 +59,6 @@ def make_task(spec: RunSpec, declared: GameTask) -> Task:
 def rollouts(recipe: GameRecipe) -> int:
     """Return how many rollouts the budget of frames holds."""
     return max(1, round(recipe.frames / (recipe.rollout * recipe.environments * atari.FRAMES_A_STEP)))
-
-
-@dataclass
-class Rollout:
-    """T steps of N environments as T·N rows, row t·N + n."""
-
-    observations: Tensor  # [T·N, 4, 84, 84] uint8
-    actions: Tensor  # [T·N] int64
-    returns: Tensor  # [T·N]
-    advantages: Tensor  # [T·N]
-    output: Output  # acting-time logits [T·N, A] and values [T·N]
-    extras: Parts  # {name: [T·N, …]}
-
-    def batch(self, rows: Tensor | None, rng: torch.Generator) -> Batch:
-        """Return some rows [B] int64 as a batch; None: all, in order."""
-
-        def taken(whole: Tensor) -> Tensor:
-            if rows is None:
-                return whole
-            if whole.dim() != 4:
-                return whole.index_select(0, rows)
-            last = whole.permute(0, 2, 3, 1)  # channels_last: whole rows of memory, ten times faster than whole[rows]
-            return last.flatten(1).index_select(0, rows).view(-1, *last.shape[1:]).permute(0, 3, 1, 2)
-
-        assert self.output.value is not None
-        return Batch(
-            images=brightness(taken(self.observations)),
-            rng=rng,
-            actions=taken(self.actions),
-            returns=taken(self.returns),
-            advantages=taken(self.advantages),
-            output=Output(taken(self.output.logits), taken(self.output.value)),
-            extras={name: taken(whole) for name, whole in self.extras.items()},
-        )
 
 
 class ActorCritic:
@@ -156,6 +121,10 @@ class ActorCritic:
             self.tally.check()
             self._since = 0
 
+    def batch(self) -> Batch:
+        """Play a rollout, learn nothing, and return its rows."""
+        return self._act(self.position / self.total).batch(None, self.live.rng)
+
     @property
     def frames(self) -> int:
         """Emulator frames so far, whichever game."""
@@ -172,7 +141,7 @@ class ActorCritic:
             self._observation, self._batch = self._arcade.reset(), None
         seen = Batch(images=brightness(self._observation), rng=live.rng)
         live.method.begin(live.student, live.teachers, stage, [seen], live.rng)
-        self._optimizer = make_optimizer(live.method, live.student, self.recipe)
+        self._optimizer = optimizer.make(live.method, live.student, self.recipe)
         self.stage, self.tally = which, Tally()
 
     def _open(
@@ -264,7 +233,7 @@ class ActorCritic:
         """Take `passes` · `minibatches` optimiser steps on a rollout."""
         live, recipe = self.live, self.recipe
         set_training(live.student)
-        set_rate(self._optimizer, recipe, self._fraction())
+        optimizer.set_rate(self._optimizer, recipe, self._fraction())
         weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
         number = self.position * recipe.passes * recipe.minibatches
         for rows in self._minibatches():
@@ -317,7 +286,7 @@ class ActorCritic:
             "progress": self.position / self.total,
             "seconds": seconds,
             "frames_per_second": self.frames / seconds,
-            "lr": recipe.lr * factor(recipe, self._fraction()),
+            "lr": recipe.lr * optimizer.factor(recipe, self._fraction()),
             "episodes": float(self.episodes),
             **({"loss": sum(means.values())} if means else {}),
             **{f"loss/{name}": mean for name, mean in means.items()},
@@ -396,42 +365,12 @@ class ActorCritic:
         self.tally.restore(state["tally"], self.device)
 
 
-def brightness(observations: Tensor) -> Tensor:
-    """Return observations (uint8) as floats 0..1: once for the student and all its teachers."""
-    return observations.float().div_(255)
-
-
 def keep_memory() -> None:
     """Let glibc keep freed memory up to 1 GiB: an eighth of A2C's time went into page faults of fresh memory."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
         library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: blocks up to 32 MiB, its largest value, are not mapped anew
         library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def make_optimizer(method: Method, student: nn.Module, recipe: GameRecipe) -> torch.optim.Optimizer:
-    """Make the optimiser of a stage from the method's parameter groups; `lr_scale` multiplies the recipe's rate."""
-    groups: list[dict[str, Any]] = []
-    for group in method.parameter_groups(student):
-        params = [weight for weight in group["params"] if weight.requires_grad]
-        if params:
-            groups.append({"lr_scale": 1.0, **group, "params": params})
-    if not groups:
-        raise KfbenchError(f"method {type(method).__name__} gives no parameters to train; see its parameter_groups")
-    if recipe.optimizer == "rmsprop":
-        return RMSProp(groups, lr=recipe.lr, epsilon=recipe.epsilon)
-    return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, recipe: GameRecipe, fraction: float) -> None:
-    """Set every group's rate for a fraction (0..1) of its stage."""
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * factor(recipe, fraction) * group["lr_scale"]
-
-
-def factor(recipe: GameRecipe, fraction: float) -> float:
-    """Return the schedule's multiple of the rate, 0..1."""
-    return 1 - fraction if recipe.schedule == "linear" else 1.0
 
 
 def area(curve: list[Row]) -> float:

@@ -8,10 +8,11 @@ from torch import nn
 
 from kfbench.errors import KfbenchError
 from kfbench.methods import Method
-from kfbench.spec import Recipe
+from kfbench.spec import GameRecipe, Recipe
+from kfbench.train.rmsprop import RMSProp
 
 
-def make(method: Method, student: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make(method: Method, student: nn.Module, recipe: Recipe | GameRecipe) -> torch.optim.Optimizer:
     """Make the optimiser of a stage from the method's parameter groups; `lr_scale` multiplies the recipe's rate.
 
     Raises KfbenchError if a parameter is in two groups or there is nothing to train.
@@ -26,6 +27,10 @@ def make(method: Method, student: nn.Module, recipe: Recipe) -> torch.optim.Opti
         what = "no parameters to train" if not ids else "a parameter in two groups"
         raise KfbenchError(f"method {type(method).__name__} gives {what}; see its parameter_groups")
     # fused: one kernel for all parameters, on CPU too
+    if isinstance(recipe, GameRecipe):
+        if recipe.optimizer == "rmsprop":
+            return RMSProp(groups, lr=recipe.lr, epsilon=recipe.epsilon)
+        return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             groups,
@@ -38,7 +43,7 @@ def make(method: Method, student: nn.Module, recipe: Recipe) -> torch.optim.Opti
     return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, fraction: float) -> float:
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe | GameRecipe, fraction: float) -> float:
     """Set every group's rate for a fraction (0..1) of its stage; return the rate of a group with lr_scale 1."""
     rate = recipe.lr * factor(recipe, fraction)
     for group in optimizer.param_groups:
@@ -46,14 +51,17 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, fraction: float) 
     return rate
 
 
-def factor(recipe: Recipe, fraction: float) -> float:
+def factor(recipe: Recipe | GameRecipe, fraction: float) -> float:
     """Return the schedule's multiple of the largest rate, 0..1.
 
     "one-cycle" is a cosine from 1/25 up to 1 over the first 30 %, and down to 0 over the rest (Smith & Topin 2018,
-    arXiv 1708.07120, in the cosine form of torch's OneCycleLR); "step" multiplies by `decay` at each milestone.
+    arXiv 1708.07120, in the cosine form of torch's OneCycleLR); "step" multiplies by `decay` at each milestone;
+    "linear" falls from 1 to 0.
     """
     if recipe.schedule == "constant":
         return 1.0
+    if recipe.schedule == "linear":
+        return 1 - fraction
     if recipe.schedule == "step":
         return recipe.decay ** sum(fraction >= milestone for milestone in recipe.milestones)
     warm = 0.3

@@ -27,6 +27,7 @@ TaskRule = Callable[[str], None]
 ROWS, BATCH, STEPS = 48, 16, 12
 PLAY: dict[str, Any] = {
     "algorithm": "a2c",
+    "optimizer": "adam",  # moves a weight however small its gradient
     "environments": 2,
     "rollout": 4,
     "frames": STEPS * 2 * 4 * 4,

@@ -8,17 +8,24 @@ from pathlib import Path
 from kfbench import execute, images, registry, resolve, stand_in, store
 from kfbench.execute import Watcher
 from kfbench.live import torch_device
-from kfbench.spec import Recipe, RunSpec
+from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import ImageTask
+from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.supervised import Supervised, steps
 
 
 def seconds(spec: RunSpec, *, device: str = "cpu", tried: int = 4) -> float:
-    """Return the expected seconds of a run's training and evaluations, teachers and data loading aside.
+    """Return the expected seconds of a run's training, teachers and data loading aside.
 
-    Raises KfbenchError if the data are missing.
+    Evaluations are in it, but for games, whose episodes have no known length. Raises KfbenchError if the data are
+    missing.
     """
-    assert isinstance(spec.recipe, Recipe)
+    if isinstance(spec.recipe, GameRecipe):
+        game = ActorCritic(stand_in.live(spec, device=device))
+        game.advance()
+        started = time.perf_counter()
+        game.advance()
+        return (time.perf_counter() - started) * game.total
     declared = registry.load_task(spec.task)
     assert isinstance(declared, ImageTask)
     data = images.load(declared, spec.recipe.train_size)

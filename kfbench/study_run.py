@@ -12,7 +12,7 @@ from kfbench.live import torch_device
 from kfbench.plan import Planned
 from kfbench.runner import Place
 from kfbench.search import Search
-from kfbench.spec import Recipe, RunSpec, Setting
+from kfbench.spec import RunSpec, Setting
 from kfbench.study import Study
 
 
@@ -74,7 +74,6 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     """Write the plan; list missing runs and teachers with what they are expected to take here on one thread."""
     import torch
 
-    from kfbench import estimate
 
     torch.set_num_threads(1)  # as the workers do
     made = study.load(folder)
@@ -99,7 +98,7 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
             seeds = ", ".join(str(spec.seed) for spec in own)
             text = f"{cell.row} · {cell.column}: seeds {seeds}: {_spoken(seconds)} a run"
             console.print(text, soft_wrap=True, markup=False)
-    console.print(f"{len(runs)} runs, {len(left)} to make: about {estimate.spoken(total)} for one job here")
+    console.print(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here")
 
 
 def _known_seconds(results: Path) -> dict[tuple[str, str, str], float]:
@@ -120,7 +119,7 @@ def _seconds(spec: RunSpec, known: dict[tuple[str, str, str], float]) -> float |
     """Return what a run will take: what its like took, else measured over a few steps; None if that cannot be had."""
     from kfbench import estimate
 
-    if _kind(spec) not in known and isinstance(spec.recipe, Recipe):
+    if _kind(spec) not in known:
         try:
             known[_kind(spec)] = estimate.seconds(spec, tried=2)
         except KfbenchError:

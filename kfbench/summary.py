@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kfbench import store
-from kfbench.spec import Recipe, RunSpec
+from kfbench.spec import RunSpec
 from kfbench.store import RunRecord
 
 
@@ -14,8 +14,6 @@ def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], 
     """Say what is going to happen and about how long it will take on this machine."""
     from kfbench import estimate
 
-    if not isinstance(spec.recipe, Recipe):
-        return
     missing = estimate.missing_teachers(spec, results=results)
     if not missing and not force and _recorded(spec, results, device):
         return

@@ -78,12 +78,14 @@ def _teachers(study: Study, row: Row, column: Column, method: "Method") -> list[
     """Return the teachers a cell names; None where they follow from what the method needs."""
     from kfbench import resolve
 
-    if method.teachers == (0, 0):
+    instead = registry.split(row.method)[1] in method.instead_of_teachers  # the teachers of "features" are its cost
+    if method.teachers == (0, 0) and not instead:
         return []
     if isinstance(row.teachers, list):
         return row.teachers
     by_need = column.teachers
-    named = by_need.get(cast(Need, method.needs)) if isinstance(by_need, dict) else by_need
+    need = "features" if instead else cast(Need, method.needs)
+    named = by_need.get(need) if isinstance(by_need, dict) else by_need
     if row.teachers != "random":
         return named
     if named is None:

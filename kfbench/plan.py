@@ -76,7 +76,7 @@ def _recipe(study: Study, row: Row, column: Column) -> dict[str, Any]:
 
 def _teachers(study: Study, row: Row, column: Column, method: "Method") -> list[str] | None:
     """Return the teachers a cell names; None where they follow from what the method needs."""
-    from kfbench import resolve
+    from kfbench import registry, resolve
 
     instead = registry.split(row.method)[1] in method.instead_of_teachers  # the teachers of "features" are its cost
     if method.teachers == (0, 0) and not instead:

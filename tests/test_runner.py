@@ -196,7 +196,7 @@ def test_a_plan_fills_in_what_a_study_leaves_open(tmp_path):
     )
     assert cells["kickstarting"].spec is None and "is for games" in cells["kickstarting"].reason
     assert [spec.seed for spec in cells["kf"].runs(made.seeds)] == [0, 1]
-    text = (tmp_path / "study.toml").read_text().replace('"scratch"', '"scratch", "scratch/equal-compute"')
+    text = (tmp_path / "study.toml").read_text().replace('"scratch"', '"scratch", "scratch/equal-compute"', 1)
     (tmp_path / "study.toml").write_text(text)
     longer = {cell.row: cell for cell in plan.make(study.load(tmp_path))}["scratch/equal-compute"].spec
     assert longer.recipe.epochs > 2 * cells["scratch"].spec.recipe.epochs  # the column's teachers are its cost

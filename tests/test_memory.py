@@ -295,7 +295,7 @@ print(json.dumps([record.scores, record.provenance["weights"], record.cost["teac
 def test_two_processes_fill_one_memory_at_once(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN, str(tmp_path / "both")]
-    ours, theirs = (spec_of("fitnets", seed=seed, train_size=1200, epochs=2) for seed in (4, 5))
+    ours, theirs = (spec_of("fitnets", seed=seed, train_size=640, epochs=2) for seed in (4, 5))
     alone = [execute.run(spec, results=tmp_path / "alone") for spec in (ours, theirs)]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdin and other.stdout

@@ -1,5 +1,7 @@
 """Crops and flips of a whole batch at once: a view of an image is one number, so it can be remembered and repeated."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -14,14 +16,25 @@ def number_of_views(pad: int, flip: bool) -> int:
 def draw_views(seed: int, epoch: int, rows: int, *, pad: int, flip: bool, views: int | None = None) -> Tensor:
     """Return the view [rows] of every training row in an epoch; the same for every method.
 
-    With `views`, each row has that many fixed views, the same for all seeds (drawn with replacement), and the epoch
-    picks among them: then a memory of a teacher's answers by (row, view) is exact and small.
+    With `views`, each row has that many fixed ones, and the epoch picks among them: what a teacher says to them can be
+    remembered.
     """
-    every, rng = number_of_views(pad, flip), stream(seed, "augment", epoch)
+    rng = stream(seed, "augment", epoch)
     if views is None:
-        return torch.randint(every, (rows,), generator=rng)
-    table = torch.randint(every, (rows, views), generator=stream(0, "views", pad, int(flip), views))
-    return table[torch.arange(rows), torch.randint(views, (rows,), generator=rng)]
+        return torch.randint(number_of_views(pad, flip), (rows,), generator=rng)
+    table = fixed_views(rows, views, pad=pad, flip=flip)
+    return table[torch.arange(rows), torch.randint(table.shape[1], (rows,), generator=rng)]
+
+
+@lru_cache(maxsize=4)
+def fixed_views(rows: int, views: int, *, pad: int, flip: bool) -> Tensor:
+    """Return the different views [rows, K] that each row keeps, the same for all seeds and numbers of rows.
+
+    K is `views`, or every view there is where that is fewer: one without padding and flips. Not to be written to.
+    """
+    every = number_of_views(pad, flip)
+    order = torch.rand(rows, every, generator=stream(0, "views", pad, int(flip)))
+    return order.topk(min(views, every), dim=1).indices
 
 
 def augment(images: Tensor, view: Tensor, *, pad: int, flip: bool) -> Tensor:

@@ -1,12 +1,15 @@
 """The time of a training step over its floor, per method: repeats interleaved, ratios taken within a repeat.
 
 The floor is the bare cost of what a method cannot avoid: one forward and backward pass of the student, the optimiser,
-and one forward pass of each teacher it asks, no deeper than the last layer it asks for.
+and one forward pass of each teacher it asks, no deeper than the last layer it asks for. A method whose teachers are
+remembered (`memory.py`) asks none: its ratio to the full step of the same method is beside it.
 """
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,17 +18,19 @@ import torch.nn.functional as F
 from kfbench import registry, resolve, stand_in, taps
 from kfbench.errors import KfbenchError
 from kfbench.live import Live
+from kfbench.memory import Memory
 from kfbench.spec import Recipe, RunSpec
 from kfbench.train import optimizer
 from kfbench.train.supervised import Supervised, autocast
 
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
+REMEMBERED = "kd remembered"  # the same step with what its teacher says read from the memory
 
 
 def methods() -> list[str]:
-    """Return every method that runs on images, and Knowledge Flow after its cut."""
+    """Return every method that runs on images, Knowledge Flow after its cut, and distillation with a memory."""
     found = [name for name in registry.names("methods") if "images" in registry.method_class(name).kinds]
-    return [*found, AFTER_CUT]
+    return [*found, AFTER_CUT, REMEMBERED]
 
 
 def measure(
@@ -39,28 +44,26 @@ def measure(
     repeats: int = 20,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Return one row a method: medians in ms of its step and its floor, and their ratio with its quartiles."""
+    """Return one row a method: medians in ms of its step and its floor, and their ratio with its quartiles.
+
+    With `kd` among the names a row for its step with a memory is added: `of_full` is its ratio to the step of `kd`.
+    """
+    if "kd" in names and REMEMBERED not in names:
+        names = [*names, REMEMBERED]
     turns: list[tuple[str, Callable[[], object], Callable[[], object]]] = []
     floors: dict[tuple[Any, ...], Callable[[], object]] = {}
     warm = 2
     for name in names:
-        settings = {"cut": 0.0} if name == AFTER_CUT else {}
-        method = registry.load_method(name.split()[0], settings)
-        of = {"outputs": task, "architecture": f"{task}/{network}"}.get(method.needs, task)
-        chosen = [f"{of}/{teacher}" if method.needs != "architecture" else of][: method.teachers[0]]
-        spec = resolve.resolve(
-            name.split()[0],
-            task,
-            teachers=chosen,
-            recipe={"network": network, "batch_size": batch_size, "precision": precision},
-            settings=settings,
-        )
+        spec = _spec(name, task=task, network=network, teacher=teacher, batch_size=batch_size, precision=precision)
         steps = 20 * (repeats + warm)  # what is timed lies in the first twentieth: before any cut or second stage
         live = stand_in.live(stand_in.shortened(spec, steps=steps), rows=batch_size, device=device)
         loop = Supervised(live)
         turn = iter(loop)
-        next(turn)
-        asked = _asked(loop)
+        with tempfile.TemporaryDirectory(prefix="kfbench-bench-") as folder:
+            if name == REMEMBERED:
+                live.memory = Memory(live, Path(folder), source={})
+            next(turn)  # fills the memory; its mapping outlives the file
+        asked = _asked(loop) if live.memory is None else {}
         key = tuple((spec.teachers[k], tuple(sorted(layers or ()))) for k, layers in asked.items())
         if key not in floors:
             floors[key] = floor(spec, batch_size=batch_size, device=device, asked=asked)
@@ -75,20 +78,34 @@ def measure(
             times[name].append(_timed(act, wait))
     rows = []
     for name, _, act in turns:
-        ratios = sorted(step / least for step, least in zip(times[name], bare[id(act)], strict=True))
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        rows.append(
-            {
-                "method": name,
-                "step_ms": statistics.median(times[name]),
-                "floor_ms": statistics.median(bare[id(act)]),
-                "ratio": middle,
-                "ratio_quartiles": [low, high],
-                "images_per_second": 1000 * batch_size / statistics.median(times[name]),
-                "repeats": repeats,
-            }
-        )
+        row = {
+            "method": name,
+            "step_ms": statistics.median(times[name]),
+            "floor_ms": statistics.median(bare[id(act)]),
+            **_ratio("ratio", times[name], bare[id(act)]),
+            "images_per_second": 1000 * batch_size / statistics.median(times[name]),
+            "repeats": repeats,
+        }
+        rows.append(row | (_ratio("of_full", times[name], times["kd"]) if name == REMEMBERED and "kd" in times else {}))
     return rows
+
+
+def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, precision: str) -> RunSpec:
+    """Return the run of a row, with as many teachers of the network as its method needs."""
+    stem, settings = name.split()[0], {"cut": 0.0} if name == AFTER_CUT else {}
+    method = registry.load_method(stem, settings)
+    of = {"outputs": task, "architecture": f"{task}/{network}"}.get(method.needs, task)
+    chosen = [f"{of}/{teacher}" if method.needs != "architecture" else of][: method.teachers[0]]
+    recipe = {"network": network, "batch_size": batch_size, "precision": precision}
+    recipe |= {"views": 1} if name == REMEMBERED else {}
+    return resolve.resolve(stem, task, teachers=chosen, recipe=recipe, settings=settings)
+
+
+def _ratio(name: str, times: list[float], bare: list[float]) -> dict[str, Any]:
+    """Return the median of the ratios within a repeat, and their quartiles."""
+    ratios = sorted(step / least for step, least in zip(times, bare, strict=True))
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return {name: middle, f"{name}_quartiles": [low, high]}
 
 
 def _timed(act: Callable[[], object], wait: Callable[[], None]) -> float:
@@ -157,4 +174,8 @@ def text(rows: list[dict[str, Any]]) -> str:
             f"{row['method']:<{wide}}  {row['step_ms']:>6.1f} ms  {row['floor_ms']:>6.1f} ms  "
             f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})  {row['images_per_second']:>8,.0f}"
         )
+    for row in rows:
+        if "of_full" in row:
+            low, high = row["of_full_quartiles"]
+            lines.append(f"{row['method']} takes {row['of_full']:.2f} ({low:.2f}-{high:.2f}) of the full step")
     return "\n".join([*lines, f"medians of {rows[0]['repeats']} interleaved repeats"])

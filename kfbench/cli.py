@@ -56,6 +56,9 @@ def run(
     train_size: Annotated[int | None, typer.Option(help="Training images, balanced over classes.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
+    views: Annotated[
+        int | None, typer.Option(help="Fixed augmentations an image; what teachers say to them is remembered.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method: name=value.")] = None,
     recipe: Annotated[
         list[str] | None, typer.Option("--set-recipe", help="Another field of the training recipe: name=value.")
@@ -64,12 +67,15 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; bits depend on it.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Let torch.compile have networks without hooks.")] = False,
+    forgets: Annotated[
+        bool, typer.Option("--no-memory", help="With --views: run teachers in every step all the same.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run again what is recorded.")] = False,
     checkpoint_seconds: Annotated[float, typer.Option(help="Time between checkpoints.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Run one method on one task: train missing teachers, train the student, test it alone, record it."""
-    given = {"network": network, "epochs": epochs, "train_size": train_size}
+    given = {"network": network, "epochs": epochs, "train_size": train_size, "views": views}
     given |= {"batch_size": batch_size, "precision": precision}
     changes = {name: value for name, value in given.items() if value is not None} | pairs(recipe, "--set-recipe")
     from kfbench import execute, resolve, summary
@@ -97,6 +103,7 @@ def run(
         device=device,
         force=force,
         compiled=compiled,
+        remember=not forgets,
         checkpoint_seconds=checkpoint_seconds,
         watcher=bar,
     )

@@ -7,7 +7,7 @@ import statistics
 import time
 import traceback
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from kfbench.spec import GameRecipe, Recipe, RunSpec, digest
 from kfbench.store import RunRecord
 from kfbench.tasks import GameTask, ImageTask
 from kfbench.teachers import Teacher
+
+if TYPE_CHECKING:
+    from kfbench.memory import Memory
 
 HARNESS = 1  # raise it when a change of the harness changes numbers: older records then no longer count as this run
 ROOM = 50e6  # bytes that must be free for results before training starts
@@ -56,13 +59,16 @@ def run(
     device: str = "cpu",
     force: bool = False,
     compiled: bool = False,
+    remember: bool = True,
     checkpoint_seconds: float = 60.0,
     watcher: Watcher | None = None,
 ) -> RunRecord:
     """Return the record of a run: the finished one with its key if there is one, else after training it.
 
     `compiled` lets torch.compile have every network that carries no hooks: like device and threads it changes the last
-    bits only, so it is in the record and not in the spec. Missing teachers are trained first.
+    bits only, so it is in the record and not in the spec. So is `remember`: where the recipe fixes `views`, teachers'
+    answers come from the memory in `results/.cache/memory` (see `memory.py`), or are computed in every step without it.
+    Missing teachers are trained first.
 
     Raises KfbenchError for what the user can mend, Interrupted after a signal (a checkpoint is left), Diverged after a
     failed run (its record is written first).
@@ -80,6 +86,8 @@ def run(
     live = make_live(spec, prepared, device=place)
     if compiled:
         compile_networks(live)
+    if remember:
+        live.memory = _memory(live, prepared, results, watcher)
     loop = make_loop(live)
     kept = results / ".checkpoints" / f"{prepared.key}.ckpt"
     if force:
@@ -89,7 +97,7 @@ def run(
         spec=spec.to_json(),
         identity=prepared.identity,
         status="failed",
-        provenance={**_provenance(prepared, place), "compiled": compiled},
+        provenance={**_provenance(prepared, place), "compiled": compiled, "remembers": live.memory is not None},
     )
     try:
         if kept.is_file():
@@ -143,6 +151,17 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
         **({"stages": {name: other.checksum for name, other in others.items()}} if others else {}),
     }
     return Prepared(digest(identity), identity, method, declared, teachers, data, checksum, others)
+
+
+def _memory(live: Live, prepared: Prepared, results: Path, watcher: Watcher) -> "Memory | None":
+    """Return the memory of a run whose recipe fixes the views of an image, and that has teachers."""
+    recipe = live.spec.recipe
+    if not isinstance(recipe, Recipe) or recipe.views is None or not live.teachers:
+        return None
+    from kfbench.memory import Memory
+
+    source = {"data": prepared.data_checksum, "keep": prepared.data.keep, "harness": HARNESS}
+    return Memory(live, results / ".cache" / "memory", source=source, say=watcher.say)
 
 
 def stage_tasks(method: Method, spec: RunSpec) -> dict[str, tuple[ImageTask, int | None]]:
@@ -211,6 +230,7 @@ def _finish(record: RunRecord, live: Live, loop: Loop, prepared: Prepared, resul
         "seconds": loop.seconds,
         "teacher_seconds": sum(teacher.seconds for teacher in prepared.teachers),
         "steps": loop.total,
+        **(live.memory.cost() if live.memory else {}),
         **measure(last, live.task.shape, live.device),
     }
     record.status = "done"

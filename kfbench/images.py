@@ -35,6 +35,7 @@ class Rows:
     labels: Tensor  # [B] int64
     index: Tensor  # [B] int64, rows of the training split
     view: Tensor  # [B] int64, which augmentation of the image this is
+    drawn: Tensor  # [N] int64, the view of every row of the split in this epoch; one tensor an epoch
 
 
 @dataclass(frozen=True)
@@ -224,5 +225,5 @@ def batches(
         view = drawn.index_select(0, index)
         # index_select, not images[index]: 35 times faster for uint8 on a CPU
         images = augment(split.images.index_select(0, index), view, pad=pad, flip=flip)
-        yield Rows(step, images, split.labels.index_select(0, index), index, view)
+        yield Rows(step, images, split.labels.index_select(0, index), index, view, drawn)
         step += 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from kfbench.networks.network import Network, Output
 from kfbench.spec import GameRecipe, Recipe, RunSpec
 from kfbench.tasks import GameTask, ImageTask, Task
 from kfbench.teachers import Teacher
+
+if TYPE_CHECKING:
+    from kfbench.memory import Memory
 
 
 class Loop(Protocol):
@@ -51,6 +54,7 @@ class Live:
     rng: torch.Generator  # the method's stream; part of every checkpoint
     data: Any  # `images.Images`; None in games
     others: dict[str, tuple[Task, images.Split]] = field(default_factory=dict)  # {task of a stage: itself, its images}
+    memory: "Memory | None" = None  # of what the teachers say to the training images, where views are fixed
 
 
 @dataclass

@@ -16,6 +16,7 @@ from kfbench.folders import folders
 from kfbench.networks.network import Network, Output
 
 if TYPE_CHECKING:
+    from kfbench.memory import Past
     from kfbench.tasks import Task
     from kfbench.teachers import Teacher
 
@@ -44,6 +45,7 @@ class Batch:
     output: Output | None = None  # what the student said when it acted
     extras: Parts = field(default_factory=dict)  # {name: [B, …]}
     memo: dict[Any, Any] = field(default_factory=dict)  # answers of teachers to this batch, so none is asked twice
+    past: "Past | None" = None  # what teachers said to these rows in earlier epochs and runs, where that is remembered
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Recipe:
     decay: Annotated[float, Gt(0)] = 0.1  # of "step": what the rate is multiplied by
     pad: Annotated[int, Ge(0)] = 0  # random crops from images padded with this many zeros a side
     flip: bool = False  # random horizontal flips
-    views: Annotated[int, Gt(0)] | None = None  # augmentations an image, fixed by seed; None: all of them
+    views: Annotated[int, Gt(0)] | None = None  # fixed augmentations an image, so teachers are remembered; None: all
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     evaluations: Annotated[int, Gt(0)] = 10  # looks at the validation split, evenly spread
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -54,6 +54,12 @@ def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
             f"  kept        {cost['parameters']:,} parameters, {cost['multiply_adds'] / 1e6:.1f} M multiply-adds"
         )
         lines.append(f"  time        {cost['seconds']:.0f} s{teachers}")
+        asked = cost.get("teacher_rows_asked")
+        if asked:
+            share = 100 * cost["teacher_rows_remembered"] / asked
+            lines.append(
+                f"  memory      {share:.1f} % of the {asked:,.0f} rows asked of teachers took no pass of this run"
+            )
     lines.append(f"  record      {store.path_of(results, record.key, record.run_spec())}")
     if whole:
         lines += [f"  teachers    {', '.join(spec['teachers']) or 'none'}"]

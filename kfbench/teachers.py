@@ -38,7 +38,7 @@ class Teacher:
     def __call__(self, batch: Batch) -> Output:
         """Return the teacher's own outputs for the batch: logits [B, K of the teacher]."""
         key = (self.index, "output")
-        if key not in batch.memo:
+        if key not in batch.memo and not self._recall(batch, [("output",)]):
             with torch.no_grad():
                 batch.memo[key] = self.network(fit(batch.images, self.network.shape))
         answer: Output = batch.memo[key]
@@ -53,12 +53,22 @@ class Teacher:
         """
         keys = {layer: (self.index, position, layer) for layer in layers}
         missing = [layer for layer, key in keys.items() if key not in batch.memo]
-        if missing:
+        deeper = [("output",)] if logits and (self.index, "output") not in batch.memo else []
+        if missing and not self._recall(batch, [*((position, layer) for layer in missing), *deeper]):
             images = fit(batch.images, self.network.shape)
             with torch.no_grad(), taps.read(self.network, missing, position, stop=not logits) as found:
                 batch.memo[(self.index, "output")] = self.network(images)
             batch.memo |= {keys[layer]: features for layer, features in found.items()}
         return {layer: batch.memo[key] for layer, key in keys.items()}
+
+    def _recall(self, batch: Batch, entries: list[tuple[str, ...]]) -> bool:
+        """Put the answers into the batch's memo from the run's memory, if it has one of these images."""
+        if batch.past is None or batch.past.taken is not batch.images:
+            return False
+        found = batch.past.recall(self, entries)
+        for entry, answer in found.items():
+            batch.memo[(self.index, *entry)] = Output(answer) if entry == ("output",) else answer
+        return bool(found)
 
     def shapes(self, layers: Sequence[str], position: Position = "post") -> dict[str, tuple[int, ...]]:
         """Return {layer: shape of its features without the batch}."""

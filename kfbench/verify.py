@@ -44,7 +44,8 @@ def again(record: RunRecord, *, results: Path, device: str, watcher: Watcher | N
                     target = fresh / each.relative_to(results)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(each, target)
-        return execute.run(record.run_spec(), results=fresh, device=device, watcher=watcher)
+        remember = record.provenance.get("remembers", True)
+        return execute.run(record.run_spec(), results=fresh, device=device, remember=remember, watcher=watcher)
 
 
 def compare(old: RunRecord, new: RunRecord, siblings: list[RunRecord]) -> Comparison:

@@ -117,7 +117,9 @@ class Supervised:
         """Return the next batch: the same for every method of this seed."""
         rows = next(self._rows)
         taken = fit(as_float(rows.images), self.live.task.shape)
-        return Batch(images=taken, labels=rows.labels, index=rows.index, view=rows.view, rng=self.live.rng)
+        memory = self.live.memory if self.train is self.data.train else None
+        past = None if memory is None else memory.past(taken, rows)
+        return Batch(images=taken, labels=rows.labels, index=rows.index, view=rows.view, rng=self.live.rng, past=past)
 
     def _ordered(self) -> Iterator[Batch]:
         """Yield one pass over the training split, in its own order, without augmentation."""
@@ -201,7 +203,9 @@ class Supervised:
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values from which `restore` goes on as if nothing had happened."""
+        memory = self.live.memory
         return {
+            "teacher_rows": [] if memory is None else [memory.asked, memory.computed],
             "position": self.position,
             "stage": self.stage,
             "student": self.live.student.state_dict(),
@@ -229,6 +233,8 @@ class Supervised:
         self.curve, self.best, self._best_error = state["curve"], state["best"], state["best_error"]
         self._names, self._since = state["names"], state["since"]
         self._sums, self._bad = state["sums"].to(self.device), state["bad"].to(self.device)
+        if self.live.memory is not None and state.get("teacher_rows"):
+            self.live.memory.asked, self.live.memory.computed = state["teacher_rows"]
 
 
 def steps(recipe: Recipe, rows: int) -> int:

@@ -74,7 +74,6 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     """Write the plan; list missing runs and teachers with what they are expected to take here on one thread."""
     import torch
 
-
     torch.set_num_threads(1)  # as the workers do
     made = study.load(folder)
     _known(made, row, column)

@@ -142,6 +142,7 @@ class ActorCritic:
         seen = Batch(images=brightness(self._observation), rng=live.rng)
         live.method.begin(live.student, live.teachers, stage, [seen], live.rng)
         self._optimizer = optimizer.make(live.method, live.student, self.recipe)
+        self.tally.check()
         self.stage, self.tally = which, Tally()
 
     def _open(

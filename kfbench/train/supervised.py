@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kfbench import images, seeding
-from kfbench.errors import Diverged, KfbenchError
-from kfbench.methods import Batch, Parts, Stage
+from kfbench.errors import KfbenchError
+from kfbench.methods import Batch, Stage
 from kfbench.networks.network import Output
 from kfbench.spec import Recipe
 from kfbench.teachers import fit
 from kfbench.train import optimizer
+from kfbench.train.tally import Tally
 
 if TYPE_CHECKING:
     from kfbench.live import Live
@@ -49,10 +50,7 @@ class Supervised:
         self._best_error = float("inf")
         self._optimizer: torch.optim.Optimizer
         self._rows = self._from(0)
-        self._names: list[str] = []
-        self._sums = torch.zeros(0)
-        self._bad = torch.zeros(0)  # first step at which each part was not finite
-        self._since = 0
+        self.tally = Tally()
         self._rate = 0.0
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -65,7 +63,7 @@ class Supervised:
             self.position += 1
             row = None
             if self.position in self.marks or self.position % CHECKED == 0:
-                self._check()
+                self.tally.check()
             if self.position in self.marks:
                 row = self._evaluate(started)
             self.seconds += time.perf_counter() - started
@@ -77,8 +75,8 @@ class Supervised:
         live.method.begin(live.student, live.teachers, stage, self._ordered(), live.rng)
         self._optimizer = optimizer.make(live.method, live.student, self.recipe)
         set_training(live.student)
-        self.stage = which
-        self._names = []
+        self.tally.check()
+        self.stage, self.tally = which, Tally()
 
     def _enter(self, stage: Stage) -> None:
         """Take up a stage's task and its training images. What is validated on stays the run's own."""
@@ -99,7 +97,7 @@ class Supervised:
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self._note(parts)
+        self.tally.add(parts, self.position)
 
     def _from(self, step: int) -> Iterator[images.Rows]:
         recipe = self.recipe
@@ -128,28 +126,9 @@ class Supervised:
             whole = fit(as_float(train.images[rows]), self.live.task.shape)
             yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.live.rng)
 
-    def _note(self, parts: Parts) -> None:
-        """Add the parts to the running sums and remember the first step at which one was not finite; no wait."""
-        names = list(parts)
-        values = torch.stack([part.detach().float() for part in parts.values()])
-        if names != self._names:
-            if self._names:
-                self._check()
-            self._names, self._since = names, 0
-            self._sums = torch.zeros_like(values)
-            self._bad = torch.full_like(values, torch.inf)
-        self._sums += values
-        self._since += 1
-        self._bad = torch.where(values.isfinite(), self._bad, self._bad.clamp(max=self.position))
-
-    def _check(self) -> None:
-        first, part = self._bad.min(0)
-        if first.isfinite():
-            raise Diverged(self._names[int(part)], int(first))
-
     def status(self) -> Row:
         """Return what a progress bar shows; it waits for the device."""
-        shown = {"loss": float(self._sums.sum()) / max(1, self._since)}
+        shown = {"loss": sum(self.tally.means().values())}
         if self.curve:
             shown["val_error"] = self.curve[-1]["val_error"]
         return shown | {"rate": self.position * self.batch_size / max(1e-9, self.seconds)}
@@ -157,7 +136,8 @@ class Supervised:
     def _evaluate(self, started: float) -> Row:
         method, student = self.live.method, self.live.student
         progress = self.position / self.total
-        means = (self._sums / max(1, self._since)).tolist()
+        means = self.tally.means()
+        self.tally.clear()
         seconds = self.seconds + time.perf_counter() - started
         row = {
             "step": float(self.position),
@@ -166,11 +146,9 @@ class Supervised:
             "seconds": seconds,
             "images_per_second": self.position * self.batch_size / seconds,
             "lr": self._rate,
-            "loss": sum(means),
-            **{f"loss/{name}": mean for name, mean in zip(self._names, means, strict=True)},
+            "loss": sum(means.values()),
+            **{f"loss/{name}": mean for name, mean in means.items()},
         }
-        self._sums.zero_()
-        self._since = 0
         kept = method.export(student)
         alone = evaluate(kept, self.data.val, precision=self.recipe.precision)
         row |= {f"val_{name}": value for name, value in alone.items()}
@@ -215,10 +193,7 @@ class Supervised:
             "best": self.best,
             "best_error": self._best_error,
             "seconds": self.seconds,
-            "names": self._names,
-            "sums": self._sums,
-            "bad": self._bad,
-            "since": self._since,
+            "tally": self.tally.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -231,8 +206,7 @@ class Supervised:
         self.position, self.seconds = state["position"], state["seconds"]
         self._rows = self._from(self.position)
         self.curve, self.best, self._best_error = state["curve"], state["best"], state["best_error"]
-        self._names, self._since = state["names"], state["since"]
-        self._sums, self._bad = state["sums"].to(self.device), state["bad"].to(self.device)
+        self.tally.restore(state["tally"], self.device)
         if self.live.memory is not None and state.get("teacher_rows"):
             self.live.memory.asked, self.live.memory.computed = state["teacher_rows"]
 

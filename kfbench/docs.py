@@ -55,7 +55,8 @@ def _section(name: str, row: dict[str, Any]) -> str:
     attributes = row["attributes"]
     lines = [f"## {name}", "", about(ast.get_docstring(tree) or ""), ""]
     if needs := NEEDS[attributes.get("needs", "nothing")]:
-        lines += [f"Teachers: {_teachers(attributes)}. Each {needs}.", ""]
+        twin = ", and by default has the student's network" if attributes.get("teacher_is_twin") else ""
+        lines += [f"Teachers: {_teachers(attributes)}. Each {needs}{twin}.", ""]
     if attributes.get("starts_from_teacher"):
         lines += ["The student starts from its teacher's weights.", ""]
     variants = attributes.get("variants", {})

@@ -70,6 +70,7 @@ class Method:
     needs: ClassVar[str] = (
         "nothing"  # of a teacher: "features", "outputs" (same classes) or "architecture" (same network)
     )
+    teacher_is_twin: ClassVar[bool] = False  # True if its default teacher has the student's network, not a larger one
     keeps_teachers: ClassVar[bool] = False  # True if what is kept cannot run without its teachers
     trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher

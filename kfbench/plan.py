@@ -85,7 +85,7 @@ def _teachers(study: Study, row: Row, column: Column, method: "Method") -> list[
         return row.teachers
     by_need = column.teachers
     need = "features" if instead else cast(Need, method.needs)
-    named = by_need.get(need) if isinstance(by_need, dict) else by_need
+    named = (None if method.teacher_is_twin else by_need.get(need)) if isinstance(by_need, dict) else by_need
     if row.teachers != "random":
         return named
     if named is None:

@@ -133,7 +133,8 @@ def _default_teachers(
     if method.needs == "outputs":  # the same task, a larger network (and the student's), as many labels as the student
         own = ("network", "precision", "views")  # of the student's run, not of its teacher's training
         same = tuple((name, str(value)) for name, value in changes.items() if name not in own)
-        chosen = [budgets.teacher_network(task, budget), network][:fewest]
+        others = [] if method.teacher_is_twin else [budgets.teacher_network(task, budget)]
+        chosen = [*others, network][:fewest]
         return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in chosen]
     sources = [teacher_name(source, budget=budget) for source in task.sources]
     if method.needs == "architecture":

@@ -37,7 +37,10 @@ class Row(_Part):
 
 
 class Column(_Part):
-    """A task as it appears in a table; `teachers` is one list for all methods, or a list for each kind of need."""
+    """A task as it appears in a table; `teachers` is one list for all methods, or a list for each kind of need.
+
+    The list for "outputs" is not for methods whose teacher is by default the student's twin (`born_again`).
+    """
 
     task: str
     label: str = ""  # default: the task's name, with network and training size where these vary

@@ -4,7 +4,10 @@ Source: Zagoruyko & Komodakis 2017, "Paying More Attention to Attention", arXiv 
     L = CE + b · sum_j mean((Q_S^j - Q_T^j)²),  Q^j = vec(mean_c A_c²) over its length, at each group j of layers;
     b = 1000 (the authors' README for CIFAR; RepDistiller, run_cifar_distill.sh, `attention`).
 Differs: groups are linked by relative depth where the networks differ in their number; maps of different sizes meet by
-average pooling of the larger (as in RepDistiller). Layers that are vectors have no map and are left out.
+average pooling of the larger (as in RepDistiller). Layers that are vectors have no map and are left out, and so are
+maps of fewer than `smallest` rows or columns: the mean gives a map the weight 1/(H·W), and the sources' are of 8x8 to
+32x32 on CIFAR, of 7x7 and more on ImageNet (imagenet.py). The 4x4 map of a cnn-16 pulls 6 to 120 times as hard as the
+cross-entropy: on 10,000 images of CIFAR-100 the validation error is 72.5 % with it, 63.4 % without, `scratch` 69.7 %.
 """
 
 from collections.abc import Sequence
@@ -28,6 +31,7 @@ class AttentionTransfer(Method):
     """Settings of attention transfer."""
 
     beta: Annotated[float, Ge(0)] = 1000.0
+    smallest: Annotated[int, Ge(1)] = 7  # rows and columns that a map must have: choice, the sources' smallest
 
     kinds = ("images",)
     teachers = (1, 1)
@@ -37,10 +41,10 @@ class AttentionTransfer(Method):
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
         """Return the task's network. Raises KfbenchError if no pair of layers has maps."""
         network = task.make_network()
-        if not pairs(network, teachers[0]):
+        if not pairs(network, teachers[0], self.smallest):
             raise KfbenchError(
-                f"networks '{network.name}' and '{teachers[0].network.name}' have no layers with maps to compare; "
-                "use convolutional ones"
+                f"networks '{network.name}' and '{teachers[0].network.name}' have no layers with maps to compare, "
+                f"{self.smallest} x {self.smallest} or larger; use convolutional ones, or a lower --set smallest="
             )
         return network
 
@@ -54,12 +58,21 @@ class AttentionTransfer(Method):
             output: Output = student(batch.images)
         theirs = teachers[0].features(batch, sorted({layer for (layer,) in links.values()}))
         couples = [(found[own], theirs[layer]) for own, (layer,) in links.items()]
-        apart = [losses.attention(one, other) for one, other in couples if one.dim() == other.dim() == 4]
+        apart = [
+            losses.attention(one, other)
+            for one, other in couples
+            if are_maps(one.shape[1:], other.shape[1:], self.smallest)
+        ]
         return output, task.loss(output, batch) | {"attention": self.beta * torch.stack(apart).sum()}
 
 
-def pairs(network: Network, teacher: Teacher) -> list[tuple[str, str]]:
-    """Return the student's and the teacher's layers, linked by relative depth, that both have maps."""
+def pairs(network: Network, teacher: Teacher, smallest: int) -> list[tuple[str, str]]:
+    """Return the student's and the teacher's layers, linked by relative depth, that both have maps large enough."""
     own, theirs = taps.shapes(network, network.layers), teacher.shapes(teacher.network.layers)
     links = taps.match(network.layers, teacher.network.layers)
-    return [(name, other) for name, (other,) in links.items() if len(own[name]) == len(theirs[other]) == 3]
+    return [(name, other) for name, (other,) in links.items() if are_maps(own[name], theirs[other], smallest)]
+
+
+def are_maps(own: Sequence[int], theirs: Sequence[int], smallest: int) -> bool:
+    """Say whether two layers' shapes (C, H, W) are maps of at least `smallest` rows and columns."""
+    return len(own) == len(theirs) == 3 and min(*own[1:], *theirs[1:]) >= smallest

@@ -5,9 +5,12 @@ Source: Li et al. 2019, "DELTA: DEep Learning Transfer using Feature Map with At
     where W_j = softmax(z / 5) and z standardises, over the layer, how much the loss grows without channel c, measured
     on 4 batches after the new head alone was trained on the frozen features. As in the authors' train.py and
     channel_eval.py, there is no other weight decay. Variant `uniform` gives each channel the same weight.
-Differs: a mean over the batch, so that a is the authors' 0.01 times their batch of 64; what is zeroed is a channel of
-the layer's output (there: the convolution's filter); layers are the network's named ones, after their activation. The
-head's own training takes a set share of the budget (there: 10 epochs).
+Differs: a mean over the batch; what is zeroed is a channel of the layer's output (there: the convolution's filter);
+layers are the network's named ones, after normalisation and activation (there: the last convolution of each of a
+ResNet's stages, before its normalisation). The head's own training takes a set share of the budget (there: 10 epochs).
+a = b = 0.001, where the authors' 0.01 · 64 (their sum over a batch of 64) and 0.01 hold the narrow networks of the
+small budget fast: on 10,000 images of CIFAR-100, from 10,000 of CIFAR-10, the validation error is 81.2 % with these,
+70.0 % with a = 0.01 and b = 0.01, 66.2 % with ours, and 65.2 % for plain fine-tuning, which none that was tried beats.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,8 +35,8 @@ from kfbench.transplant import carry, is_head
 class Delta(Method):
     """Settings of DELTA."""
 
-    alpha: Annotated[float, Ge(0)] = 0.64  # a: 0.01 · 64
-    beta: Annotated[float, Ge(0)] = 0.01  # b
+    alpha: Annotated[float, Ge(0)] = 0.001  # a: choice, see above
+    beta: Annotated[float, Ge(0)] = 0.001  # b: choice, see above
     attention: bool = True  # False: all channels of a layer weigh 1/C_j
     softness: Annotated[float, Gt(0)] = 5.0  # divides z
     measured: Annotated[int, Gt(0)] = 4  # batches on which channels are measured
@@ -45,7 +48,7 @@ class Delta(Method):
     starts_from_teacher = True
     variants = {"uniform": {"attention": False}}
     search = {
-        "alpha": {"low": 0.01, "high": 10.0, "log": True},
+        "alpha": {"low": 1e-4, "high": 1.0, "log": True},
         "beta": {"low": 1e-4, "high": 0.1, "log": True},
     }
 

@@ -285,7 +285,15 @@ def test_what_is_listed_of_a_method_is_what_its_class_says(name: str) -> None:
     told, made = registry.describe("methods", name), registry.method_class(name)
 
     assert set(told["settings"]) == {field.name for field in dataclasses.fields(made)}
-    for attribute in ("kinds", "teachers", "needs", "variants", "keeps_teachers", "starts_from_teacher"):
+    for attribute in (
+        "kinds",
+        "teachers",
+        "needs",
+        "teacher_is_twin",
+        "variants",
+        "keeps_teachers",
+        "starts_from_teacher",
+    ):
         default = getattr(kfbench.methods.Method, attribute)
         assert told["attributes"].get(attribute, default) == getattr(made, attribute)
     for setting, value in told["settings"].items():

@@ -106,8 +106,9 @@ def test_regressors_meet_every_size_that_the_source_code_meets(made: tuple[int, 
         regressor((6, 8, 8), (8, 32, 32))
 
 
-def test_attention_transfer_adds_up_all_pairs_of_layers_and_is_blind_to_a_copy() -> None:
-    made = live("attention_transfer", beta=10.0)
+@pytest.mark.parametrize(("smallest", "compared"), [(1, 4), (4, 2), (7, 1)])  # the maps are of 8, 4, 2 and 2 rows
+def test_attention_transfer_adds_up_pairs_of_maps_and_leaves_the_smallest_out(smallest: int, compared: int) -> None:
+    made = live("attention_transfer", beta=10.0, smallest=smallest)
     batch = trained(made, 1).batch()
     student = made.student
     assert isinstance(student, Network)
@@ -116,7 +117,9 @@ def test_attention_transfer_adds_up_all_pairs_of_layers_and_is_blind_to_a_copy()
     theirs = made.teachers[0].features(batch, made.teachers[0].network.layers)
     links = taps.match(student.layers, made.teachers[0].network.layers)
     each = [float(losses.attention(own[layer], theirs[other]).detach()) for layer, (other,) in links.items()]
-    assert parts_of(made, batch)["attention"] == pytest.approx(10 * sum(each), rel=1e-4)
+    assert parts_of(made, batch)["attention"] == pytest.approx(10 * sum(each[:compared]), rel=1e-4)
+    with pytest.raises(KfbenchError, match="no layers with maps to compare, 9 x 9 or larger"):
+        live("attention_transfer", smallest=9)
 
 
 def test_decoupled_distillation_warms_up() -> None:
@@ -203,6 +206,18 @@ def test_old_answers_cost_their_entropy_when_they_are_kept() -> None:
     assert parts_of(made, batch)["old"] > 2 * entropy * 1.0001
 
 
+def test_the_start_penalty_is_half_the_squared_distance_of_weights_alone() -> None:
+    made = live("finetune/l2sp", start_penalty=0.5, head_penalty=0.02)
+    batch = trained(made, 3).batch()
+    start = made.teachers[0].network.state_dict()
+    now = {name: weight.detach().double().numpy() for name, weight in made.student.named_parameters()}
+    kernels = [f"body.blocks.{index}.conv.weight" for index in range(4)]
+    moved = sum(((now[name] - start[name].double().numpy()) ** 2).sum() for name in kernels)
+    found = parts_of(made, batch)
+    assert found["start"] == pytest.approx(0.5 / 2 * moved, rel=1e-4) and moved > 0
+    assert found["head"] == pytest.approx(0.02 / 2 * (now["body.head.weight"] ** 2).sum(), rel=1e-4)
+
+
 def test_delta_is_the_sources_sum_over_channels() -> None:
     made = live("delta", warmup=0.25, alpha=0.5, beta=0.02)
     loop = trained(made, 8)
@@ -238,21 +253,27 @@ def test_a_channel_that_nothing_reads_has_no_importance() -> None:
     assert float(growth[-1][3]) == 0 and int((growth[-1] == 0).sum()) == 1
 
 
-def test_a_generation_starts_anew_and_learns_from_the_one_before() -> None:
-    made = live("born_again")
-    assert isinstance(made.student, Accompanied)
-    loop = trained(made, 6)
-    first = values(made.student.network)
-    next(iter(loop))
-    forerunner = cast(Any, made.student.parts["before"]).network
-    assert moved(first, forerunner) == set() and not forerunner.training
-    fresh = values(made.student.network)["body.blocks.3.conv.weight"]
-    assert float((fresh - first["body.blocks.3.conv.weight"]).abs().mean()) > 0.01
-    assert torch.equal(made.student.network.mean, made.task.make_network().mean)
-    assert set(parts_of(made, loop.batch())) == {"before"}
-    for _ in loop:
-        pass
-    assert moved(first, forerunner) == set()
+def test_a_generation_learns_from_the_outputs_of_the_one_before_and_its_labels_if_asked() -> None:
+    made = live("born_again/labels", labels=0.5, temperature=2.0)
+    assert torch.equal(values(made.student)["body.head.weight"], values(live("scratch").student)["body.head.weight"])
+    batch = trained(made, 2).batch()
+    with torch.no_grad():
+        own = (made.student(batch.images).logits / 2).log_softmax(1).double().numpy()
+        hard = float(nn.functional.cross_entropy(made.student(batch.images).logits, cast(torch.Tensor, batch.labels)))
+    before = (made.teachers[0](batch).logits / 2).softmax(1).double().numpy()
+    found = parts_of(made, batch)
+    assert found["before"] == pytest.approx(4 * float(np.mean(-(before * own).sum(1))), rel=1e-4)
+    assert found["cross-entropy"] == pytest.approx(0.5 * hard, rel=1e-4)
+    assert set(parts_of(live("born_again"), batch)) == {"before"}
+
+
+def test_generation_0_is_the_students_own_network_trained_on_as_many_images() -> None:
+    recipe = {"network": "cnn-4", "train_size": 100}
+    spec = resolve.resolve("born_again", "digits", budget="smoke", recipe=recipe, seed=3)
+    assert spec.teachers == ("digits/cnn-4@smoke:train_size=100",)
+    assert resolve.resolve("kd", "digits", budget="smoke", recipe=recipe).teachers[0].startswith("digits/cnn-32@")
+    wide = resolve.resolve("born_again", "digits", budget="smoke", recipe=recipe, teachers=["digits/cnn-8"])
+    assert wide.teachers == ("digits/cnn-8@smoke",)
 
 
 def test_several_teachers_are_weighed_image_by_image() -> None:

@@ -204,6 +204,17 @@ def test_a_plan_fills_in_what_a_study_leaves_open(tmp_path):
     assert tuned["kf"].spec.settings["cut"] == 0.7 and tuned["random"].spec.settings["cut"] != 0.7
 
 
+def test_a_studys_teacher_of_outputs_is_not_for_a_method_whose_teacher_is_its_twin(tmp_path):
+    (tmp_path / "study.toml").write_text(
+        STUDY.replace('"kickstarting", "breaks"', '"kd", "born_again"').replace(
+            'teachers = ["digits/low"]', 'network = "cnn-4", teachers = { outputs = ["digits/high/cnn-8"] }'
+        )
+    )
+    cells = {cell.row: cell for cell in plan.make(study.load(tmp_path))}
+    assert cells["kd"].spec.teachers == ("digits/high/cnn-8@smoke",)
+    assert cells["born_again"].spec.teachers == ("digits/high/cnn-4@smoke:epochs=2",)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [

@@ -62,7 +62,11 @@ def style() -> Iterator[None]:
 
 
 def panels(count: int, *, width: float = 3.4, height: float = 2.6, most: int = 3, legend: bool = True) -> "Panels":
-    """Return a figure with `count` axes, at most `most` in a line (four stand two by two), and room for a legend."""
+    """Return a figure with `count` axes, at most `most` in a line (four stand two by two), and room for a legend.
+
+    A lone panel is half as wide again.
+    """
+    width = max(width, 5.1) if count == 1 else width
     across = 2 if count == 4 and most == 3 else min(count, most)
     down = -(-count // across)
     figure = Figure(figsize=(width * across, height * down + (0.45 if legend else 0.1)), layout="constrained")
@@ -84,17 +88,17 @@ def colour(index: int) -> str:
 
 
 def dash(index: int) -> str:
-    """Return the dashes of the n-th thing, so that lines differ without colour too."""
-    return DASHES[index % len(DASHES)]
+    """Return the dashes of the n-th thing, so that lines differ without colour too, and where colours repeat."""
+    return DASHES[(index + index // len(COLOURS)) % len(DASHES)]
 
 
 def marker(index: int) -> str:
     """Return the marker of the n-th thing."""
-    return MARKERS[index % len(MARKERS)]
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
 
 
 def legend(figure: Figure, axes: list[Axes]) -> None:
-    """Put one legend above all axes, each label once, in as many columns as fit."""
+    """Put one legend above all axes, each label once, in as many columns as fit; the figure grows with its lines."""
     found: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -102,6 +106,7 @@ def legend(figure: Figure, axes: list[Axes]) -> None:
     if found:
         longest = max(len(label) for label in found)
         across = max(1, min(len(found), int(figure.get_figwidth() / (0.55 + 0.075 * longest))))
+        figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(found) // across) - 1))
         figure.legend([*found.values()], [*found], loc="outside upper left", ncols=across, fontsize=8.5)
 
 

@@ -1,6 +1,7 @@
 """What `kfbench study` and `kfbench search` do, step by step."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from kfbench.runner import Place
 from kfbench.search import Search
 from kfbench.spec import RunSpec, Setting
 from kfbench.study import Study
+
+PATIENCE = 60.0  # seconds in which a dry run times what has no recorded like
 
 
 def full(folder: Path, place: Place, *, row: str | None, column: str | None, console: Console) -> int:
@@ -81,23 +84,24 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     plan.write(folder, made, cells)
     runs = runner.wanted(made, cells, row=row, column=column)
     left = runner.missing(runs, results)
-    known = _known_seconds(results)
-    total = 0.0
+    known, until = _known_seconds(results), time.monotonic() + PATIENCE
+    total, unknown = 0.0, 0
     for job in runner.teacher_jobs([spec for _, spec in left], results):
-        seconds = _seconds(RunSpec.from_json(job.attrs["spec"]), known)
-        total += seconds or 0.0
+        seconds = _seconds(RunSpec.from_json(job.attrs["spec"]), known, until)
+        total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
         console.print(f"{job.attrs['label']}: {_spoken(seconds)}", soft_wrap=True, markup=False)
     for cell in cells:
         own = [spec for planned, spec in left if planned is cell]
         if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
             console.print(f"{cell.row} · {cell.column}: n/a, because {cell.reason}", soft_wrap=True, markup=False)
         if own:
-            seconds = _seconds(own[0], known)
-            total += (seconds or 0.0) * len(own)
+            seconds = _seconds(own[0], known, until)
+            total, unknown = total + (seconds or 0.0) * len(own), unknown + (seconds is None) * len(own)
             seeds = ", ".join(str(spec.seed) for spec in own)
             text = f"{cell.row} · {cell.column}: seeds {seeds}: {_spoken(seconds)} a run"
             console.print(text, soft_wrap=True, markup=False)
-    console.print(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here")
+    beside = f", {unknown} of them and of their teachers not counted" if total and unknown else ""
+    console.print(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here{beside}")
 
 
 def _known_seconds(results: Path) -> dict[tuple[str, str, str], float]:
@@ -114,11 +118,14 @@ def _kind(spec: RunSpec) -> tuple[str, str, str]:
     return spec.method, spec.task, json.dumps(spec.to_json()["recipe"], sort_keys=True)
 
 
-def _seconds(spec: RunSpec, known: dict[tuple[str, str, str], float]) -> float | None:
-    """Return what a run will take: what its like took, else measured over a few steps; None if that cannot be had."""
+def _seconds(spec: RunSpec, known: dict[tuple[str, str, str], float], until: float) -> float | None:
+    """Return what a run will take: what its like took, else measured over a few steps before the clock says `until`.
+
+    None if that cannot be had.
+    """
     from kfbench import estimate
 
-    if _kind(spec) not in known:
+    if _kind(spec) not in known and time.monotonic() < until:
         try:
             known[_kind(spec)] = estimate.seconds(spec, tried=2)
         except KfbenchError:

@@ -143,8 +143,10 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     if row == base or base not in grid.rows:
         return [columns, *aggregates, *[Shown("·")] * 3]
     ours, theirs = 100 * normal, 100 * grid.normalised(base, every)
-    gap = stats.difference(ours, theirs)
     both = ~np.isnan(ours).all(0) & ~np.isnan(theirs).all(0)
+    if not both.any():
+        return [columns, *aggregates, *[Shown("–")] * 3]
+    gap = stats.difference(ours, theirs)
     chance = stats.bootstrap_improvement(ours[:, both], theirs[:, both])
     marks = [_mark(grid, row, column) for column, known in zip(every, np.atleast_1d(both), strict=True) if known]
     counts = [marks.count(mark) for mark in ("▲", "", "▼")]

@@ -173,3 +173,13 @@ def test_a_browser_shows_it(reported, tmp_path, name, width):
         assert grey.size == (width, 1600)
         assert len(grey.resize((60, 80)).getcolors()) > 20
         assert grey.getpixel((2, 1500)) > 240  # the margin is paper
+
+
+def test_a_row_without_a_column_in_common_with_the_baseline_has_no_difference(small):
+    folder, results = small
+    for record in list(store.records(results)):
+        if record.spec["method"] == "scratch" and record.spec["task"] != "atari/krull":
+            store.path_of(results, record.key, record.run_spec()).unlink()
+    report.make(folder, results)
+    [row] = [line for line in (folder / "tables/summary.md").read_text().splitlines() if line.startswith("| kd")]
+    assert row.count("–") == 3

@@ -95,7 +95,7 @@ def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, 
     stem, settings = name.split()[0], {"cut": 0.0} if name == AFTER_CUT else {}
     method = registry.load_method(stem, settings)
     of = {"outputs": task, "architecture": f"{task}/{network}"}.get(method.needs, task)
-    chosen = [f"{of}/{teacher}" if method.needs != "architecture" else of] * method.teachers[0]
+    chosen = [of if method.needs == "architecture" else f"{of}/{teacher}"] * method.teachers[0]
     recipe = {"network": network, "batch_size": batch_size, "precision": precision}
     recipe |= {"views": 1} if name == REMEMBERED else {}
     return resolve.resolve(stem, task, teachers=chosen, recipe=recipe, settings=settings)

@@ -4,9 +4,9 @@ Source: Zhao et al. 2022, "Decoupled Knowledge Distillation", arXiv 2203.08679:
     L = CE + w · T² [a · KL(b_T || b_S) + b · KL(p_T || p_S)],  b = (p_y, 1 - p_y), p the softmax without the target y;
     w rises linearly from 0 to 1. Defaults a = 1, b = 8, T = 4: mdistiller, configs/cifar100/dkd (b is 2 or 6 for some
     pairs of networks).
-Differs: the warm-up is a fraction of the budget, 20 of the source's 240 epochs. On 10,000
-images of CIFAR-100 with an unsure teacher (0.58 for the label on average) b = 8 is too strong: the validation error is
-63.8 % with it, 62.1 % with b = 2 and 62.8 % for `kd`.
+Differs: the warm-up is a fraction of the budget, 20 of the source's 240 epochs. On 10,000 images of CIFAR-100 with an
+unsure teacher (0.58 for the label on average) b = 8 is too strong: the validation error is 63.8 % with it, 62.1 % with
+b = 2 and 62.8 % for `kd`.
 """
 
 from collections.abc import Sequence

@@ -68,6 +68,8 @@ class Finetune(Method):
         assert isinstance(student, Network)
         output: Output = student(batch.images)
         parts = task.loss(output, batch)
+        if not (self.start_penalty or self.head_penalty):
+            return output, parts
         weights = [(n, w) for n, w in student.named_parameters() if w.dim() > 1]  # no biases, no normalisation
         if self.start_penalty:
             start = dict(teachers[0].network.named_parameters())

@@ -33,7 +33,7 @@ from kfbench.teachers import Teacher
 class PathNet(Method):
     """Settings of PathNet; 0 stands for the source's number for the task's kind."""
 
-    source: str = ""  # tasks to train on first, joined by "+"; empty: the task's first default source
+    source: str = ""  # tasks to train on first, joined by "+"; empty: the task's first default source that fits
     source_share: Annotated[float, Gt(0), Lt(1)] = 0.5  # of the budget, for the source tasks; choice
     form: Literal["convolution", "linear"] = "convolution"  # of modules on images
     modules: Annotated[int, Gt(1)] = 10  # M

@@ -137,6 +137,16 @@ def test_policies_are_copied_between_games_with_one_action_set_only(method: str)
     assert resolve.resolve(method, "atari/pong").teachers == ("atari/pong/a3c@small",)
 
 
+def test_pathnet_starts_on_a_game_with_as_many_actions_or_says_what_to_do() -> None:
+    assert resolve.resolve("pathnet", "atari/krull").settings["source"] == "atari/riverraid"  # 18 actions, Pong has 6
+    full = {"full_actions": True}
+    assert resolve.resolve("pathnet", "atari/krull", recipe=full).settings["source"] == "atari/pong"
+    with pytest.raises(KfbenchError, match="'atari/pong' has 6 actions and 'atari/krull' 18; .*full_actions=true"):
+        resolve.resolve("pathnet", "atari/krull", settings={"source": "atari/pong"})
+    with pytest.raises(KfbenchError, match="give --set source=TASK"):
+        resolve.resolve("pathnet", "atari/breakout")  # 4 actions: none of the default sources has as many
+
+
 def test_a_column_learns_from_the_features_it_acted_on() -> None:
     made = live("progressive", {})
     taken = batch(made)

@@ -55,6 +55,14 @@ class Step(NamedTuple):
     finished: tuple[Episode, ...]  # in order of environment
 
 
+class Mark(NamedTuple):
+    """A moment of an `Arcade`, cheap to take: `Arcade.state` makes a checkpoint of it, also later."""
+
+    steps: int
+    blocks: np.ndarray  # [N]
+    played: tuple[tuple[bytearray, int], ...]  # each environment's actions, and how many of them had been taken
+
+
 def games() -> list[str]:
     """Return the names of all games that ale-py carries, as it spells them: "krull", "riverraid"."""
     from ale_py import roms
@@ -280,17 +288,22 @@ class Arcade:
             self._blocks[due] += 1
             self._start(due)
 
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` needs, plain values and tensors.
+    def mark(self) -> Mark:
+        """Note the present moment."""
+        return Mark(self.steps, self._blocks.copy(), tuple((played, len(played)) for played in self._played))
+
+    def state(self, mark: Mark | None = None) -> dict[str, Any]:
+        """Return what `restore` needs, plain values and tensors, of the present moment or of a mark.
 
         Emulators cannot be copied, but a seeded reset followed by the same actions gives the same frames; so the
         actions since each environment's last seeded reset are kept, a byte each. An environment is reset with a fresh
         seed at the first game over after `RESEED` steps, whatever the method, so that the replay stays short.
         """
+        steps, blocks, played = mark or self.mark()
         return {
-            "steps": self.steps,
-            "blocks": torch.from_numpy(self._blocks.copy()),
-            "played": [torch.tensor(list(played), dtype=torch.uint8) for played in self._played],
+            "steps": steps,
+            "blocks": torch.from_numpy(blocks),
+            "played": [torch.tensor(list(actions[:taken]), dtype=torch.uint8) for actions, taken in played],
         }
 
     def restore(self, state: dict[str, Any]) -> Tensor:

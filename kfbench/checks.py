@@ -18,7 +18,7 @@ from kfbench.errors import KfbenchError
 from kfbench.live import Live, make_loop
 from kfbench.methods import Batch
 from kfbench.networks.network import Network, Output
-from kfbench.spec import RunSpec
+from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, ImageTask
 
 T = TypeVar("T")
@@ -214,6 +214,25 @@ def resumes_to_the_bit(spec: RunSpec) -> None:
             raise Broken(f"the curve differs after a resume at step {stop}: some state is not in the student")
 
 
+def acts_from_its_state_alone(spec: RunSpec) -> None:
+    """Acting changes nothing in the student; another with the same state dict, as `overlap` has it, acts the same."""
+    recipe = dataclasses.replace(cast(GameRecipe, spec.recipe), overlap=1)
+    loop = _trained(_live(dataclasses.replace(spec, recipe=recipe)), STEPS // 2)
+    images, progress = loop.batch().images, loop.position / loop.total  # now both students have the same state
+    said: list[Output] = []
+    for live in (loop.live, loop._acting):
+        before = _state(live.student.eval())
+        with torch.no_grad():
+            rng = torch.Generator().manual_seed(0)
+            said.append(live.method.act(live.student, live.teachers, Batch(images, rng), progress)[0])
+        if changed := _differing(before, _state(live.student)):
+            raise Broken(
+                f"act changes '{changed[0]}' of the student; it may run beside learning: use losses or observe"
+            )
+    if not torch.equal(said[0].logits, said[1].logits):
+        raise Broken("a student with the same state dict acts otherwise: some state is not in it")
+
+
 def _untimed(row: dict[str, float]) -> dict[str, float]:
     clocks = ("seconds", "images_per_second", "frames_per_second")
     return {name: value for name, value in row.items() if name not in clocks}
@@ -328,6 +347,7 @@ GAME_RULES: tuple[Rule, ...] = (  # acting, which is half of a game's loop, leav
     only_named_parameters_move,
     losses_are_finite_means,
     starts_from_the_plain_network,
+    acts_from_its_state_alone,
     resumes_to_the_bit,
     export_stands_alone,
 )

@@ -7,7 +7,7 @@ sets it apart. Everything a run has to remember (mixing weights, memory banks, g
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,14 @@ __path__ = folders("methods")  # makes Python look for `kfbench.methods.kf` in t
 
 Parts = dict[str, Tensor]
 Group = dict[str, Any]
+
+
+class Trajectory(NamedTuple):
+    """What followed on each step of a rollout, as V-trace needs it: T steps of N environments."""
+
+    rewards: Tensor  # [T, N], with the value behind where only the limit of frames stopped an episode
+    goes_on: Tensor  # [T, N], 1, or 0 where a return stops
+    after: Tensor  # [N], value of the observation behind the last step, when acting
 
 
 @dataclass
@@ -43,6 +51,7 @@ class Batch:
     returns: Tensor | None = None  # [B]
     advantages: Tensor | None = None  # [B]
     output: Output | None = None  # what the student said when it acted
+    trajectory: Trajectory | None = None  # of a whole rollout in order (row t·N + n); None for a part of one
     extras: Parts = field(default_factory=dict)  # {name: [B, …]}
     memo: dict[Any, Any] = field(default_factory=dict)  # answers of teachers to this batch, so none is asked twice
     past: "Past | None" = None  # what teachers said to these rows in earlier epochs and runs, where that is remembered
@@ -96,7 +105,8 @@ class Method:
         """Return what the student, teachers attached, says now, and tensors [B, …] to remember with these rows.
 
         Games act with it and hand the tensors back in `batch.extras`; images use it only to score the student with its
-        teachers at an evaluation (under `torch.no_grad()`, in eval mode).
+        teachers at an evaluation (under `torch.no_grad()`, in eval mode). With the recipe's `overlap` it runs beside
+        `losses`, on another thread, with a student and teachers of its own: its random numbers are from `batch.rng`.
         """
         return student(batch.images), {}
 
@@ -122,8 +132,11 @@ class Method:
         After a resume it is called again, before the checkpoint is loaded over what it did.
         """
 
-    def observe(self, student: nn.Module, score: float) -> None:
-        """Take note of a score, higher is better: validation accuracy in %, or the return of an episode."""
+    def observe(self, student: nn.Module, scores: "Sequence[float]") -> None:
+        """Take note of scores, higher is better: a validation accuracy in %, or the returns of training episodes.
+
+        Those that ended in a rollout, if any did, are told together, after the steps that learn from it.
+        """
 
     def parameter_groups(self, student: nn.Module) -> list[Group]:
         """Return optimiser groups: {"params": […], "lr_scale": 1.0, "weight_decay": …}; only "params" has to be."""

@@ -167,7 +167,8 @@ class MixedStudent(nn.Module):
             self.transforms[key] = nn.ModuleList(Transform(theirs[k][name], own[layer]) for k, name in pairs)
             if hints:
                 self.regressions[key] = nn.ModuleList(Transform(own[layer], theirs[k][name]) for k, name in pairs)
-        self.register_buffer("share", torch.tensor(-1.0))  # the scheduled share; negative: the weights are learned
+        # the latest pass's scheduled share, no state to keep; negative: the weights are learned
+        self.register_buffer("share", torch.tensor(-1.0), persistent=False)
         if memory:
             self.register_buffer("last", torch.zeros(memory, network.outputs))
             self.register_buffer("seen", torch.zeros(memory, dtype=torch.bool))

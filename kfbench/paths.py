@@ -99,7 +99,7 @@ class Modules(nn.Module):
         quota: int,
     ) -> None:
         super().__init__()
-        self.kind, self.quota, self.stage = task.kind, quota, ""
+        self.kind, self.seed, self.quota, self.stage = task.kind, task.seed, quota, ""
         shape: tuple[int, ...] = task.shape
         self.layers = nn.ModuleList()
         for layer in LAYERS[form]:
@@ -123,7 +123,6 @@ class Modules(nn.Module):
         self.frozen = torch.zeros(len(self.layers), modules, dtype=torch.bool)
         self.pair, self.scores = [0, 1], [0.0, 0.0]
         self.turn, self.count, self.tournaments = 0, 0, 0
-        self._progress = -1.0
 
     def forward(self, images: Tensor) -> Output:
         """Map images [B, C, H, W] along the present path to the head of the present task."""
@@ -164,11 +163,6 @@ class Modules(nn.Module):
         """Add a score [] of the present path: a batch's accuracy, or an episode's return."""
         self.total += score.to(self.total.device)
         self.count += 1
-
-    def judged_at(self, progress: float) -> bool:
-        """Say whether the present path has been judged and this is the first question at this progress."""
-        is_new, self._progress = progress != self._progress, progress
-        return is_new and self.count >= self.quota
 
     def next_path(self, rng: torch.Generator) -> None:
         """Go on to the second path, or let the winner of both overwrite the loser and draw the next two."""

@@ -143,6 +143,8 @@ def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:  # fields that do not go together
+            raise KfbenchError(f"{of}: {first['msg'].removeprefix('Value error, ')}") from error
         raise KfbenchError(f"{word} '{where}' of {of} cannot be {first['input']!r}: {first['msg'].lower()}") from error
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from kfbench import budgets, networks, registry
 from kfbench.errors import KfbenchError
@@ -106,12 +106,13 @@ def resolve(
     for name in names:
         _refuse(made, method, declared, full, name)
     if getattr(made, "source", None) == "":
-        sources = list(dict.fromkeys(name.task for name in names)) or _source(declared, full)
+        sources = list(dict.fromkeys(name.task for name in names)) or list(declared.sources[:1])
         if not all(sources) or not sources:
             raise KfbenchError(f"method '{method}' needs a task to train on first; give --set source=TASK")
         made = dataclasses.replace(made, source="+".join(sources))  # type: ignore[call-arg]
     for source in filter(None, getattr(made, "source", "").split("+")):
-        _can_follow(source, declared, full)
+        if registry.load_task(source).kind != declared.kind:
+            raise KfbenchError(f"source '{source}' is not a task of {declared.kind}, as '{declared.name}' is")
     return RunSpec(
         method=method,
         task=declared.name,
@@ -121,31 +122,6 @@ def resolve(
         recipe=full,
         settings=dataclasses.asdict(made),
     )
-
-
-def _source(task: "ImageTask | GameTask", recipe: Recipe | GameRecipe) -> list[str]:
-    """Return the first default source; of games, the first whose actions are as many as the student's outputs."""
-    fit = [n for n in task.sources if task.kind == "images" or _actions(n, recipe) == _actions(task.name, recipe)]
-    return fit[:1]
-
-
-def _can_follow(source: str, task: "ImageTask | GameTask", recipe: Recipe | GameRecipe) -> None:
-    """Refuse a task on which the student of another cannot train first."""
-    if registry.load_task(source).kind != task.kind:
-        raise KfbenchError(f"source '{source}' is not a task of {task.kind}, as '{task.name}' is")
-    if task.kind == "images":
-        return
-    theirs, ours = _actions(source, recipe), _actions(task.name, recipe)
-    if theirs != ours:
-        raise KfbenchError(
-            f"source '{source}' has {theirs} actions and '{task.name}' {ours}; "
-            "--set-recipe full_actions=true gives every game the same 18"
-        )
-
-
-def _actions(game: str, recipe: Recipe | GameRecipe) -> int:
-    declared = cast("GameTask", registry.load_task(game))
-    return len(declared.actions(full=cast(GameRecipe, recipe).full_actions))
 
 
 def _default_teachers(

@@ -66,6 +66,10 @@ class GameRecipe:
     value: Annotated[float, Ge(0)] = 0.5  # weight of the squared error of the value
     passes: Annotated[int, Gt(0)] = OWN  # over a rollout, when learning
     minibatches: Annotated[int, Gt(0)] = OWN  # of a pass
+    overlap: Annotated[int, Ge(0), Le(1)] = (
+        0  # 1: act on another thread while learning, by weights that are a rollout old
+    )
+    correction: Literal["none", "vtrace"] = "none"  # a2c: of returns and advantages, where older weights acted
     clip: Annotated[float, Gt(0)] = 0.1  # ppo: how far the policy's ratio may leave 1
     clip_rewards: bool = True  # to -1..1, for learning only
     lost_life_ends: bool = True  # a return ends at a lost life, for learning only
@@ -86,6 +90,16 @@ class GameRecipe:
         for name, value in ALGORITHMS[self.algorithm].items():
             if getattr(self, name) is OWN:
                 object.__setattr__(self, name, value)
+        rows = self.rollout * self.environments
+        if rows % self.minibatches:
+            raise ValueError(
+                f"{self.minibatches} minibatches do not divide a rollout of {rows} rows; change minibatches"
+            )
+        if self.correction == "vtrace" and (self.algorithm, self.passes, self.minibatches) != ("a2c", 1, 1):
+            raise ValueError("correction=vtrace needs algorithm=a2c with one pass over whole rollouts")
+
+
+YOUNGER: dict[str, Any] = {"overlap": 0, "correction": "none"}  # fields that specs leave out, as they did before
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,11 @@ class RunSpec:
     settings: dict[str, Setting] = field(default_factory=dict)  # all of the method's, defaults too
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        """Return plain JSON values. Fields younger than the first records are left out at their defaults."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        recipe = values["recipe"]
+        values["recipe"] = {name: v for name, v in recipe.items() if name not in YOUNGER or v != YOUNGER[name]}
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunSpec":

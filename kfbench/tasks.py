@@ -124,6 +124,7 @@ class Task:
     objective: Callable[[Output, Batch], dict[str, Tensor]]
     mean: tuple[float, ...] | None = None  # of the training images, a channel each, in 0..1
     std: tuple[float, ...] | None = None
+    full_actions: bool = False  # whether every game has the console's 18 actions
 
     @property
     def outputs(self) -> int:

@@ -33,7 +33,7 @@ from kfbench.teachers import Teacher
 class PathNet(Method):
     """Settings of PathNet; 0 stands for the source's number for the task's kind."""
 
-    source: str = ""  # tasks to train on first, joined by "+"; empty: the task's first default source that fits
+    source: str = ""  # tasks to train on first, joined by "+"; empty: the task's first default source
     source_share: Annotated[float, Gt(0), Lt(1)] = 0.5  # of the budget, for the source tasks; choice
     form: Literal["convolution", "linear"] = "convolution"  # of modules on images
     modules: Annotated[int, Gt(1)] = 10  # M
@@ -85,15 +85,6 @@ class PathNet(Method):
         student.stage = stage.name
         student.draw(rng)
 
-    def act(
-        self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, progress: float
-    ) -> tuple[Output, Parts]:
-        """What the present path says. In games a path that was judged is followed by the next at a rollout's start."""
-        assert isinstance(student, Modules)
-        if student.judged_at(progress):
-            student.next_path(batch.rng)
-        return student(batch.images), {}
-
     def losses(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
@@ -107,11 +98,15 @@ class PathNet(Method):
                 student.next_path(batch.rng)
         return output, parts
 
-    def observe(self, student: nn.Module, score: float) -> None:
-        """In games: an episode of the present path is over, with this return."""
+    def observe(self, student: nn.Module, scores: Sequence[float]) -> None:
+        """In games: episodes of the present path are over, with these returns; a path that was judged is followed."""
         assert isinstance(student, Modules)
-        if student.kind == "games":
+        if student.kind != "games":
+            return
+        for score in scores:
             student.note(torch.tensor(score))
+        if student.count >= student.quota:
+            student.next_path(seeding.stream(student.seed, "path", student.stage, student.tournaments))
 
     def metrics(self, student: nn.Module) -> dict[str, float]:
         """`tournaments` held in this stage, and the share of frozen modules on the winner's path."""
@@ -131,5 +126,5 @@ def _outputs(source: str | None, task: Task) -> int:
         return task.outputs
     declared = registry.load_task(source)
     if isinstance(declared, GameTask):
-        return len(declared.actions(full=task.outputs == 18))
+        return len(declared.actions(full=task.full_actions))
     return declared.outputs

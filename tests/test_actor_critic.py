@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from playing import Elsewhere, Recorder, copied, equal, make_live, rollout, rows, trained
 from torch import Tensor, nn
 
-from kfbench import registry, resolve, seeding
+from kfbench import resolve
 from kfbench.atari import Arcade
 from kfbench.errors import Diverged, KfbenchError
-from kfbench.live import Live
-from kfbench.methods import Batch, Method, Parts, Stage
+from kfbench.methods import Batch, Method
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
-from kfbench.tasks import GameTask
-from kfbench.teachers import Teacher
 from kfbench.train import actor_critic, episodes
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.objective import Objective
@@ -31,56 +30,7 @@ from kfbench.train.returns import generalised_advantages
 from kfbench.train.rmsprop import RMSProp
 from kfbench.train.tally import Tally
 
-TINY = {
-    "frames": 4 * 4 * 8 * 6,
-    "environments": 4,
-    "rollout": 8,
-    "minibatches": 2,
-    "evaluations": 2,
-    "evaluation_environments": 1,
-    "test_episodes": 1,
-    "evaluation_frames": 120,
-}
-
-
-def make_live(method: str | Method = "scratch", game: str = "road_runner", *, teachers: int = 0, **recipe: Any) -> Live:
-    """Return what the loop works with, the teachers untrained."""
-    spec = resolve.resolve("scratch", f"atari/{game}", recipe={**TINY, **recipe})
-    declared = registry.load_task(spec.task)
-    assert isinstance(declared, GameTask)
-    task = actor_critic.make_task(spec, declared)
-    made = []
-    for index in range(teachers):
-        with seeding.global_stream(index, "teacher"):
-            network = task.make_network()
-        made.append(Teacher(network, f"teacher {index}", task.name, task.classes, "", index))
-    chosen = registry.load_method(method) if isinstance(method, str) else method
-    rng = seeding.stream(0, "method")
-    return Live(spec, chosen, chosen.make_student(task, made, rng), made, task, torch.device("cpu"), rng, None)
-
-
-def trained(loop: ActorCritic) -> dict[str, Tensor]:
-    for _ in loop:
-        pass
-    return {name: value.clone() for name, value in loop.live.student.state_dict().items()}
-
-
-def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
 # returns
-
-
-def rollout(seed: int = 0, steps: int = 7, environments: int = 3) -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(seed)
-    rows = (steps, environments)
-    return {
-        "rewards": torch.randn(rows, generator=rng, dtype=torch.float64),
-        "values": torch.randn(rows, generator=rng, dtype=torch.float64),
-        "goes_on": (torch.rand(rows, generator=rng) > 0.3).double(),
-        "after": torch.randn(environments, generator=rng, dtype=torch.float64),
-    }
 
 
 @pytest.mark.parametrize("trace", [0.0, 0.6, 1.0])
@@ -118,20 +68,6 @@ def test_trace_one_gives_n_step_returns() -> None:
 
 
 # objective and optimiser
-
-
-def rows(seed: int = 0, count: int = 9, actions: int = 5) -> tuple[Tensor, Tensor, Batch]:
-    rng = torch.Generator().manual_seed(seed)
-    logits, value, old = (torch.randn(count, k, generator=rng).squeeze(1) for k in (actions, 1, actions))
-    batch = Batch(
-        images=torch.zeros(count, 1, 1, 1),
-        rng=rng,
-        actions=torch.randint(actions, (count,), generator=rng),
-        returns=torch.randn(count, generator=rng),
-        advantages=torch.randn(count, generator=rng),
-        output=Output(old),
-    )
-    return logits.requires_grad_(), value.requires_grad_(), batch
 
 
 def test_a2c_gradient_equals_the_formula_by_hand() -> None:
@@ -226,32 +162,6 @@ def test_choose_samples_the_policy() -> None:
 # the loop
 
 
-@dataclass(frozen=True)
-class Recorder(Method):
-    """A method that notes what it is told, and what it said when it acted."""
-
-    def act(self, student: nn.Module, teachers: Any, batch: Batch, progress: float) -> tuple[Output, Parts]:
-        """Remember a mark of every row."""
-        output: Output = student(batch.images)
-        return output, {
-            "mark": batch.images.float().mean((1, 2, 3)),
-            "progress": torch.full((len(output.logits),), progress),
-        }
-
-    def losses(
-        self, student: nn.Module, teachers: Any, batch: Batch, task: Any, progress: float
-    ) -> tuple[Output, Parts]:
-        """Check that rows, outputs and extras belong together."""
-        torch.testing.assert_close(batch.extras["mark"], batch.images.float().mean((1, 2, 3)))
-        assert (batch.extras["progress"] == progress).all()
-        assert batch.output is not None and batch.output.value is not None and batch.advantages is not None
-        torch.testing.assert_close(batch.returns - batch.advantages, batch.output.value)
-        if task.seed == 0 and not hasattr(self, "_first"):
-            object.__setattr__(self, "_first", True)
-            torch.testing.assert_close(student(batch.images).logits, batch.output.logits, atol=1e-5, rtol=1e-4)
-        return super().losses(student, teachers, batch, task, progress)
-
-
 def test_rows_come_back_with_what_was_said_when_acting() -> None:
     trained(ActorCritic(make_live(Recorder()), threads=1))
 
@@ -264,7 +174,7 @@ def test_returns_stop_at_lost_lives_and_bootstrap_at_the_limit() -> None:
     live = make_live(game="riverraid", episode_frames=1200, rollout=STEPS, frames=4 * 4 * STEPS, minibatches=1)
     loop = ActorCritic(live, threads=1)
     loop._begin(0)
-    found = loop._act(0.0)
+    found = loop._play(0)
     network = live.student.eval()
     arcade = Arcade("riverraid", 4, seed=0, name="train 0", episode_frames=1200)
     arcade.reset()
@@ -280,7 +190,7 @@ def test_returns_stop_at_lost_lives_and_bootstrap_at_the_limit() -> None:
     assert bonus.any() and (stops & (bonus == 0)).any() and (rewards != 0).any()
     with torch.no_grad():
         value = found.output.value.view(STEPS, 4).numpy()
-        after = network(loop._observation).value.numpy()
+        after = network(loop._actor.observation).value.numpy()
     for n in range(4):
         running, following = 0.0, after[n]
         for t in reversed(range(STEPS)):
@@ -295,9 +205,9 @@ def test_returns_stop_at_lost_lives_and_bootstrap_at_the_limit() -> None:
 class Listener(Method):
     """Collects what `observe` is told."""
 
-    def observe(self, student: nn.Module, score: float) -> None:
-        """Keep it."""
-        HEARD.append(score)
+    def observe(self, student: nn.Module, scores: Sequence[float]) -> None:
+        """Keep them."""
+        HEARD.extend(scores)
 
 
 HEARD: list[float] = []
@@ -348,7 +258,7 @@ def test_exported_student_is_equal_without_teachers() -> None:
     loop = ActorCritic(live, threads=1)
     trained(loop)
     kept = live.method.export(live.student)
-    seen = loop._observation
+    seen = loop._actor.observation
     live.student.eval()
     with torch.no_grad():
         said, extras = live.method.act(live.student, live.teachers, Batch(seen, live.rng), 1.0)
@@ -363,7 +273,7 @@ def test_restore_equals_straight_through(method: str) -> None:
     state: dict[str, Any] = {}
     for _ in straight:
         if straight.position == 3:
-            state = _copied(straight.state())
+            state = copied(straight.state())
     resumed = ActorCritic(make_live(method, teachers=teachers, sticky=0.25), threads=2)
     resumed.restore(state)
     assert resumed.position == 3
@@ -376,41 +286,20 @@ def test_restore_equals_straight_through(method: str) -> None:
     assert resumed.score({"last": resumed.live.student}) == straight.score({"last": straight.live.student})
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state as a checkpoint file gives it back."""
-    import io
-
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
-    return loaded
-
-
 def test_other_emulators_are_noticed_at_a_resume() -> None:
     loop = ActorCritic(make_live(), threads=1)
     next(iter(loop))
-    state = _copied(loop.state())
-    state["image"][0, 0, 0] += 1
+    state = copied(loop.state())
+    state["actor"]["image"][0, 0, 0] += 1
     with pytest.raises(KfbenchError, match="do not replay"):
         ActorCritic(make_live(), threads=1).restore(state)
-
-
-@dataclass(frozen=True)
-class Elsewhere(Method):
-    """Trains on another game first."""
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """Half on Pong, half on the run's own game."""
-        return (Stage("source", 0.5, "atari/pong"), Stage("target", 0.5))
 
 
 def test_a_stage_may_be_another_game() -> None:
     loop = ActorCritic(make_live(Elsewhere(), full_actions=True), threads=1)
     games = []
     for _ in loop:
-        games.append(loop._game)
+        games.append(loop._actor.game)
     assert games == ["pong"] * 3 + ["road_runner"] * 3
     assert loop.frames == loop.recipe.frames
     with pytest.raises(KfbenchError, match="18 outputs, but 'pong' has 6 actions; --set-recipe full_actions=true"):
@@ -463,7 +352,7 @@ KILLED = """
     import torch
     torch.set_num_threads(1)
     from kfbench import checkpoint
-    from test_actor_critic import make_live
+    from playing import make_live
     from kfbench.train.actor_critic import ActorCritic
     path = Path(sys.argv[1])
     loop = ActorCritic(make_live(frames=4 * 4 * 8 * 40, evaluations=1), threads=2)

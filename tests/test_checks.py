@@ -290,6 +290,31 @@ def test_the_variants_of_a_file_are_checked_too(tmp_path: Path) -> None:
         ("teachers_stay_frozen", "left in training mode", BROKEN["teachers_stay_frozen"][0][1]),
         ("losses_are_finite_means", "take a mean over the batch, not a sum", BROKEN["losses_are_finite_means"][0][1]),
         (
+            "acts_from_its_state_alone",
+            "act changes 'body.policy.bias' of the student",
+            HEAD
+            + """
+    def act(self, student, teachers, batch, progress):
+        student.body.policy.bias += 1e-3
+        return student(batch.images), {}
+""",
+        ),
+        (
+            "acts_from_its_state_alone",
+            "some state is not in it",
+            HEAD
+            + """
+    def losses(self, student, teachers, batch, task, progress):
+        student.steps = getattr(student, "steps", 0) + 1
+        output = student(batch.images)
+        return output, task.loss(output, batch)
+
+    def act(self, student, teachers, batch, progress):
+        output = student(batch.images)
+        return output._replace(logits=output.logits * (1 + getattr(student, "steps", 0))), {}
+""",
+        ),
+        (
             "resumes_to_the_bit",
             "some state is not in the student",
             HEAD

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kfbench import registry, resolve, seeding
+from kfbench import registry, resolve, seeding, stand_in
 from kfbench.accompanied import Accompanied
 from kfbench.errors import KfbenchError
 from kfbench.live import Live
@@ -137,14 +137,14 @@ def test_policies_are_copied_between_games_with_one_action_set_only(method: str)
     assert resolve.resolve(method, "atari/pong").teachers == ("atari/pong/a3c@small",)
 
 
-def test_pathnet_starts_on_a_game_with_as_many_actions_or_says_what_to_do() -> None:
-    assert resolve.resolve("pathnet", "atari/krull").settings["source"] == "atari/riverraid"  # 18 actions, Pong has 6
-    full = {"full_actions": True}
-    assert resolve.resolve("pathnet", "atari/krull", recipe=full).settings["source"] == "atari/pong"
-    with pytest.raises(KfbenchError, match="'atari/pong' has 6 actions and 'atari/krull' 18; .*full_actions=true"):
-        resolve.resolve("pathnet", "atari/krull", settings={"source": "atari/pong"})
-    with pytest.raises(KfbenchError, match="give --set source=TASK"):
-        resolve.resolve("pathnet", "atari/breakout")  # 4 actions: none of the default sources has as many
+@pytest.mark.parametrize(("full", "pong"), [(False, 6), (True, 18)])
+def test_a_path_has_a_head_for_the_actions_of_each_game(full: bool, pong: int) -> None:
+    """Krull understands all 18 actions, which must not be taken for the console's full set."""
+    spec = resolve.resolve("pathnet", "atari/krull", budget="smoke", recipe={"full_actions": full})
+    assert spec.settings["source"] == "atari/pong"
+    student = stand_in.live(spec).student
+    heads = {name: student.heads[name]["logits"].out_features for name in student.heads}
+    assert heads == {"source atari/pong": pong, "target": 18}
 
 
 def test_a_column_learns_from_the_features_it_acted_on() -> None:
@@ -166,15 +166,10 @@ def test_a_path_is_changed_between_rollouts_and_never_within_one() -> None:
     def present() -> Tensor:
         return student.paths[student.pair[student.turn]].clone()
 
-    batch(made, progress=0.1)
     first = present()
-    for _ in range(2):
-        made.method.observe(student, 5.0)
-    batch(made, progress=0.1)
+    made.method.observe(student, [5.0])
     assert torch.equal(present(), first) and student.turn == 0
-    batch(made, progress=0.2)
-    assert student.turn == 1 and not torch.equal(present(), first)
-    for _ in range(2):
-        made.method.observe(student, 1.0)
-    batch(made, progress=0.3)
+    made.method.observe(student, [5.0, 5.0])  # the rollout's last episode counts for the path that played it
+    assert student.turn == 1 and student.count == 0 and not torch.equal(present(), first)
+    made.method.observe(student, [1.0, 1.0])
     assert student.tournaments == 1 and torch.equal(student.winner, first)

@@ -12,6 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +20,12 @@ from torch import Tensor, nn
 
 from kfbench import atari, seeding
 from kfbench.atari import Arcade
-from kfbench.errors import KfbenchError
-from kfbench.methods import Batch, Parts
-from kfbench.networks.network import Output
+from kfbench.methods import Batch
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
-from kfbench.train import episodes, optimizer
+from kfbench.train import actor, episodes, optimizer
+from kfbench.train.actor import Actor
 from kfbench.train.objective import Objective
-from kfbench.train.returns import generalised_advantages
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.supervised import autocast, set_training, spans
 from kfbench.train.tally import Tally
@@ -53,6 +52,7 @@ def make_task(spec: RunSpec, declared: GameTask) -> Task:
         objective=Objective(spec.recipe),
         mean=(0.0,) * atari.SHAPE[0],
         std=(1.0,) * atari.SHAPE[0],
+        full_actions=spec.recipe.full_actions,
     )
 
 
@@ -71,10 +71,6 @@ class ActorCritic:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = threads or min(cores, self.recipe.environments)
         self.rows = self.recipe.rollout * self.recipe.environments
-        if self.rows % self.recipe.minibatches:
-            raise KfbenchError(
-                f"{self.recipe.minibatches} minibatches do not divide a rollout of {self.rows} rows; change minibatches"
-            )
         self.total = rollouts(self.recipe)
         looks = self.recipe.evaluations
         self.marks = {round(self.total * (i + 1) / looks) for i in range(looks)}
@@ -90,11 +86,11 @@ class ActorCritic:
         self._best_return = -float("inf")
         self._since = 0  # rollouts since the last look at whether the loss is finite
         self._optimizer: torch.optim.Optimizer
-        self._arcade: Arcade | None = None
+        self._acting = actor.twin(live) if self.recipe.overlap else live  # what the actor plays with
+        self._actor: Actor
+        self._thread = ThreadPoolExecutor(1, "actor") if self.recipe.overlap else None
+        self._ahead: Rollout | None = None  # the present position's rollout, if it was played ahead
         self._places: dict[str, Arcade] = {}  # where students are evaluated, by split
-        self._game = ""
-        self._observation: Tensor
-        self._batch: Batch | None = None  # the present observation's, for its teachers' answers
         keep_memory()
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -113,8 +109,13 @@ class ActorCritic:
         """Play one rollout and learn from it. Raises Diverged, now and then, if a part of the loss was not finite."""
         while self.stage + 1 < len(self.stages) and self.position == self.stages[self.stage + 1][1]:
             self._begin(self.stage + 1)
-        progress = self.position / self.total
-        self._learn(self._act(progress), progress)
+        rollout, self._ahead = self._ahead or self._play(self.position), None
+        with self._playing_ahead():
+            self._learn(rollout, self.position / self.total)
+        if rollout.scores:
+            self.live.method.observe(self.live.student, rollout.scores)
+        self.episodes += len(rollout.scores)
+        self.recent.extend(rollout.scores)
         self.position += 1
         self._since += self.recipe.passes * self.recipe.minibatches
         if self.position in self.marks or self._since >= CHECKED:
@@ -123,7 +124,32 @@ class ActorCritic:
 
     def batch(self) -> Batch:
         """Play a rollout, learn nothing, and return its rows."""
-        return self._act(self.position / self.total).batch(None, self.live.rng)
+        return self._play(self.position).batch(None, self.live.rng)
+
+    def _play(self, number: int) -> Rollout:
+        """Play a rollout with the student as it is now."""
+        self._arm(number)
+        return self._actor.play(number, number / self.total)
+
+    def _arm(self, number: int) -> None:
+        """Give the actor the student's present weights, if it has a student of its own."""
+        if self._acting is not self.live:
+            self._acting.student.load_state_dict(self.live.student.state_dict())
+            self._acting.rng.manual_seed(seeding.number(self.live.spec.seed, "actor", number))
+
+    @contextlib.contextmanager
+    def _playing_ahead(self) -> Iterator[None]:
+        """With `overlap`, play the stage's next rollout during the block, with the weights from before it."""
+        number = self.position + 1
+        if self._thread is None or number == self.stages[self.stage][2]:
+            yield
+            return
+        self._arm(number)
+        playing = self._thread.submit(self._actor.play, number, number / self.total)
+        try:
+            yield
+        finally:
+            self._ahead = playing.result()
 
     @property
     def frames(self) -> int:
@@ -132,16 +158,17 @@ class ActorCritic:
 
     def _begin(self, which: int) -> None:
         """Begin a stage: its game, what the method prepares, a fresh optimiser."""
-        live, stage = self.live, self.stages[which][0]
-        game = atari.rom((stage.task or live.spec.task).partition("/")[2])
-        if game != self._game:
-            if self._arcade:
-                self._arcade.close()
-            self._game, self._arcade = game, self._open(game, self.recipe.environments, f"train {which}", self.threads)
-            self._observation, self._batch = self._arcade.reset(), None
-        seen = Batch(images=brightness(self._observation), rng=live.rng)
-        live.method.begin(live.student, live.teachers, stage, [seen], live.rng)
-        self._optimizer = optimizer.make(live.method, live.student, self.recipe)
+        stage = self.stages[which][0]
+        game = atari.rom((stage.task or self.live.spec.task).partition("/")[2])
+        if self.stage < 0 or game != self._actor.game:
+            if self.stage >= 0:
+                self._actor.arcade.close()
+            arcade = self._open(game, self.recipe.environments, f"train {which}", self.threads)
+            self._actor = Actor(self._acting, arcade, game)
+        for live in [self.live] if self._acting is self.live else [self.live, self._acting]:
+            seen = Batch(images=brightness(self._actor.observation), rng=live.rng)
+            live.method.begin(live.student, live.teachers, stage, [seen], live.rng)
+        self._optimizer = optimizer.make(self.live.method, self.live.student, self.recipe)
         self.tally.check()
         self.stage, self.tally = which, Tally()
 
@@ -162,73 +189,6 @@ class ActorCritic:
             episode_frames=episode_frames or recipe.episode_frames,
             device=self.device,
         )
-
-    @torch.no_grad()
-    def _act(self, progress: float) -> Rollout:
-        """Play a rollout with the student as it is now."""
-        live, recipe, arcade = self.live, self.recipe, self._arcade
-        assert arcade is not None
-        live.student.eval()
-        generator = seeding.stream(live.spec.seed, "explore", self.position)
-        shape = (recipe.rollout, recipe.environments, arcade.actions)
-        uniform = torch.rand(shape, generator=generator).to(self.device)
-        rewards, goes_on = torch.zeros(shape[:2]), torch.ones(shape[:2])
-        seen, said, kept, actions = [], [], [], []
-        for t in range(recipe.rollout):
-            output, extras = self._ask(progress)
-            if output.logits.shape[1] != arcade.actions:
-                raise KfbenchError(
-                    f"the student has {output.logits.shape[1]} outputs, but '{self._game}' has {arcade.actions} "
-                    "actions; --set-recipe full_actions=true gives every game the same 18"
-                )
-            action = episodes.choose(output.logits, uniform[t])
-            arcade.send(action)  # the emulators work while the row is put away
-            seen.append(self._observation)
-            said.append(output)
-            kept.append(extras)
-            actions.append(action)
-            step = arcade.receive()
-            over = torch.zeros(recipe.environments, dtype=torch.bool)
-            for episode in step.finished:
-                over[episode.environment] = True
-                self.episodes += 1
-                self.recent.append(episode.score)
-                live.method.observe(live.student, episode.score)
-            rewards[t] = step.rewards.clamp(-1, 1) if recipe.clip_rewards else step.rewards
-            if step.last is not None:  # only the clock stopped it: its value stands for what was still to come
-                final = Batch(brightness(step.last), live.rng)
-                behind, _ = live.method.act(live.student, live.teachers, final, progress)
-                rewards[t] += recipe.gamma * step.truncated * _value(behind).cpu()
-            goes_on[t] = ~(over | step.ended if recipe.lost_life_ends else over)
-            self._observation, self._batch = step.observation, None
-        after, _ = self._ask(progress)
-        output = Output(torch.cat([o.logits for o in said]).float(), torch.cat([_value(o) for o in said]))
-        assert output.value is not None
-        values = output.value.view(shape[:2])
-        advantages = generalised_advantages(
-            rewards.to(self.device),
-            values,
-            goes_on.to(self.device),
-            _value(after),
-            gamma=recipe.gamma,
-            trace=recipe.trace,
-        )
-        return Rollout(
-            observations=torch.cat(seen),
-            actions=torch.cat(actions),
-            returns=(advantages + values).flatten(),
-            advantages=advantages.flatten(),
-            output=output,
-            extras={name: torch.cat([extras[name] for extras in kept]) for name in kept[0]},
-        )
-
-    def _ask(self, progress: float) -> tuple[Output, Parts]:
-        """Ask the method about the present observation; teachers answer once, also across an update."""
-        if self._batch is None:
-            self._batch = Batch(images=brightness(self._observation), rng=self.live.rng)
-        precision = self.recipe.precision if self.device.type == "cuda" else "fp32"  # few rows gain nothing on a CPU
-        with autocast(self.device, precision):
-            return self.live.method.act(self.live.student, self.live.teachers, self._batch, progress)
 
     def _learn(self, rollout: Rollout, progress: float) -> None:
         """Take `passes` · `minibatches` optimiser steps on a rollout."""
@@ -325,15 +285,15 @@ class ActorCritic:
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values from which `restore` goes on as if nothing had happened."""
-        assert self._arcade is not None
+        ahead = self._ahead is not None  # then what was played ahead is played again at a resume, by the same weights
         return {
             "position": self.position,
             "stage": self.stage,
             "student": self.live.student.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "rng": self.live.rng.get_state(),
-            "arcade": self._arcade.state(),
-            "image": self._observation[:, -1].cpu(),
+            "actor": self._actor.state(begun=ahead),
+            "acting": self._acting.student.state_dict() if ahead else {},
             "episodes": self.episodes,
             "recent": list(self.recent),
             "curve": self.curve,
@@ -347,20 +307,18 @@ class ActorCritic:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state: stages are begun again, then the emulators replay the actions, a step at a time.
 
-        Raises KfbenchError if they do not arrive at the same images (another version of ale-py).
+        A rollout that had been played ahead is played again, by the weights that had played it. Raises KfbenchError if
+        the emulators do not arrive at the same images (another version of ale-py).
         """
         for which in range(state["stage"] + 1):
             self._begin(which)
-        assert self._arcade is not None
-        self._observation, self._batch = self._arcade.restore(state["arcade"]), None
-        if not torch.equal(self._observation[:, -1].cpu(), state["image"]):
-            raise KfbenchError(
-                "the emulators do not replay to the checkpoint's images; install the ale-py it was made with"
-            )
+        self._actor.restore(state["actor"])
+        self.position, self.seconds, self._since = state["position"], state["seconds"], state["since"]
+        self.live.student.load_state_dict(state["acting"] or state["student"])
+        self._ahead = self._play(self.position) if state["acting"] else None
         self.live.student.load_state_dict(state["student"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.live.rng.set_state(state["rng"])
-        self.position, self.seconds, self._since = state["position"], state["seconds"], state["since"]
         self.episodes, self.recent = state["episodes"], deque(state["recent"], maxlen=100)
         self.curve, self.best, self._best_return = state["curve"], state["best"], state["best_return"]
         self.tally.restore(state["tally"], self.device)
@@ -385,10 +343,3 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
     """Say whether two networks have the same weights, bit for bit."""
     ours, theirs = one.state_dict(), other.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def _value(output: Output) -> Tensor:
-    """Return an output's values [N]. Raises KfbenchError for a network that has none."""
-    if output.value is None:
-        raise KfbenchError("the student's network has no value head, which games need; use --network a3c")
-    return output.value.float()

@@ -9,6 +9,7 @@ from torch import Tensor
 from kfbench.methods import Batch
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
+from kfbench.train.returns import vtrace
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Objective:
     a2c:  policy = -mean(A log pi(a|s)),  value = c_v mean((R - V(s))²),  entropy = -c_e mean(H(pi(.|s)))
     ppo:  policy = -mean(min(r A', clip(r, 1 - c, 1 + c) A')), r = pi(a|s) / pi_acting(a|s), A' = A standardised over
           the batch; value and entropy as in a2c.
+
+    With the recipe's correction `vtrace`, A and R of a2c are those of `returns.vtrace`, by the present outputs.
 
     Source: Mnih et al. 2016, arXiv 1602.01783; Schulman et al. 2017, arXiv 1707.06347.
     Differs: ppo's value is not clipped, and its `clip` does not shrink with the learning rate.
@@ -31,19 +34,36 @@ class Objective:
         assert output.value is not None
         logged = F.log_softmax(output.logits.float(), dim=1)  # [B, A]
         chosen = logged.gather(1, batch.actions[:, None]).squeeze(1)  # [B]
+        returns, advantages, values = batch.returns, batch.advantages, output.value.float()
+        if self.recipe.correction == "vtrace":
+            returns, advantages = self._corrected(values.detach(), chosen.detach(), batch)
         plain = self.recipe.algorithm == "a2c"
-        policy = -(batch.advantages * chosen).mean() if plain else self._clipped(chosen, batch)
+        policy = -(advantages * chosen).mean() if plain else self._clipped(chosen, batch)
         return {
             "policy": policy,
-            "value": self.recipe.value * (batch.returns - output.value.float()).square().mean(),
+            "value": self.recipe.value * (returns - values).square().mean(),
             "entropy": self.recipe.entropy * (logged.exp() * logged).sum(1).mean(),
         }
 
+    def _corrected(self, values: Tensor, chosen: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return V-trace's targets and advantages, [T·N] each."""
+        assert batch.trajectory is not None
+        shape = batch.trajectory.rewards.shape
+        ratios = (chosen - _acting(batch)).exp().view(shape)
+        found = vtrace(*batch.trajectory, values.view(shape), ratios, gamma=self.recipe.gamma, trace=self.recipe.trace)
+        return found[0].flatten(), found[1].flatten()
+
     def _clipped(self, chosen: Tensor, batch: Batch) -> Tensor:
-        assert batch.advantages is not None and batch.output is not None and batch.actions is not None
-        before = F.log_softmax(batch.output.logits.float(), dim=1).gather(1, batch.actions[:, None]).squeeze(1)
-        ratio = (chosen - before).exp()
+        assert batch.advantages is not None
+        ratio = (chosen - _acting(batch)).exp()
         spread, centre = torch.std_mean(batch.advantages, correction=0)
         advantages = (batch.advantages - centre) / (spread + 1e-8)
         clip = self.recipe.clip
         return -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+
+
+def _acting(batch: Batch) -> Tensor:
+    """Return log pi_acting(a|s), [B]."""
+    assert batch.output is not None and batch.actions is not None
+    logged = F.log_softmax(batch.output.logits.float(), dim=1)
+    return logged.gather(1, batch.actions[:, None]).squeeze(1)

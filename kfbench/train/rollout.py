@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kfbench.methods import Batch, Parts
+from kfbench.methods import Batch, Parts, Trajectory
 from kfbench.networks.network import Output
 
 
@@ -18,7 +18,9 @@ class Rollout:
     returns: Tensor  # [T·N]
     advantages: Tensor  # [T·N]
     output: Output  # acting-time logits [T·N, A] and values [T·N]
+    trajectory: Trajectory
     extras: Parts  # {name: [T·N, …]}
+    scores: tuple[float, ...]  # raw returns of the episodes that ended in it, in order
 
     def batch(self, rows: Tensor | None, rng: torch.Generator) -> Batch:
         """Return some rows [B] int64 as a batch; None: all, in order."""
@@ -39,6 +41,7 @@ class Rollout:
             returns=taken(self.returns),
             advantages=taken(self.advantages),
             output=Output(taken(self.output.logits), taken(self.output.value)),
+            trajectory=self.trajectory if rows is None else None,
             extras={name: taken(whole) for name, whole in self.extras.items()},
         )
 

@@ -156,7 +156,7 @@ class Supervised:
         if method.is_attached(progress):
             row["val_error_attached"] = self._attached(progress)
         row |= method.metrics(student)
-        method.observe(student, 100 - row["val_error"])
+        method.observe(student, [100 - row["val_error"]])
         set_training(student)
         if row["val_error"] < self._best_error:
             self._best_error = row["val_error"]

@@ -1,0 +1,130 @@
+"""Acting: a student plays rollouts in many emulators at once, for the loop that learns from them.
+
+With `overlap` 1 it plays on a thread of its own, beside the learner, by the weights from before the learner's present
+steps: a lag of one rollout, the same on every machine, whatever the speed of either. It then has a student and
+teachers of its own, made as the learner's were, because hooks and memory must not be shared between two threads.
+"""
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kfbench import seeding
+from kfbench.atari import Arcade
+from kfbench.errors import KfbenchError
+from kfbench.methods import Batch, Parts, Trajectory
+from kfbench.networks.network import Output
+from kfbench.spec import GameRecipe
+from kfbench.train import episodes
+from kfbench.train.returns import generalised_advantages
+from kfbench.train.rollout import Rollout, brightness
+from kfbench.train.supervised import autocast
+
+if TYPE_CHECKING:
+    from kfbench.live import Live
+
+
+class Actor:
+    """Plays rollouts of one game with the student of a `Live` as it is, and changes nothing of it."""
+
+    def __init__(self, live: "Live", arcade: Arcade, game: str) -> None:
+        """Start the emulators' first episodes."""
+        assert isinstance(live.spec.recipe, GameRecipe)
+        self.live, self.recipe, self.arcade, self.game = live, live.spec.recipe, arcade, game
+        self.observation = arcade.reset()
+        self._batch: Batch | None = None  # the present observation's, for its teachers' answers
+        self._begun = (arcade.mark(), self.observation)  # where the latest rollout began
+
+    @torch.no_grad()
+    def play(self, number: int, progress: float) -> Rollout:
+        """Play the run's rollout of a number, counted from 0."""
+        live, recipe, arcade = self.live, self.recipe, self.arcade
+        self._begun = (arcade.mark(), self.observation)
+        live.student.eval()
+        generator = seeding.stream(live.spec.seed, "explore", number)
+        shape = (recipe.rollout, recipe.environments, arcade.actions)
+        uniform = torch.rand(shape, generator=generator).to(live.device)
+        rewards, goes_on = torch.zeros(shape[:2]), torch.ones(shape[:2])
+        seen, said, kept, actions, scores = [], [], [], [], []
+        for t in range(recipe.rollout):
+            output, extras = self._ask(progress)
+            if output.logits.shape[1] != arcade.actions:
+                raise KfbenchError(
+                    f"the student has {output.logits.shape[1]} outputs, but '{self.game}' has {arcade.actions} "
+                    "actions; --set-recipe full_actions=true gives every game the same 18"
+                )
+            action = episodes.choose(output.logits, uniform[t])
+            arcade.send(action)  # the emulators work while the row is put away
+            seen.append(self.observation)
+            said.append(output)
+            kept.append(extras)
+            actions.append(action)
+            step = arcade.receive()
+            over = torch.zeros(recipe.environments, dtype=torch.bool)
+            for episode in step.finished:
+                over[episode.environment] = True
+                scores.append(episode.score)
+            rewards[t] = step.rewards.clamp(-1, 1) if recipe.clip_rewards else step.rewards
+            if step.last is not None:  # only the clock stopped it: its value stands for what was still to come
+                final = Batch(brightness(step.last), live.rng)
+                behind, _ = live.method.act(live.student, live.teachers, final, progress)
+                rewards[t] += recipe.gamma * step.truncated * _value(behind).cpu()
+            goes_on[t] = ~(over | step.ended if recipe.lost_life_ends else over)
+            self.observation, self._batch = step.observation, None
+        after, _ = self._ask(progress)
+        output = Output(torch.cat([o.logits for o in said]).float(), torch.cat([_value(o) for o in said]))
+        assert output.value is not None
+        values = output.value.view(shape[:2])
+        trajectory = Trajectory(rewards.to(live.device), goes_on.to(live.device), _value(after))
+        advantages = generalised_advantages(*trajectory, values, gamma=recipe.gamma, trace=recipe.trace)
+        return Rollout(
+            observations=torch.cat(seen),
+            actions=torch.cat(actions),
+            returns=(advantages + values).flatten(),
+            advantages=advantages.flatten(),
+            output=output,
+            trajectory=trajectory,
+            extras={name: torch.cat([extras[name] for extras in kept]) for name in kept[0]},
+            scores=tuple(scores),
+        )
+
+    def _ask(self, progress: float) -> tuple[Output, Parts]:
+        """Ask the method about the present observation; teachers answer once, also across an update."""
+        live = self.live
+        if self._batch is None:
+            self._batch = Batch(images=brightness(self.observation), rng=live.rng)
+        precision = self.recipe.precision if live.device.type == "cuda" else "fp32"  # few rows gain nothing on a CPU
+        with autocast(live.device, precision):
+            return live.method.act(live.student, live.teachers, self._batch, progress)
+
+    def state(self, *, begun: bool) -> dict[str, Any]:
+        """Return what `restore` needs to stand where the actor stands, or stood when the latest rollout began."""
+        mark, observation = self._begun if begun else (self.arcade.mark(), self.observation)
+        return {"arcade": self.arcade.state(mark), "image": observation[:, -1].cpu()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Let the emulators replay. Raises KfbenchError if they arrive at other images (another version of ale-py)."""
+        self.observation, self._batch = self.arcade.restore(state["arcade"]), None
+        if not torch.equal(self.observation[:, -1].cpu(), state["image"]):
+            raise KfbenchError(
+                "the emulators do not replay to the checkpoint's images; install the ale-py it was made with"
+            )
+
+
+def twin(live: "Live") -> "Live":
+    """Return a `Live` to act with beside the learner: the same method with a student and teachers of its own."""
+    rng = seeding.stream(live.spec.seed, "actor")
+    teachers = [dataclasses.replace(teacher, network=copy.deepcopy(teacher.network)) for teacher in live.teachers]
+    student = live.method.make_student(live.task, teachers, rng)
+    student.to(live.device).to(memory_format=torch.channels_last)
+    return dataclasses.replace(live, student=student, teachers=teachers, rng=rng)
+
+
+def _value(output: Output) -> Tensor:
+    """Return an output's values [N]. Raises KfbenchError for a network that has none."""
+    if output.value is None:
+        raise KfbenchError("the student's network has no value head, which games need; use --network a3c")
+    return output.value.float()

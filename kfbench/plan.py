@@ -95,6 +95,23 @@ def _teachers(study: Study, row: Row, column: Column, method: "Method") -> list[
     return [f"random:{name.removeprefix('random:')}" for name in named]
 
 
+def chosen(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what the study's searches chose, {row: {"settings", "validation", …}}; empty if none has been made."""
+    path = folder / "tuned.json"
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def write_chosen(folder: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Keep what the study's searches chose."""
+    write_text(folder / "tuned.json", json.dumps(found, indent=1) + "\n")
+
+
+def tuned(folder: Path) -> dict[str, dict[str, Setting]]:
+    """Return {row: settings} that searches of this study chose."""
+    return {row: values["settings"] for row, values in chosen(folder).items()}
+
+
 def write(folder: Path, study: Study, cells: list[Planned]) -> Path:
     """Write `plan.json` into the study's folder."""
     path = folder / "plan.json"

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from kfbench import claims, grid, look, plots, render, study, tables
+from kfbench import claims, grid, look, plan, plots, render, study, tables
 from kfbench.claims import Verdict
 from kfbench.grid import Cell, Grid
 from kfbench.render import Table
@@ -69,7 +69,7 @@ def make(folder: Path, results: Path) -> Page:
     judged = claims.verdicts(made)
     drawn = _draw(made, folder / "plots")
     write_text(folder / "index.html", _page(made, found, judged, drawn, folder=folder, results=results))
-    write_text(folder / "README.md", _readme(made, found, judged, drawn))
+    write_text(folder / "README.md", _readme(made, found, judged, drawn, _chosen(folder)))
     return _of(made, judged)
 
 
@@ -158,6 +158,7 @@ def _page(
         facts=facts,
         verdicts=judged,
         tables=found,
+        chosen=_chosen(folder),
         plots=drawn,
         cells=[_cell(made, cell, folder, results) for cell in made.cells.values()],
         places=_places(done),
@@ -230,13 +231,29 @@ def _places(done: list[RunRecord]) -> list[str]:
     return [f"{count} run{'s' if count > 1 else ''}: {text}." for text, count in sorted(counted.items())]
 
 
+def _chosen(folder: Path) -> list[str]:
+    """Say what the study's searches chose, a sentence a row."""
+    lines = []
+    for row, found in plan.chosen(folder).items():
+        values = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in found["settings"].items()
+        )
+        before = f"; {found['started']:.1f} with the settings it began with" if found.get("started") is not None else ""
+        lines.append(
+            f"{row}: {values} (the best of {found['trials']} trials on {found['column']}: "
+            f"{found['validation']:.1f} on validation data{before})"
+        )
+    return lines
+
+
 def _note(made: Grid) -> str:
     """What is said of published numbers: the study's own words, else that those of Knowledge Flow are not known."""
     mixes = any(row.method.partition("/")[0] == "kf" for row in made.study.methods)
     return made.study.reference_note.strip() or (UNKNOWN if mixes else "")
 
 
-def _readme(made: Grid, found: list[Table], judged: list[Verdict], drawn: list[Shown]) -> str:
+def _readme(made: Grid, found: list[Table], judged: list[Verdict], drawn: list[Shown], chosen: list[str]) -> str:
     """The same in Markdown, for readers of the repository."""
     lines = [f"# {made.study.title}", "", made.study.about.strip(), ""]
     lines += ["Made by `kfbench report` from the records; do not edit. The page with all runs: `index.html`.", ""]
@@ -245,6 +262,8 @@ def _readme(made: Grid, found: list[Table], judged: list[Verdict], drawn: list[S
         lines += [f"| {v.claim.text} ({v.claim.source}) | **{v.word}** | {v.told} |" for v in judged]
         lines += [""]
     lines += ["## Tables", "", *(render.markdown(table) for table in found)]
+    if chosen:
+        lines += ["Settings that a search chose (accuracy in %, or return):", "", *(f"- {c}" for c in chosen), ""]
     lines += [_note(made), ""] if _note(made) else []
     lines += ["## Plots", ""] if drawn else []
     for plot in drawn:

@@ -70,6 +70,16 @@ def suggest(trial: Trial, method: str) -> dict[str, Setting]:
     return chosen
 
 
+def known(spec: RunSpec) -> dict[str, Setting]:
+    """Return the spec's own values of what is searched, where they lie in the space: a search begins with them."""
+    found = {}
+    for name, range_ in space(spec.method).items():
+        value: Any = spec.settings[name]
+        if value in range_["choices"] if "choices" in range_ else range_["low"] <= value <= range_["high"]:
+            found[name] = value
+    return found
+
+
 def sampler(about: dict[str, Any]) -> optuna.samplers.BaseSampler:
     """Return TPE, seeded by what is searched; it takes running trials into account."""
     return optuna.samplers.TPESampler(
@@ -114,17 +124,21 @@ def objective(about: dict[str, Any], results: Path, device: str) -> queue.Object
 
 
 def fill(storage: RDBStorage, search: Search) -> optuna.Study:
-    """Queue a search's trials as slots: a slot's settings are chosen when it is claimed; those done before count."""
+    """Queue a search's trials as slots: a slot's settings are chosen when it is claimed; those done before count.
+
+    The first trial has the spec's own settings, so that what is chosen is no worse on `val` than what was there.
+    """
     about = search.to_json()
     study = optuna.create_study(
         study_name=search.name, storage=storage, direction="maximize", sampler=sampler(about), load_if_exists=True
     )
     study.set_user_attr("search", about)
-    known = queue.states(study)
+    before = queue.states(study)
     keys = [f"trial-{number:04d}" for number in range(search.trials)]
-    left = [key for key in keys if known.get(key) not in ("done", "pruned", "failed")]
+    left = [key for key in keys if before.get(key) not in ("done", "pruned", "failed")]
     label = f"search {search.spec.method} · {search.spec.task}"
-    queue.fill(study, [Job(key, {}, {"label": f"{label} · {key}"}) for key in left])
+    fixed = {keys[0]: known(search.spec)}
+    queue.fill(study, [Job(key, fixed.get(key, {}), {"label": f"{label} · {key}"}) for key in left])
     return study
 
 
@@ -134,6 +148,12 @@ def best(study: optuna.Study) -> FrozenTrial:
         return study.best_trial
     except ValueError as error:
         raise KfbenchError(f"no trial of '{study.study_name}' has finished; see kfbench study's log") from error
+
+
+def started(study: optuna.Study) -> float | None:
+    """Return the value of the first trial, the spec's own settings; None if it did not finish."""
+    trials = [t for t in study.trials if t.user_attrs.get("key") == "trial-0000" and t.value is not None]
+    return trials[-1].value if trials else None
 
 
 def settings(trial: FrozenTrial) -> dict[str, Setting]:

@@ -51,7 +51,7 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     now = study.load(folder)
     if now != made:
         console.print("study.toml was changed meanwhile; the report follows it, another run makes what it adds")
-        plan.write(folder, now, plan.make(now, read_tuned(folder)))
+        plan.write(folder, now, plan.make(now, plan.tuned(folder)))
     page = report.make(folder, place.results)
     console.print(f"{folder / 'index.html'}: {page.done} of {page.planned} runs")
     return len(bad)
@@ -80,7 +80,7 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     torch.set_num_threads(1)  # as the workers do
     made = study.load(folder)
     _known(made, row, column)
-    cells = plan.make(made, read_tuned(folder))
+    cells = plan.make(made, plan.tuned(folder))
     plan.write(folder, made, cells)
     runs = runner.wanted(made, cells, row=row, column=column)
     left = runner.missing(runs, results)
@@ -139,14 +139,6 @@ def _spoken(seconds: float | None) -> str:
     return "time unknown" if seconds is None else f"about {estimate.spoken(seconds)}"
 
 
-def read_tuned(folder: Path) -> dict[str, dict[str, Setting]]:
-    """Return {row: settings} that searches of this study chose; empty if none has been made."""
-    path = folder / "tuned.json"
-    if not path.is_file():
-        return {}
-    return {row: values["settings"] for row, values in json.loads(path.read_text()).items()}
-
-
 def tune_all(folder: Path, made: Study, place: Place, *, console: Console) -> dict[str, dict[str, Setting]]:
     """Search every row that has a space, with the same number of trials, and keep what was chosen in tuned.json."""
     assert made.search is not None
@@ -158,18 +150,20 @@ def tune_all(folder: Path, made: Study, place: Place, *, console: Console) -> di
         if spec is None or not search.has_space(row.method):
             continue
         asked = Search(spec, made.search.trials, made.search.seeds_per_trial)
-        trial = _search(asked, place, console=console)
+        trials, best = _search(asked, place, console=console)
         chosen[row.label] = {
-            "settings": search.settings(trial),
-            "validation": trial.value,
+            "settings": search.settings(best),
+            "validation": best.value,
+            "started": search.started(trials),
             "trials": asked.trials,
             "column": column,
         }
-        store.write_text(folder / "tuned.json", json.dumps(chosen, indent=1) + "\n")
-    return read_tuned(folder)
+        plan.write_chosen(folder, chosen)
+    return plan.tuned(folder)
 
 
-def _search(asked: Search, place: Place, *, console: Console) -> Any:
+def _search(asked: Search, place: Place, *, console: Console) -> tuple[Any, Any]:
+    """Make a search's trials, and return its Optuna study and the best trial."""
     storage = runner.open_storage(place)
     made = search.fill(storage, asked)
     jobs = runner.teacher_jobs([asked.spec], place.results)
@@ -177,7 +171,7 @@ def _search(asked: Search, place: Place, *, console: Console) -> Any:
     if any(state in queue.OPEN for each in studies for state in queue.states(each).values()):
         console.print(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials", soft_wrap=True)
         runner.run(made.study_name, studies, place, console=console)
-    return search.best(made)
+    return made, search.best(made)
 
 
 def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> str:
@@ -185,7 +179,7 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
     torch_device(place.device)
     if not search.has_space(asked.spec.method):
         search.space(asked.spec.method)
-    trial = _search(asked, place, console=console)
+    _, trial = _search(asked, place, console=console)
     lines = [f"{asked.spec.method} on {asked.spec.task}: best of {asked.trials} trials, trial {trial.number}"]
     lines += [f"  {name} = {value}" for name, value in trial.params.items()]
     lines.append(f"  validation  {trial.value:.2f} (accuracy in %, or return)")

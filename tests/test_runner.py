@@ -113,6 +113,35 @@ def test_what_is_recorded_is_not_run_again(place, ran):
     assert "breaks · digits/high: seeds 0, 1" in out and "2 runs, 2 to make" in out
 
 
+TUNED = """
+title = "Tuned digits"
+budget = "smoke"
+seeds = 1
+search = { trials = 2 }
+methods = ["scratch", "kf"]
+tasks = [{ task = "digits/high", teachers = ["digits/low"], recipe = { epochs = 2 } }]
+"""
+
+
+def test_a_study_with_a_search_tunes_first_and_its_page_says_what_was_chosen(place):
+    root, _ = place
+    folder = root / "reports" / "tuned"
+    folder.mkdir()
+    (folder / "study.toml").write_text(TUNED)
+    out = kfbench(place, "study", "reports/tuned")
+    assert "searching kf on digits/high: 2 trials" in out and "2 of 2 runs" in out
+    found = json.loads((folder / "tuned.json").read_text())
+    assert list(found) == ["kf"] and found["kf"]["validation"] >= found["kf"]["started"]
+    cells = {cell.row: cell for cell in plan.read(folder, study.load(folder))}
+    assert cells["kf"].spec is not None and cells["kf"].spec.settings["cut"] == found["kf"]["settings"]["cut"]
+    told = f"kf: initial_share {found['kf']['settings']['initial_share']:.3g}, "
+    assert told in (folder / "README.md").read_text() and told in (folder / "index.html").read_text()
+    seeds = {record.spec["seed"] for record in store.records(root / "results") if record.spec["method"] == "kf"}
+    assert 1000 in seeds
+    again = kfbench(place, "study", "reports/tuned")
+    assert "searching" not in again and "0 to make" in again
+
+
 def test_verify_finds_the_same_bits_and_a_changed_number(place, ran):
     root, _ = place
     record = next(r for r in store.records(root / "results") if r.spec["method"] == "kf" and r.status == "done")
@@ -247,6 +276,4 @@ def test_shipped_studies_load_and_their_plans_are_current():
     assert len(found) >= 5
     for folder in found:
         made = study.load(folder)
-        from kfbench import study_run
-
-        assert plan.read(folder, made) == plan.make(made, study_run.read_tuned(folder)), folder.name
+        assert plan.read(folder, made) == plan.make(made, plan.tuned(folder)), folder.name

@@ -48,6 +48,13 @@ def _drawn(name: str) -> optuna.Trial:
     return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
 
 
+def test_what_lies_outside_the_space_is_left_to_the_sampler():
+    spec = resolve.resolve("kd", "digits/high", budget="smoke", settings={"temperature": 0.5})
+    assert search.known(spec) == {"alpha": spec.settings["alpha"]}
+    spec = resolve.resolve("policy_distillation", "atari/pong")
+    assert search.known(spec) == {name: spec.settings[name] for name in ("tau", "actor")}
+
+
 def test_a_method_without_a_space_is_refused():
     with pytest.raises(KfbenchError, match="method 'scratch' has nothing to search"):
         search.space("scratch")
@@ -63,6 +70,9 @@ def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(storage, aske
     assert sorted(queue.states(made)) == ["trial-0000", "trial-0001", "trial-0002"]
     records = list(store.records(results))
     assert {record.spec["seed"] for record in records} == {search.FIRST_SEED} and len(records) == 3
+    first = next(trial for trial in made.trials if trial.user_attrs["key"] == "trial-0000")
+    assert first.params == {name: asked.spec.settings[name] for name in search.space("kd")}
+    assert len({tuple(trial.params.values()) for trial in made.trials}) == 3
     search.fill(storage, asked)
     assert len(queue.states(made)) == 3 and "waiting" not in queue.states(made).values()
     more = search.fill(storage, dataclasses.replace(asked, trials=5))

@@ -2,7 +2,8 @@
 
 Each contender is a process of its own. One after the other takes a short turn, again and again, so that a busy machine
 slows all alike; ratios are taken within a round. CPU seconds of all threads are counted, because a busy machine
-stretches those less. Stable-Baselines3 takes part if it is installed.
+stretches those less, and clock seconds, in which acting beside learning shows. Stable-Baselines3 takes part if it is
+installed.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ def measure(
     device: str = "cpu",
     threads: int = 1,
 ) -> list[dict[str, Any]]:
-    """Return one row a contender: agent steps a CPU second and a second (medians), and their ratio to `scratch`.
+    """Return one row a contender: agent steps a CPU second and a second (medians), and their ratios to `scratch`.
 
     A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. kf has two untrained teachers.
     """
@@ -50,6 +51,7 @@ def measure(
     chosen = methods or [n for n in registry.names("methods") if "games" in registry.method_class(n).kinds]
     names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
     makers: dict[str, tuple[Any, ...]] = {name: (loop, name, task, precision, device, threads) for name in names}
+    makers["scratch, overlap"] = (loop, "scratch", task, precision, device, threads, 1)
     if precision == "fp32":
         makers["scratch, bf16"] = (loop, "scratch", task, "bf16", device, threads)
     makers["emulators alone"] = (emulators, declared.game, threads)
@@ -61,8 +63,8 @@ def measure(
     steps = TURN * ROLLOUT * ENVIRONMENTS
     rows = []
     for name, times in taken.items():
-        ratios = [own[0] / mine[0] for mine, own in zip(times, taken["scratch"], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        both = list(zip(times, taken["scratch"], strict=True))
+        low, middle, high = statistics.quantiles([own[0] / mine[0] for mine, own in both], n=4)
         rows.append(
             {
                 "name": name,
@@ -70,6 +72,7 @@ def measure(
                 "steps_per_second": steps / statistics.median(wall for _, wall in times),
                 "speed": middle,
                 "speed_quartiles": [low, high],
+                "speed_by_clock": statistics.median(own[1] / mine[1] for mine, own in both),
                 "repeats": repeats,
             }
         )
@@ -111,17 +114,18 @@ def _serve(pipe: Connection, maker: Callable[..., Turn], given: list[Any]) -> No
 
 def text(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a table."""
-    lines = [f"{'':<22}{'steps/CPU s':>12}{'steps/s':>10}{'speed over scratch':>21}"]
+    lines = [f"{'':<22}{'steps/CPU s':>12}{'steps/s':>10}{'speed over scratch':>21}{'by the clock':>15}"]
     for row in rows:
         low, high = row["speed_quartiles"]
         speed = f"{row['speed']:.2f} ({low:.2f}–{high:.2f})"
         lines.append(
             f"{row['name']:<22}{row['steps_per_cpu_second']:>12,.0f}{row['steps_per_second']:>10,.0f}{speed:>21}"
+            f"{row['speed_by_clock']:>15.2f}"
         )
     return "\n".join(lines)
 
 
-def live(name: str, task: str, *, precision: str, device: str) -> Live:
+def live(name: str, task: str, *, precision: str, device: str, overlap: int = 0) -> Live:
     """Return what the loop of a method works with, its teachers untrained."""
     recipe = {
         "algorithm": "a2c",
@@ -130,6 +134,7 @@ def live(name: str, task: str, *, precision: str, device: str) -> Live:
         "minibatches": 1,
         "frames": 10**9,
         "precision": precision,
+        "overlap": overlap,
     }
     stem = name.split()[0]
     settings = {"cut": 0.0} if name == AFTER_CUT else {}
@@ -138,9 +143,9 @@ def live(name: str, task: str, *, precision: str, device: str) -> Live:
     return stand_in.live(spec, device=device)
 
 
-def loop(name: str, task: str, precision: str, device: str, threads: int) -> Turn:
+def loop(name: str, task: str, precision: str, device: str, threads: int, overlap: int = 0) -> Turn:
     """Return a turn of the suite's loop."""
-    made = ActorCritic(live(name, task, precision=precision, device=device), threads=threads)
+    made = ActorCritic(live(name, task, precision=precision, device=device, overlap=overlap), threads=threads)
 
     def turn() -> None:
         for _ in range(TURN):

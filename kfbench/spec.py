@@ -84,7 +84,7 @@ class GameRecipe:
     test_episodes: Annotated[int, Gt(0)] = 2  # and at the end
     evaluation_frames: Annotated[int, Gt(0)] = 18_000  # limit of an episode when evaluating: five minutes of play
     greedy: bool = False  # evaluate the likeliest action, not a sampled one
-    precision: Literal["fp32", "bf16"] = "fp32"  # of learning
+    precision: Literal["fp32", "bf16"] = "fp32"  # of acting and learning; evaluations are fp32
 
     def __post_init__(self) -> None:
         for name, value in ALGORITHMS[self.algorithm].items():

@@ -1,8 +1,9 @@
-"""Every method of images can be timed over its floor, whatever teachers it asks."""
+"""What `kfbench bench` times: methods of images over their floors, contenders in games by CPU and clock."""
 
+import pytest
 import torch
 
-from kfbench import bench
+from kfbench import bench, bench_games
 
 
 def test_all_methods_are_timed() -> None:
@@ -18,3 +19,33 @@ def test_all_methods_are_timed() -> None:
     assert found["ca_mkd"]["floor_ms"] > found["scratch"]["floor_ms"]  # two teachers are asked
     assert "of_full" in found[bench.REMEMBERED]
     assert all(name in bench.text(rows) for name in found)
+
+
+def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_games, "TURN", 1)
+    turns = [
+        bench_games.loop("scratch", "atari/pong", "bf16", "cpu", 1),
+        bench_games.loop("scratch", "atari/pong", "fp32", "cpu", 1, overlap=1),
+        bench_games.loop("kf", "atari/pong", "bf16", "cpu", 1),
+        bench_games.loop(bench_games.AFTER_CUT, "atari/pong", "fp32", "cpu", 1),
+        bench_games.bare("pong", 1),
+        bench_games.emulators("pong", 1),
+    ]
+    for turn in turns:
+        turn()
+        turn()
+
+
+def test_ratios_in_games_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up times: scratch 1 s of CPU a turn and 2 s of the clock, the others half, in rounds of unequal speed."""
+
+    def rounds(makers: dict[str, object], repeats: int) -> dict[str, list[tuple[float, float]]]:
+        slow = [1.0 + n for n in range(repeats)]
+        return {name: [(s, 2 * s) if name == "scratch" else (s / 2, s / 2) for s in slow] for name in makers}
+
+    monkeypatch.setattr(bench_games, "_rounds", rounds)
+    found = {row["name"]: row for row in bench_games.measure("atari/pong", methods=["kf"], repeats=5)}
+    assert {"scratch", "kf", "kf after the cut", "scratch, overlap", "scratch, bf16", "bare loop"} <= set(found)
+    assert found["kf"]["speed"] == 2 and found["kf"]["speed_by_clock"] == 4
+    assert found["scratch"]["steps_per_cpu_second"] == bench_games.TURN * 80 / 3
+    assert "by the clock" in bench_games.text(list(found.values()))

@@ -38,9 +38,12 @@ class Actor:
         self._batch: Batch | None = None  # the present observation's, for its teachers' answers
         self._begun = (arcade.mark(), self.observation)  # where the latest rollout began
 
-    @torch.no_grad()
     def play(self, number: int, progress: float) -> Rollout:
         """Play the run's rollout of a number, counted from 0."""
+        with torch.no_grad(), autocast(self.live.device, self.recipe.precision):  # bf16 copies of weights serve it all
+            return self._play(number, progress)
+
+    def _play(self, number: int, progress: float) -> Rollout:
         live, recipe, arcade = self.live, self.recipe, self.arcade
         self._begun = (arcade.mark(), self.observation)
         live.student.eval()
@@ -96,9 +99,7 @@ class Actor:
         live = self.live
         if self._batch is None:
             self._batch = Batch(images=brightness(self.observation), rng=live.rng)
-        precision = self.recipe.precision if live.device.type == "cuda" else "fp32"  # few rows gain nothing on a CPU
-        with autocast(live.device, precision):
-            return live.method.act(live.student, live.teachers, self._batch, progress)
+        return live.method.act(live.student, live.teachers, self._batch, progress)
 
     def state(self, *, begun: bool) -> dict[str, Any]:
         """Return what `restore` needs to stand where the actor stands, or stood when the latest rollout began."""

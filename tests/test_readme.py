@@ -35,8 +35,9 @@ def test_a_committed_report_is_what_its_records_give(name: str, tmp_path: Path) 
     kept = ROOT / "reports" / name
     folder = tmp_path / "reports" / name
     folder.mkdir(parents=True)
-    for file in ("study.toml", "plan.json"):
-        shutil.copy(kept / file, folder / file)
+    for file in ("study.toml", "plan.json", "tuned.json"):
+        if (kept / file).is_file():
+            shutil.copy(kept / file, folder / file)
     report.make(folder, ROOT / "results")
     for file in ("README.md", "provenance.json"):
         assert (folder / file).read_text() == (kept / file).read_text(), f"stale: kfbench report reports/{name}"

@@ -128,7 +128,7 @@ def test_a_study_with_a_search_tunes_first_and_its_page_says_what_was_chosen(pla
     folder = root / "reports" / "tuned"
     folder.mkdir()
     (folder / "study.toml").write_text(TUNED)
-    out = kfbench(place, "study", "reports/tuned")
+    out = kfbench(place, "study", "reports/tuned", "--results", "searched")
     assert "searching kf on digits/high: 2 trials" in out and "2 of 2 runs" in out
     found = json.loads((folder / "tuned.json").read_text())
     assert list(found) == ["kf"] and found["kf"]["validation"] >= found["kf"]["started"]
@@ -136,9 +136,9 @@ def test_a_study_with_a_search_tunes_first_and_its_page_says_what_was_chosen(pla
     assert cells["kf"].spec is not None and cells["kf"].spec.settings["cut"] == found["kf"]["settings"]["cut"]
     told = f"kf: initial_share {found['kf']['settings']['initial_share']:.3g}, "
     assert told in (folder / "README.md").read_text() and told in (folder / "index.html").read_text()
-    seeds = {record.spec["seed"] for record in store.records(root / "results") if record.spec["method"] == "kf"}
+    seeds = {record.spec["seed"] for record in store.records(root / "searched") if record.spec["method"] == "kf"}
     assert 1000 in seeds
-    again = kfbench(place, "study", "reports/tuned")
+    again = kfbench(place, "study", "reports/tuned", "--results", "searched")
     assert "searching" not in again and "0 to make" in again
 
 

@@ -22,6 +22,7 @@ class Plot:
 
 
 Drawn = tuple[str, str, Figure] | None  # title, caption, figure
+ATTACHED = "val_error_attached"  # games are evaluated alone only
 
 
 def curve(grid: Grid, row: str, column: str, metric: str) -> tuple[Array, Array]:
@@ -71,7 +72,7 @@ def _axis_name(grid: Grid, column: str) -> str:
 
 def curves(grid: Grid) -> Drawn:
     """Learning curves of every row, a panel a column."""
-    metrics = {column: "return" if grid.is_game(column) else "val_error" for column in grid.columns}
+    metrics = {column: grid.curve_metric(column) for column in grid.columns}
     ready = [c for c in grid.columns if any(curve(grid, row, c, metrics[c])[1].size for row in grid.rows)]
     if not ready:
         return None
@@ -91,18 +92,15 @@ def curves(grid: Grid) -> Drawn:
 def attached(grid: Grid) -> Drawn:
     """The same student with its teachers and alone, while both exist."""
     pairs = [
-        (row, column)
-        for row in grid.rows
-        for column in grid.columns
-        if curve(grid, row, column, _attached(grid, column))[1].size
+        (row, column) for row in grid.rows for column in grid.columns if curve(grid, row, column, ATTACHED)[1].size
     ]
     if not pairs:
         return None
     figure, axes = look.panels(len(pairs))
     for (row, column), axis in zip(pairs, axes, strict=True):
         whole, name = _scale(grid, column)
-        alone = _attached(grid, column).removesuffix("_attached")
-        for index, (metric, label) in enumerate([(_attached(grid, column), "with teachers"), (alone, "alone")]):
+        alone = ATTACHED.removesuffix("_attached")
+        for index, (metric, label) in enumerate([(ATTACHED, "with teachers"), (alone, "alone")]):
             times, values = curve(grid, row, column, metric)
             _line(axis, times * whole, values, label, 1 - index, dash="--" if index == 0 else "-")
         axis.set(title=f"{row}\n{column}", xlabel=name, ylabel=_axis_name(grid, column))
@@ -112,10 +110,6 @@ def attached(grid: Grid) -> Drawn:
         "off) and of the student alone at the same moment. The gap at the cut is what the student loses there."
     )
     return "With teachers and alone", caption, figure
-
-
-def _attached(grid: Grid, column: str) -> str:
-    return "return_attached" if grid.is_game(column) else "val_error_attached"
 
 
 def shares(grid: Grid) -> list[Plot]:

@@ -85,6 +85,10 @@ class Grid:
         """Name of a column's score: `return` in game points, or `error` in %."""
         return "return" if self.is_game(column) else "error"
 
+    def curve_metric(self, column: str) -> str:
+        """Name of a column's validation score in a curve."""
+        return f"val_{self.metric(column)}"
+
     def sign(self, column: str) -> int:
         """+1 if a higher score is better, -1 if a lower one is."""
         return 1 if self.is_game(column) else -1
@@ -108,11 +112,14 @@ class Grid:
         """Return accuracy as a fraction, or the human-normalised return, [N, M]; NaN for games without a reference."""
         raw = self.scores(row, columns)
         for m, column in enumerate(columns):
-            if self.is_game(column):
-                raw[:, m] = [_normal(self.task(column), score) for score in raw[:, m]]
-            else:
-                raw[:, m] = 1 - raw[:, m] / 100
+            raw[:, m] = self.normal(column, raw[:, m])
         return raw
+
+    def normal(self, column: str, scores: Array) -> Array:
+        """Return raw scores of a column, of any shape, as accuracy or human-normalised return."""
+        if not self.is_game(column):
+            return 1 - scores / 100
+        return np.array([_normal(self.task(column), score) for score in scores.flat]).reshape(scores.shape)
 
     def task(self, column: str) -> str:
         """Return the task of a column."""

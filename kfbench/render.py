@@ -2,7 +2,10 @@
 
 import csv
 import io
+import math
 from dataclasses import dataclass, field
+
+from kfbench.stats import Interval
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class Table:
             label: {head: list(cell.keys) for head, cell in zip(self.head, cells, strict=True) if cell.keys}
             for label, cells in self.rows
         }
+
+
+def interval(found: Interval, keys: tuple[str, ...], *, sign: str = "", digits: int = 3) -> Shown:
+    """Return an estimate with the ends of its interval: "0.41 [0.38, 0.44]"; "–" for NaN."""
+    if math.isnan(found.value):
+        return Shown("–")
+    form = f"{sign}.{digits}f"
+    ends = f" [{found.low:{form}}, {found.high:{form}}]" if not math.isnan(found.low) else ""
+    numbers = {name: value for name, value in found._asdict().items() if not math.isnan(value)}
+    return Shown(f"{found.value:{form}}{ends}".replace("-", "−"), values=dict(numbers), keys=keys)
 
 
 def markdown(table: Table) -> str:

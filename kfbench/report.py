@@ -194,7 +194,7 @@ def _run(made: Grid, column: str, record: RunRecord, folder: Path, results: Path
         "key": record.key,
         "score": "failed" if score is None else f"{score:.1f}{unit}",
         "time": f"{record.cost['seconds']:.0f} s" if "seconds" in record.cost else record.error or "",
-        "curve": _spark(record, "return" if made.is_game(column) else "val_error"),
+        "curve": _spark(record, made.curve_metric(column)),
         "path": Path(os.path.relpath(path, folder)).as_posix(),
         "traceback": record.traceback,
         "record": json.dumps(kept, indent=1),

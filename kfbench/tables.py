@@ -1,4 +1,4 @@
-"""The tables of a study: scores, a summary over tasks, and what each method costs."""
+"""The tables of a study: scores, a summary over tasks, and what each method costs; `learning.py` has one more."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,8 @@ import numpy as np
 
 from kfbench import stats
 from kfbench.grid import Cell, Grid
-from kfbench.render import Shown, Table
+from kfbench.learning import learning
+from kfbench.render import Shown, Table, interval
 from kfbench.store import RunRecord
 from kfbench.study import Table as Layout
 
@@ -18,7 +19,7 @@ POINTS = "mean return in game points, higher is better"
 def tables(grid: Grid) -> list[Table]:
     """Return every table of a study: its own layouts (default: all cells), then summary and cost."""
     layouts = grid.study.tables or [Layout(name="scores", title=grid.study.title)]
-    return [*(scores(grid, layout) for layout in layouts), summary(grid), cost(grid)]
+    return [*(scores(grid, layout) for layout in layouts), summary(grid), learning(grid), cost(grid)]
 
 
 def scores(grid: Grid, layout: Layout) -> Table:
@@ -139,7 +140,7 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     columns = Shown(f"{count} of {len(every)}", note=part, values={"value": count})
     if not keys:
         return [columns, *[Shown("–")] * 5]
-    aggregates = [_interval(stats.bootstrap(statistic, normal), keys) for statistic in (stats.iqm, stats.mean)]
+    aggregates = [interval(stats.bootstrap(statistic, normal), keys) for statistic in (stats.iqm, stats.mean)]
     if row == base or base not in grid.rows:
         return [columns, *aggregates, *[Shown("·")] * 3]
     ours, theirs = 100 * normal, 100 * grid.normalised(base, every)
@@ -153,19 +154,10 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     return [
         columns,
         *aggregates,
-        _interval(stats.Interval(gap.value, gap.low, gap.high), keys, sign="+", digits=2),
-        _interval(chance, keys, digits=2),
+        interval(stats.Interval(gap.value, gap.low, gap.high), keys, sign="+", digits=2),
+        interval(chance, keys, digits=2),
         Shown(" / ".join(map(str, counts)), values=dict(zip(("better", "unclear", "worse"), counts, strict=True))),
     ]
-
-
-def _interval(found: stats.Interval, keys: tuple[str, ...], *, sign: str = "", digits: int = 3) -> Shown:
-    if np.isnan(found.value):
-        return Shown("–")
-    form = f"{sign}.{digits}f"
-    ends = f" [{found.low:{form}}, {found.high:{form}}]" if not np.isnan(found.low) else ""
-    numbers = {name: value for name, value in found._asdict().items() if not np.isnan(value)}
-    return Shown(f"{found.value:{form}}{ends}".replace("-", "−"), values=dict(numbers), keys=keys)
 
 
 def cost(grid: Grid) -> Table:

@@ -26,13 +26,16 @@ def area(times: ArrayLike, scores: ArrayLike) -> Array:
     return areas.reshape(y.shape[:-1])
 
 
-def area_ratio(times: ArrayLike, scores: ArrayLike, baseline: ArrayLike) -> float:
+def area_ratio(
+    times: ArrayLike, scores: ArrayLike, baseline: ArrayLike, baseline_times: ArrayLike | None = None
+) -> float:
     """Return the transfer score: mean area of runs [N, T] over mean area of the baseline's runs [K, T].
 
-    Only for scores with a meaningful zero (accuracy, or returns less the random return): it is not offset-invariant.
-    NaN if the baseline's mean area is not positive.
+    The baseline's times are the same unless given. Only for scores with a meaningful zero (accuracy, or returns less
+    the random return): it is not offset-invariant. NaN if the baseline's mean area is not positive.
     """
-    ours, theirs = _mean(area(times, scores)), _mean(area(times, baseline))
+    other = times if baseline_times is None else baseline_times
+    ours, theirs = _mean(area(times, scores)), _mean(area(other, baseline))
     return ours / theirs if theirs > 0 else np.nan
 
 

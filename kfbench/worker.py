@@ -49,11 +49,11 @@ class TrialWatcher(Watcher):
 
 
 def goodness(values: dict[str, float]) -> float | None:
-    """Return a validation score, higher is better: accuracy in %, or the return; None if there is none."""
+    """Return what a curve's row, or `scores["val"]`, says of validation: accuracy in %, or return; None: nothing."""
     for name in ("val_error", "error"):
         if name in values:
             return 100 - values[name]
-    return values.get("return")
+    return values.get("val_return", values.get("return"))
 
 
 def name_of(spec: RunSpec) -> str:

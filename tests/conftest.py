@@ -73,7 +73,7 @@ def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
         progress = n / 10
         row = {"step": 100.0 * n, "progress": progress, "seconds": 5.0 * n, "loss": 3 * math.exp(-3 * progress)}
         if is_game:
-            row |= {"frames": 4000.0 * n, "return": final * (1 - math.exp(-4 * progress))}
+            row |= {"frames": 4000.0 * n, "val_return": final * (1 - math.exp(-4 * progress))}
         else:
             row |= {"epoch": 1.2 * n, "val_error": final + 40 * math.exp(-5 * progress), "val_loss": 1.0}
         if teachers and cell.row == "kf":
@@ -83,8 +83,8 @@ def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
                 row[f"share/{layer}/student"] = share
                 for teacher, part in zip(teachers, (0.5 + 0.1 * k, 0.5 - 0.1 * k), strict=True):
                     row[f"share/{layer}/{teacher}"] = (1 - share) * part
-            if progress < 0.9:
-                row["return_attached" if is_game else "val_error_attached"] = final + 4
+            if progress < 0.9 and not is_game:
+                row["val_error_attached"] = final + 4
         curve.append(row)
     identity = {"spec": spec.to_json(), "data": "0" * 64, "teachers": [], "method_revision": 1, "harness_revision": 1}
     metric = "return" if is_game else "error"

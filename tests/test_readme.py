@@ -38,7 +38,8 @@ def test_a_committed_report_is_what_its_records_give(name: str, tmp_path: Path) 
     for file in ("study.toml", "plan.json", "tuned.json"):
         if (kept / file).is_file():
             shutil.copy(kept / file, folder / file)
-    report.make(folder, ROOT / "results")
+    page = report.make(folder, ROOT / "results")
+    assert (kept / "plots" / "curves.png").is_file() == (page.done > 0)
     for file in ("README.md", "provenance.json"):
         assert (folder / file).read_text() == (kept / file).read_text(), f"stale: kfbench report reports/{name}"
 

@@ -55,6 +55,12 @@ def test_what_lies_outside_the_space_is_left_to_the_sampler():
     assert search.known(spec) == {name: spec.settings[name] for name in ("tau", "actor")}
 
 
+def test_what_trials_are_judged_by_is_on_validation_in_images_and_games():
+    assert worker.goodness({"val_error": 30.0, "test_error": 1.0}) == 70 == worker.goodness({"error": 30.0})
+    assert worker.goodness({"val_return": 5.0, "train_return": 9.0}) == 5 == worker.goodness({"return": 5.0})
+    assert worker.goodness({"loss": 1.0, "train_return": 9.0}) is None
+
+
 def test_a_method_without_a_space_is_refused():
     with pytest.raises(KfbenchError, match="method 'scratch' has nothing to search"):
         search.space("scratch")

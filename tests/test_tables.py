@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from kfbench import claims, grid, render, store, study, tables
+from kfbench import claims, grid, human, render, store, study, tables
 from kfbench.errors import KfbenchError
 
 
@@ -187,3 +187,37 @@ def test_layouts_choose_rows_and_columns(made):
     layout = study.Table(name="images", title="Images", rows=["kf", "scratch"], columns=["cifar100"])
     table = tables.scores(made, layout)
     assert [row for row, _ in table.rows] == ["kf", "scratch"] and table.head == ("cifar100",)
+
+
+def test_how_runs_learn_is_measured_on_their_curves(made):
+    """Against the definitions by hand, on a column of images and on a game."""
+    table = next(table for table in tables.tables(made) if table.name == "learning")
+    column, base = "first look: over scratch", "budget until scratch's end"
+    every = [column for column in made.columns if made.cells["kf", column].done]
+
+    def score(record, look):
+        if "val_error" in record.curve[look]:
+            return 100 - record.curve[look]["val_error"]
+        return 100 * human.human_normalised("krull", record.curve[look]["val_return"])
+
+    for head, look in ((column, 0), ("last look: over scratch", -1)):
+        gaps = [
+            np.mean([score(r, look) for r in made.cells["kf", c].done])
+            - np.mean([score(r, look) for r in made.cells["scratch", c].done])
+            for c in every
+        ]
+        assert cell(table, "kf", head).values["value"] == pytest.approx(np.mean(gaps))
+    ratios = []
+    for c in every:
+        areas = [
+            np.mean([np.trapezoid([score(r, n) for n in range(11)], dx=0.1) for r in made.cells[row, c].done])
+            for row in ("kf", "scratch")
+        ]
+        ratios.append(areas[0] / areas[1])
+    assert cell(table, "kf", "area ÷ scratch's").values["value"] == pytest.approx(np.mean(ratios))
+    assert cell(table, "kf", base).values["reached"] > cell(table, "kd, T 4", base).values["reached"]
+    assert 0 < cell(table, "kf", base).values["value"] < cell(table, "kd, T 4", base).values["value"] <= 1
+    assert cell(table, "scratch", column).text == "·" and cell(table, "scratch", base).text != "·"
+    assert cell(table, "pathnet", "columns").text == "3 of 4"
+    empty = grid.join(made.study, [c.planned for c in made.cells.values()], [])
+    assert {shown.text for _, row in tables.tables(empty)[2].rows for shown in row} == {"0 of 4", "–"}

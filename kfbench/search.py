@@ -150,8 +150,10 @@ def best(study: optuna.Study) -> FrozenTrial:
         raise KfbenchError(f"no trial of '{study.study_name}' has finished; see kfbench study's log") from error
 
 
-def started(study: optuna.Study) -> float | None:
-    """Return the value of the first trial, the spec's own settings; None if it did not finish."""
+def started(study: optuna.Study, spec: RunSpec) -> float | None:
+    """Return the first trial's value; None if it did not finish, or if not all of its settings were the spec's own."""
+    if len(known(spec)) < len(space(spec.method)):
+        return None
     trials = [t for t in study.trials if t.user_attrs.get("key") == "trial-0000" and t.value is not None]
     return trials[-1].value if trials else None
 

@@ -154,7 +154,7 @@ def tune_all(folder: Path, made: Study, place: Place, *, console: Console) -> di
         chosen[row.label] = {
             "settings": search.settings(best),
             "validation": best.value,
-            "started": search.started(trials),
+            "started": search.started(trials, spec),
             "trials": asked.trials,
             "column": column,
         }

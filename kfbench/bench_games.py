@@ -4,6 +4,9 @@ Each contender is a process of its own. One after the other takes a short turn, 
 slows all alike; ratios are taken within a round. CPU seconds of all threads are counted, because a busy machine
 stretches those less, and clock seconds, in which acting beside learning shows. Stable-Baselines3 takes part if it is
 installed.
+
+A method's floor is what it cannot avoid: the emulators, a pass of the student for every observation and of each teacher
+for all but the last, and one forward and backward pass over the rollout with an optimiser step.
 """
 
 import contextlib
@@ -25,7 +28,10 @@ from kfbench import atari, registry, resolve, seeding, stand_in
 from kfbench.errors import KfbenchError
 from kfbench.live import Live
 from kfbench.tasks import GameTask
+from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.rollout import brightness
+from kfbench.train.supervised import autocast
 
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn
@@ -51,6 +57,9 @@ def measure(
     chosen = methods or [n for n in registry.names("methods") if "games" in registry.method_class(n).kinds]
     names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
     makers: dict[str, tuple[Any, ...]] = {name: (loop, name, task, precision, device, threads) for name in names}
+    counts = {name: teachers(name) for name in names}
+    for count in sorted(set(counts.values())):
+        makers[floor_name(count)] = (floor, count, task, precision, device, threads)
     makers["scratch, overlap"] = (loop, "scratch", task, precision, device, threads, 1)
     if precision == "fp32":
         makers["scratch, bf16"] = (loop, "scratch", task, "bf16", device, threads)
@@ -65,6 +74,8 @@ def measure(
     for name, times in taken.items():
         both = list(zip(times, taken["scratch"], strict=True))
         low, middle, high = statistics.quantiles([own[0] / mine[0] for mine, own in both], n=4)
+        least = taken[floor_name(counts[name])] if name in counts else []
+        over = [mine[0] / bare[0] for mine, bare in zip(times, least, strict=bool(least))]
         rows.append(
             {
                 "name": name,
@@ -73,6 +84,7 @@ def measure(
                 "speed": middle,
                 "speed_quartiles": [low, high],
                 "speed_by_clock": statistics.median(own[1] / mine[1] for mine, own in both),
+                "over_floor": statistics.median(over) if over else None,
                 "repeats": repeats,
             }
         )
@@ -114,13 +126,14 @@ def _serve(pipe: Connection, maker: Callable[..., Turn], given: list[Any]) -> No
 
 def text(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a table."""
-    lines = [f"{'':<22}{'steps/CPU s':>12}{'steps/s':>10}{'speed over scratch':>21}{'by the clock':>15}"]
+    heads = f"{'speed over scratch':>21}{'by the clock':>15}{'over its floor':>17}"
+    lines = [f"{'':<22}{'steps/CPU s':>12}{'steps/s':>10}{heads}"]
     for row in rows:
         low, high = row["speed_quartiles"]
         speed = f"{row['speed']:.2f} ({low:.2f}–{high:.2f})"
         lines.append(
             f"{row['name']:<22}{row['steps_per_cpu_second']:>12,.0f}{row['steps_per_second']:>10,.0f}{speed:>21}"
-            f"{row['speed_by_clock']:>15.2f}"
+            f"{row['speed_by_clock']:>15.2f}" + (f"{row['over_floor']:>17.2f}" if row["over_floor"] else "")
         )
     return "\n".join(lines)
 
@@ -138,9 +151,51 @@ def live(name: str, task: str, *, precision: str, device: str, overlap: int = 0)
     }
     stem = name.split()[0]
     settings = {"cut": 0.0} if name == AFTER_CUT else {}
-    count = 2 if stem.startswith("kf") else registry.load_method(stem).teachers[0]
+    count = 2 if name == AFTER_CUT else teachers(name)
     spec = resolve.resolve(stem, task, teachers=["random:" + task] * count, recipe=recipe, settings=settings)
     return stand_in.live(spec, device=device)
+
+
+def teachers(name: str) -> int:
+    """Return how many teachers a row's method asks."""
+    if name == AFTER_CUT:
+        return 0
+    return 2 if name.startswith("kf") else registry.load_method(name).teachers[0]
+
+
+def floor_name(count: int) -> str:
+    """Return the name of the row of what cannot be avoided with so many teachers."""
+    return f"floor, {count} teachers" if count else "floor"
+
+
+def floor(count: int, task: str, precision: str, device: str, threads: int) -> Turn:
+    """Return a turn of a floor: bare passes over made-up observations, and emulators that take random actions."""
+    made = live("scratch", task, precision=precision, device=device)
+    play = emulators(task.partition("/")[2], threads, steps=1)
+    asked = [stand_in.teacher("random:" + task, made.spec, index).network for index in range(count)]
+    for network in asked:
+        network.to(made.device).to(memory_format=torch.channels_last)
+    seen = torch.randint(0, 256, (ENVIRONMENTS, *atari.SHAPE), dtype=torch.uint8, device=made.device)
+    seen = seen.contiguous(memory_format=torch.channels_last)
+    batch = torch.cat([seen] * ROLLOUT)
+    learner = optimizer.make(made.method, made.student, made.spec.recipe)
+
+    def turn() -> None:
+        for _ in range(TURN):
+            with torch.no_grad(), autocast(made.device, precision):
+                for _ in range(ROLLOUT):
+                    images = brightness(seen)
+                    for network in [made.student, *asked]:
+                        network(images)
+                    play()
+                made.student(brightness(seen))
+            with autocast(made.device, precision):
+                output = made.student(brightness(batch))
+            (output.logits.float().square().mean() + output.value.float().square().mean()).backward()
+            learner.step()
+            learner.zero_grad(set_to_none=True)
+
+    return turn
 
 
 def loop(name: str, task: str, precision: str, device: str, threads: int, overlap: int = 0) -> Turn:
@@ -156,11 +211,11 @@ def loop(name: str, task: str, precision: str, device: str, threads: int, overla
     return turn
 
 
-def emulators(game: str, threads: int) -> Turn:
+def emulators(game: str, threads: int, steps: int = 0) -> Turn:
     """Return a turn of ale-py's vector of emulators with random actions: what no loop can pass."""
     vector = atari.emulators(game, ENVIRONMENTS, threads=threads)
     vector.reset(seed=0)
-    actions = torch.randint(len(atari.actions(game)), (TURN * ROLLOUT, ENVIRONMENTS)).numpy()
+    actions = torch.randint(len(atari.actions(game)), (steps or TURN * ROLLOUT, ENVIRONMENTS)).numpy()
 
     def turn() -> None:
         for row in actions:

@@ -132,7 +132,13 @@ def report(
         typer.echo(f"{folder / 'index.html'}: {page.done} of {page.planned} runs")
     for parent in dict.fromkeys(folder.resolve().parent for folder in chosen):
         every = sorted(path.parent for path in parent.glob("*/study.toml") if (path.parent / "plan.json").is_file())
-        making.index(parent, [making.page_of(folder, results) for folder in every])
+        pages = []
+        for folder in every:
+            try:
+                pages.append(making.page_of(folder, results))
+            except KfbenchError as error:  # a neighbour's fault costs only its own line
+                typer.echo(f"left out of {parent / 'index.html'}: {error}", err=True)
+        making.index(parent, pages)
 
 
 def verify(

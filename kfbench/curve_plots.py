@@ -26,15 +26,9 @@ ATTACHED = "val_error_attached"  # games are evaluated alone only
 
 
 def curve(grid: Grid, row: str, column: str, metric: str) -> tuple[Array, Array]:
-    """Return progress [T] and a metric of the curves [N finished runs, T]; NaN where a run does not state it."""
-    cell = grid.cells.get((row, column))
-    found = [
-        {round(r["progress"], 6): r[metric] for r in record.curve if metric in r and "progress" in r}
-        for record in (cell.done if cell else [])
-    ]
-    times = sorted({time for points in found for time in points})
-    values = np.array([[points.get(time, np.nan) for time in times] for points in found if points])
-    return np.array(times), values.reshape(len(values), len(times))
+    """Return progress [T] and a metric of the curves [N runs that state it, T]; NaN where a run does not."""
+    times, values = grid.curve(row, column, metric)
+    return times, values[~np.isnan(values).all(1)]
 
 
 def band(values: Array) -> tuple[Array, Array, Array]:

@@ -62,7 +62,9 @@ def _section(name: str, row: dict[str, Any]) -> str:
     variants = attributes.get("variants", {})
     for variant, changes in variants.items():
         shown = ", ".join(f"{key}={value}" for key, value in changes.items()) or "the defaults"
-        lines.append(f"- `{name}/{variant}`: {shown}")
+        own = attributes.get("variant_search", {}).get(variant)
+        searched = "" if own is None else f"; searched: {', '.join(own) or 'nothing'}"
+        lines.append(f"- `{name}/{variant}`: {shown}{searched}")
     lines += [""] if variants else []
     if settings := _settings(tree, source):
         searched = attributes.get("search", {})

@@ -89,6 +89,19 @@ class Grid:
         """Name of a column's validation score in a curve."""
         return f"val_{self.metric(column)}"
 
+    def curve(self, row: str, column: str, metric: str) -> tuple[Array, Array]:
+        """Return progress [T], 0..1, and a metric of the curves [N seeds, T]; NaN where no finished run states it."""
+        cell = self.cells.get((row, column))
+        found: list[dict[float, float]] = [
+            {round(r["progress"], 6): r[metric] for r in record.curve if metric in r and "progress" in r}
+            if record is not None and record.status == "done"
+            else {}
+            for record in (cell.records if cell else ())
+        ]
+        times = sorted({time for points in found for time in points})
+        values = np.array([[points.get(time, np.nan) for time in times] for points in found])
+        return np.array(times), values.reshape(len(found), len(times))
+
     def sign(self, column: str) -> int:
         """+1 if a higher score is better, -1 if a lower one is."""
         return 1 if self.is_game(column) else -1

@@ -47,31 +47,19 @@ def learning(grid: Grid) -> Table:
 
 
 def curves(grid: Grid, row: str, column: str) -> Curves | None:
-    """Return a cell's curves, None if no run of it has any. Looks are matched by number: all runs have as many."""
-    cell = grid.cells.get((row, column))
-    metric = grid.curve_metric(column)
-    found = {
-        n: np.array([(point["progress"], point[metric]) for point in record.curve if metric in point])
-        for n, record in enumerate(cell.records if cell else ())
-        if record is not None and record.status == "done"
-    }
-    found = {n: points for n, points in found.items() if len(points) > 1}
-    if not found or cell is None:
+    """Return a cell's curves, None if no run of it has one of at least two normalised scores."""
+    times, raw = grid.curve(row, column, grid.curve_metric(column))
+    scores = 100 * grid.normal(column, raw)
+    if len(times) < 2 or np.isnan(scores).all():
         return None
-    first = next(iter(found.values()))
-    raw = np.full((len(cell.records), len(first)), np.nan)
-    for n, points in found.items():
-        if len(points) == len(first):
-            raw[n] = points[:, 1]
-    keys = tuple(record.key for record in cell.done)
-    return Curves(first[:, 0], 100 * grid.normal(column, raw), keys)
+    return Curves(times, scores, tuple(record.key for record in grid.cells[row, column].done))
 
 
 def _row(grid: Grid, row: str) -> tuple[Shown, ...]:
     both = []
     for column in grid.columns:
         ours, theirs = curves(grid, row, column), curves(grid, grid.study.baseline, column)
-        if ours is not None and theirs is not None and not np.isnan(ours.scores).all() and len(theirs.keys):
+        if ours is not None and theirs is not None:
             both.append((ours, theirs))
     count = Shown(f"{len(both)} of {len(grid.columns)}", values={"value": len(both)})
     if not both:

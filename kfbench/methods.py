@@ -43,7 +43,7 @@ class Batch:
     """
 
     images: Tensor  # [B, C, H, W], float in 0..1 and not normalised, or uint8
-    rng: torch.Generator  # the method's own stream
+    rng: torch.Generator  # the method's own stream, the CPU's; `seeding.uniform` draws by it on the images' device
     labels: Tensor | None = None  # [B] int64
     index: Tensor | None = None  # [B] int64, rows of the training split, 0..train_size-1
     view: Tensor | None = None  # [B] int64, which augmentation of the image this is
@@ -87,6 +87,7 @@ class Method:
     variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`
     instead_of_teachers: ClassVar[tuple[str, ...]] = ()  # variants trained longer by what the teachers would have cost
     search: ClassVar[dict[str, dict[str, Any]]] = {}  # setting -> {"low", "high", "log"} or {"choices"}
+    variant_search: ClassVar[dict[str, dict[str, Any]]] = {}  # variant -> its own; else `search` less what it sets
 
     def make_student(self, task: "Task", teachers: "Sequence[Teacher]", rng: torch.Generator) -> nn.Module:
         """Return the module that is trained. The plain network comes first, from `task.make_network()`."""

@@ -84,14 +84,12 @@ class Transform(nn.Module):
         if norm is not None or self.taken[1:] != self.made[1:]:
             made: Tensor = mixed + self(features, scale, norm)
             return made
-        batch, weight = len(mixed), (self.weight * scale).flatten(1)
-        rows = torch.addmm(_rows(mixed), _rows(features), weight.t())  # [B·H·W, C]: no copies in channels_last
-        return rows.view(batch, *self.made[1:], -1).movedim(-1, 1)
-
-
-def _rows(features: Tensor) -> Tensor:
-    """Return features [B, C, …] as rows [B·…, C]."""
-    return features.movedim(1, -1).flatten(0, -2)
+        weight = self.weight * scale
+        if len(self.made) == 1:
+            return torch.addmm(mixed, features, weight.t())
+        taken, made = features.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1)  # rows of C: no copies in channels_last
+        rows = torch.addmm(made.flatten(0, 2), taken.flatten(0, 2), weight.flatten(1).t())
+        return rows.view(made.shape).permute(0, 3, 1, 2)
 
 
 class Norm(nn.Module):
@@ -167,8 +165,7 @@ class MixedStudent(nn.Module):
             self.transforms[key] = nn.ModuleList(Transform(theirs[k][name], own[layer]) for k, name in pairs)
             if hints:
                 self.regressions[key] = nn.ModuleList(Transform(own[layer], theirs[k][name]) for k, name in pairs)
-        # the latest pass's scheduled share, no state to keep; negative: the weights are learned
-        self.register_buffer("share", torch.tensor(-1.0), persistent=False)
+        self.register_buffer("share", torch.tensor(initial_share))  # of the latest step, where it is scheduled
         if memory:
             self.register_buffer("last", torch.zeros(memory, network.outputs))
             self.register_buffer("seen", torch.zeros(memory, dtype=torch.bool))
@@ -183,7 +180,9 @@ class MixedStudent(nn.Module):
             self.register_buffer("age", torch.tensor(0))
             for i, value in enumerate(self._live().values()):
                 self.register_buffer(f"before_{i}", value.detach().clone())
+        self.stands_alone = False  # in the stage after the cut
         self._features: Parts | None = None
+        self._share: Tensor | None = None  # of the present pass
         self._own: Parts = {}
         taps.rewrite(network, {layer: self._mixer(layer) for layer in links}, position)
 
@@ -193,29 +192,34 @@ class MixedStudent(nn.Module):
         `share` sets the student's own share at every layer in place of its learned value.
         """
         self._features = features
-        if features is not None:
-            self.share.fill_(-1.0 if share is None else share)
+        self._share = None if share is None else torch.full_like(self.share, share)
         try:
             with self._statistics(mixed=features is not None):
                 output: Output = self.network(images)
                 return output
         finally:
-            self._features = None
+            self._features = self._share = None
+
+    def note(self, share: float | None) -> None:
+        """Keep the scheduled share of a step, for `shares`."""
+        if share is not None:
+            self.share.fill_(share)
 
     def _mixer(self, layer: str) -> Callable[[Tensor], Tensor | None]:
         key = layer.replace(".", "/")
+        transforms = cast(Iterable[Transform], self.transforms[key])
+        places = [f"{k}/{name}" for k, name in self.links[layer]]
+        candidates = [(place, t, self._norm(place)) for place, t in zip(places, transforms, strict=True)]
 
         def mix(own: Tensor) -> Tensor | None:
             if self.regressions:
                 self._own[layer] = own
             if self._features is None:
                 return None
-            weights = self.weights(key).to(own.dtype)
-            mixed = own * weights[0]
-            for i, (k, name) in enumerate(self.links[layer]):
-                place = f"{k}/{name}"
-                transform = cast(Transform, self.transforms[key][i])  # type: ignore[index]
-                mixed = transform.added(mixed, self._features[place], weights[i + 1], self._norm(place))
+            first, *rest = self.weights(key).to(own.dtype).unbind()
+            mixed = own * first
+            for (place, transform, norm), weight in zip(candidates, rest, strict=True):
+                mixed = transform.added(mixed, self._features[place], weight, norm)
             return mixed
 
         return mix
@@ -224,8 +228,9 @@ class MixedStudent(nn.Module):
         """Return the weights of a layer's candidates, [1 + candidates], the student's own first; they sum to 1."""
         logits = self.mix[key]
         if not self.learned:
-            rest = F.softmax(logits[1:], dim=0) * (1 - self.share)
-            return torch.cat([self.share.view(1), rest])
+            share = self.share if self._share is None else self._share
+            rest = F.softmax(logits[1:], dim=0) * (1 - share)
+            return torch.cat([share.view(1), rest])
         weights = F.softmax(logits, dim=0)
         if self.floor:
             weights = weights * (1 - self.floor)
@@ -293,21 +298,22 @@ class MixedStudent(nn.Module):
         return (each * seen).sum() / seen.sum().clamp(min=1)
 
     def _live(self) -> dict[str, Tensor]:
-        """What a snapshot remembers: every parameter and buffer of the network, the mix and the transformations."""
-        own = ("network.", "mix.", "transforms.", "norms.")
+        """What a snapshot remembers: all that a mixed pass reads or, as BatchNorm does, writes."""
+        own = ("network.", "mix.", "transforms.", "norms.", "mixed_")
         return {name: value for name, value in self.state_dict(keep_vars=True).items() if name.startswith(own)}
 
     def before(self, images: Tensor, features: Parts | None, share: float | None, *, refresh: int) -> Tensor:
         """Return the logits [B, K] of the snapshot, which is replaced by the present weights every `refresh` steps."""
-        live = self._live()
+        live, own = self._live(), dict(self._own)
         kept = [getattr(self, f"before_{i}") for i in range(len(live))]
         with torch.no_grad():
-            if int(self.age) % refresh == 0:
-                for old, new in zip(kept, live.values(), strict=True):
-                    old.copy_(new)
+            due = self.age % refresh == 0  # on the device: nothing waits for it
+            for old, new in zip(kept, live.values(), strict=True):
+                old.copy_(torch.where(due, new, old))
             self.age += 1
             snapshot = dict(zip(live, (value.clone() for value in kept), strict=True))
             output: Output = torch.func.functional_call(self, snapshot, (images, features, share))
+        self._own = own  # what hints regress is the live pass's
         return output.logits
 
     def shares(self) -> dict[str, float]:

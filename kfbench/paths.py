@@ -126,24 +126,22 @@ class Modules(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """Map images [B, C, H, W] along the present path to the head of the present task."""
-        chosen = self._along(self.paths[self.pair[self.turn]])
+        chosen = self._along(self.paths.tolist()[self.pair[self.turn]])
         held = frozenset(
             id(module)
-            for i, row in enumerate(self.layers)
-            for m, module in enumerate(cast(nn.ModuleList, row))
-            if self.frozen[i, m]
+            for row, marks in zip(self.layers, self.frozen.tolist(), strict=True)
+            for module, is_frozen in zip(cast(nn.ModuleList, row), marks, strict=True)
+            if is_frozen
         )
         x = (as_float(images) - self.mean) / self.std
         return follow(x, chosen, cast(nn.ModuleDict, self.heads[self.stage.replace(".", "_")]), held)
 
-    def _along(self, path: Tensor) -> list[list[nn.Module]]:
-        return [
-            [cast(nn.ModuleList, row)[m] for m in genes] for row, genes in zip(self.layers, path.tolist(), strict=True)
-        ]
+    def _along(self, path: list[list[int]]) -> list[list[nn.Module]]:
+        return [[cast(nn.ModuleList, row)[m] for m in genes] for row, genes in zip(self.layers, path, strict=True)]
 
     def path(self, stage: str) -> Path:
         """Return the winner's path with the head of a stage; it shares memory with this module."""
-        return Path(self._along(self.winner), self.heads[stage], self.mean, self.std)
+        return Path(self._along(self.winner.tolist()), self.heads[stage], self.mean, self.std)
 
     def draw(self, rng: torch.Generator) -> None:
         """Draw a new population, and the first two of its paths to compare."""

@@ -13,6 +13,7 @@ from kfbench.spec import GameRecipe, Recipe, RunSpec, Setting
 
 if TYPE_CHECKING:
     from kfbench.methods import Method
+    from kfbench.networks.network import Network
     from kfbench.tasks import GameTask, ImageTask
 
 KINDS = ("random", "run", "file", "torchvision", "timm")
@@ -65,14 +66,17 @@ def teacher_name(text: str, *, budget: str) -> TeacherName:
     return made
 
 
-def _fits(task: "ImageTask | GameTask", network: str) -> None:
-    """Refuse a network that does not exist or cannot take the task's images, before anything is trained."""
+def _fits(task: "ImageTask | GameTask", network: str) -> "Network | None":
+    """Refuse a network that does not exist or cannot take the task's images, before anything is trained.
+
+    Returns the network without its weights; None for a library's, or a shape that only the imported data tell.
+    """
     import torch
 
-    if ":" in network or not all(task.shape):  # a library's, or a shape that only the imported data tell
-        return
+    if ":" in network or not all(task.shape):
+        return None
     with torch.device("meta"):  # no memory, no random numbers
-        networks.make(network, shape=task.shape, outputs=2)
+        return networks.make(network, shape=task.shape, outputs=2)
 
 
 def resolve(
@@ -113,6 +117,8 @@ def resolve(
     for source in filter(None, getattr(made, "source", "").split("+")):
         if registry.load_task(source).kind != declared.kind:
             raise KfbenchError(f"source '{source}' is not a task of {declared.kind}, as '{declared.name}' is")
+        if not all(registry.load_task(source).shape):
+            raise KfbenchError(f"source '{source}' tells its classes only with its data; use another, such as cifar10")
     return RunSpec(
         method=method,
         task=declared.name,
@@ -163,6 +169,16 @@ def _refuse(
             f"method '{name}' needs a teacher of the student's network '{network}', but '{teacher}' is a "
             f"'{teacher.network}'; use --teachers {teacher.task}/{network} or --network {teacher.network}"
         )
+    if method.needs == "architecture":
+        from kfbench.transplant import misfit
+
+        theirs, ours = _fits(registry.load_task(teacher.task), network), _fits(task, network)
+        why = misfit(theirs, ours) if theirs and ours else None
+        if why:
+            raise KfbenchError(
+                f"method '{name}' copies weights, but '{teacher}' has other sizes: {why}; use a teacher for images "
+                "like those of the task, or a --network that pools them, such as cnn-16"
+            )
     if method.needs == "outputs" and teacher.task != task.name and task.kind == "images":
         raise KfbenchError(
             f"method '{name}' needs a teacher with the classes of '{task.name}', but '{teacher}' has others; "

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from kfbench import queue, registry, worker
 from kfbench.errors import KfbenchError
+from kfbench.methods import Method
 from kfbench.queue import Job
 from kfbench.spec import RunSpec, Setting, digest
 
@@ -29,8 +30,9 @@ class Search:
 
     @property
     def name(self) -> str:
-        """The search's name in the storage."""
-        about = digest({"spec": self.spec.to_json(), "seeds": self.seeds_per_trial}, length=6)
+        """The search's name in the storage; another space is another search."""
+        known = {"spec": self.spec.to_json(), "seeds": self.seeds_per_trial, "space": space(self.spec.method)}
+        about = digest(known, length=6)
         return f"search-{self.spec.method}-{self.spec.task}-{about}".replace("/", "-")
 
     def to_json(self) -> dict[str, Any]:
@@ -44,16 +46,25 @@ class Search:
 
 
 def space(method: str) -> dict[str, dict[str, Any]]:
-    """Return a method's search space. Raises KfbenchError if it has none."""
-    found = registry.load_method(method).search
+    """Return the search space of a method or variant. Raises KfbenchError if it has none."""
+    found = space_of(registry.load_method(method), registry.split(method)[1])
     if not found:
         raise KfbenchError(f"method '{method}' has nothing to search; give its class a 'search' space, or use --set")
-    return dict(found)
+    return found
+
+
+def space_of(made: Method, variant: str | None) -> dict[str, dict[str, Any]]:
+    """Return the space of a variant: its own, or the method's less what makes the variant; {} if nothing is left."""
+    if variant is None:
+        return dict(made.search)
+    if variant in made.variant_search:
+        return dict(made.variant_search[variant])
+    return {name: range_ for name, range_ in made.search.items() if name not in made.variants[variant]}
 
 
 def has_space(method: str) -> bool:
     """Say whether a method has settings to search."""
-    return bool(registry.load_method(method).search)
+    return bool(space_of(registry.load_method(method), registry.split(method)[1]))
 
 
 def suggest(trial: Trial, method: str) -> dict[str, Setting]:
@@ -72,12 +83,12 @@ def suggest(trial: Trial, method: str) -> dict[str, Setting]:
 
 def known(spec: RunSpec) -> dict[str, Setting]:
     """Return the spec's own values of what is searched, where they lie in the space: a search begins with them."""
-    found = {}
-    for name, range_ in space(spec.method).items():
-        value: Any = spec.settings[name]
-        if value in range_["choices"] if "choices" in range_ else range_["low"] <= value <= range_["high"]:
-            found[name] = value
-    return found
+    return {n: spec.settings[n] for n, range_ in space(spec.method).items() if holds(range_, spec.settings[n])}
+
+
+def holds(range_: dict[str, Any], value: Any) -> bool:
+    """Say whether a value lies in one setting's range or among its choices."""
+    return value in range_["choices"] if "choices" in range_ else bool(range_["low"] <= value <= range_["high"])
 
 
 def sampler(about: dict[str, Any]) -> optuna.samplers.BaseSampler:

@@ -41,3 +41,13 @@ def global_generator(rng: torch.Generator) -> Iterator[None]:
 def seed_step(seed: int, step: int) -> None:
     """Set the global state for one optimiser step, for dropout inside student and method."""
     torch.manual_seed(number(seed, "step", step))
+
+
+def uniform(*shape: int, rng: torch.Generator, device: torch.device) -> torch.Tensor:
+    """Draw numbers in 0..1 on a device for one step: by the generator, on a GPU by the state that `seed_step` has set.
+
+    A CPU's generator cannot draw there, and to copy its numbers over would make every step wait.
+    """
+    if device.type == "cpu":
+        return torch.rand(shape, generator=rng)
+    return torch.rand(shape, device=device)

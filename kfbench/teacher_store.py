@@ -11,7 +11,7 @@ from kfbench import images, networks, registry, resolve, seeding, store, weights
 from kfbench.errors import KfbenchError
 from kfbench.execute import Watcher, run
 from kfbench.networks.network import Network
-from kfbench.spec import RunSpec
+from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, ImageTask
 from kfbench.teachers import Teacher
 
@@ -56,7 +56,9 @@ def _random(asked: resolve.TeacherName, index: int) -> Teacher:
     """
     declared = registry.load_task(asked.task)
     if isinstance(declared, GameTask):
-        shape, classes, data = declared.shape, declared.actions(), None
+        recipe = asked.spec().recipe
+        assert isinstance(recipe, GameRecipe)
+        shape, classes, data = declared.shape, declared.actions(full=recipe.full_actions), None
     else:
         data = images.load(declared)
         shape, classes = data.shape, data.classes

@@ -15,8 +15,20 @@ def is_head(network: Network, name: str) -> bool:
     return any(name.startswith(f"{head}.") for head in network.heads)
 
 
+def misfit(source: Network, target: Network) -> str | None:
+    """Return why the bodies of two networks of one architecture differ in size, as they do for other images."""
+    theirs = source.state_dict()
+    for name, value in target.state_dict().items():
+        if not is_head(target, name) and theirs[name].shape != value.shape:
+            here, there = ("×".join(str(side) for side in network.shape) for network in (target, source))
+            return f"'{name}' is another size for images of {there} than for those of {here}"
+    return None
+
+
 def carry(source: Network, target: Network) -> None:
-    """Copy weights, buffers and normalisation of all but the heads. The networks are of one architecture."""
+    """Copy weights, buffers and normalisation of all but the heads. Raises KfbenchError if sizes differ."""
+    if why := misfit(source, target):
+        raise KfbenchError(f"a '{source.name}' cannot start from such a teacher: {why}; choose another --network")
     carried = {name: value for name, value in source.state_dict().items() if not is_head(target, name)}
     target.load_state_dict(carried, strict=False)
 

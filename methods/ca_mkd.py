@@ -5,7 +5,8 @@ Source: Zhang, Chen & Wang 2022, "Confidence-Aware Multi-Teacher Knowledge Disti
     L = CE + a · sum_k w_k T² KL(p_k || p) + b · sum_k v_k mean((r_k(F) - F_k)²),
     w_k = (1 - softmax_k(CE of teacher k)) / (M - 1); F, F_k are the last feature maps, r_k convolution 1×1, BatchNorm
     and ReLU; v_k is as w_k, from what teacher k's head says of r_k(F). a = 1, b = 50 (scripts/run.sh), T = 4 as `kd`.
-Differs: w and v carry no gradient; they sum to 1, as in the paper (its code divides by M once more).
+Differs: w and v carry no gradient; they sum to 1, as in the paper (its code divides by M once more). The features count
+from the first step on (the code leaves them out of the first of its 240 epochs).
 """
 
 from collections.abc import Sequence
@@ -48,10 +49,12 @@ class ConfidenceAware(Method):
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Accompanied:
         """Return the task's network with a map from its last features to each teacher's.
 
-        Raises KfbenchError where a teacher's head cannot read pooled maps.
+        Raises KfbenchError where the student's features are no maps, or a teacher's head cannot read pooled ones.
         """
         network = task.make_network()
-        width = taps.shapes(network, network.layers[-1:])[network.layers[-1]][0]
+        width, *size = taps.shapes(network, network.layers[-1:])[network.layers[-1]]
+        if self.beta and len(size) != 2:
+            raise KfbenchError(f"the last features of network '{network.name}' are no maps; use ca_mkd/outputs")
         maps = []
         with seeding.global_generator(rng):
             for teacher in teachers if self.beta else ():

@@ -122,7 +122,7 @@ class Banks(nn.Module):
 
     def draw(self, labels: Tensor, negatives: int, rng: torch.Generator) -> Tensor:
         """Return rows [B, K] of the training split whose classes differ from `labels` [B], each equally likely."""
-        uniform = torch.rand(len(labels), negatives, generator=rng).to(labels.device)
+        uniform = seeding.uniform(len(labels), negatives, rng=rng, device=labels.device)
         start, count = self.starts[labels][:, None], self.counts[labels][:, None]
         others = len(self.order) - count
         place = (uniform * others).long().clamp(max=others - 1)  # rounding may reach the end

@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from kfbench import losses
+from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts
+from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 
@@ -39,6 +42,12 @@ class DecoupledDistillation(Method):
         "alpha": {"low": 0.25, "high": 4.0, "log": True},
         "beta": {"low": 1.0, "high": 10.0},
     }
+
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
+        """Return the task's network. Raises KfbenchError for a single class."""
+        if task.outputs < 2:
+            raise KfbenchError(f"dkd tells the class from the others, but '{task.name}' has one; use kd")
+        return task.make_network()
 
     def losses(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float

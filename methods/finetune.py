@@ -41,6 +41,14 @@ class Finetune(Method):
     # choice: the strengths of "l2sp", see above
     variants = {"all": {}, "last": {"train": "last"}, "l2sp": {"start_penalty": 1e-4, "head_penalty": 1e-3}}
     search = {"body_rate": {"low": 0.01, "high": 1.0, "log": True}}
+    variant_search = {
+        "last": {},
+        "l2sp": {
+            "body_rate": {"low": 0.01, "high": 1.0, "log": True},
+            "start_penalty": {"low": 1e-5, "high": 0.1, "log": True},
+            "head_penalty": {"low": 1e-5, "high": 0.1, "log": True},
+        },
+    }
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
         """Return the task's network with the teacher's weights, buffers and normalisation below fresh heads."""

@@ -46,8 +46,8 @@ class FitNets(Method):
         "hint_share": {"low": 0.1, "high": 0.6},
         "temperature": {"low": 1.0, "high": 10.0, "log": True},
         "soft_start": {"low": 1.0, "high": 8.0},
-        "hint_weight": {"low": 1.0, "high": 1000.0, "log": True},
     }
+    variant_search = {"one-stage": {"hint_weight": {"low": 1.0, "high": 1000.0, "log": True}}}
 
     @property
     def stages(self) -> tuple[Stage, ...]:

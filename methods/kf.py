@@ -100,6 +100,22 @@ class KnowledgeFlow(Method):
         "cut": {"low": 0.2, "high": 0.95},
         "mix_rate": {"low": 1.0, "high": 100.0, "log": True},
     }
+    variant_search = {
+        "alone": {
+            "initial_share": {"low": 0.1, "high": 0.9},
+            "cut": {"low": 0.2, "high": 0.95},
+            "alone": {"low": 0.1, "high": 10.0, "log": True},
+            "agree": {"low": 0.1, "high": 10.0, "log": True},
+            "temperature": {"low": 1.0, "high": 20.0, "log": True},
+        },
+        "guided": {
+            "initial_share": {"low": 0.1, "high": 0.9},
+            "cut": {"low": 0.2, "high": 0.95},
+            "alone": {"low": 0.1, "high": 10.0, "log": True},
+            "agree": {"low": 0.1, "high": 10.0, "log": True},
+            "hint": {"low": 1.0, "high": 100.0, "log": True},
+        },
+    }
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -147,9 +163,11 @@ class KnowledgeFlow(Method):
         batches: Iterable[Batch],
         rng: torch.Generator,
     ) -> None:
-        """Measure the teachers' features, to standardise them."""
-        if stage.name != "alone":
-            cast(MixedStudent, student).measure(teachers, batches)
+        """Measure the teachers' features, to standardise them; the stage after the cut has none."""
+        mixed = cast(MixedStudent, student)
+        mixed.stands_alone = stage.name == "alone"
+        if not mixed.stands_alone:
+            mixed.measure(teachers, batches)
 
     def is_attached(self, progress: float) -> bool:
         """True before the cut."""
@@ -160,11 +178,12 @@ class KnowledgeFlow(Method):
     ) -> tuple[Output, Parts]:
         """Task loss of the mixed student, dependency and KL terms; after the cut, of the student alone."""
         assert isinstance(student, MixedStudent)
-        if not self.is_attached(progress):
+        share = self._scheduled(progress)
+        student.note(share)
+        if not self._flows(student, progress):
             output: Output = student(batch.images)
             return output, task.loss(output, batch) | self._stay(student, batch, output)
         features = batch.extras or student.ask(teachers, batch)
-        share = self._scheduled(progress)
         output = student(batch.images, features, share)
         parts = task.loss(output, batch) | self._stay(student, batch, output, features, share)
         if self.dep and self.share == "learned":
@@ -198,9 +217,16 @@ class KnowledgeFlow(Method):
             return {"kl": self.kl * losses.kl(before, output.logits)}
         return {"kl": self.kl * student.moved(batch, output.logits)}
 
+    def _flows(self, student: MixedStudent, progress: float) -> bool:
+        """Say whether teachers are asked: never in the stage after the cut, which may begin a step before it."""
+        return self.is_attached(progress) and not student.stands_alone
+
     def _scheduled(self, progress: float) -> float | None:
+        """Return the student's share where it is not learned; 1 from the cut on."""
         if self.share == "learned":
             return None
+        if not self.is_attached(progress):
+            return 1.0
         return self.initial_share + (1 - self.initial_share) * min(1.0, progress / self.cut)
 
     def act(
@@ -208,7 +234,7 @@ class KnowledgeFlow(Method):
     ) -> tuple[Output, Parts]:
         """The mixed student's output, and the teachers' features to remember; the student's own after the cut."""
         assert isinstance(student, MixedStudent)
-        if not self.is_attached(progress):
+        if not self._flows(student, progress):
             return student(batch.images), {}
         features = student.ask(teachers, batch)
         return student(batch.images, features, self._scheduled(progress)), features

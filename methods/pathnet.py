@@ -7,10 +7,11 @@ Source: Fernando et al. 2017, "PathNet: Evolution Channels Gradient Descent in S
     training accuracy (return) becomes a copy of the other, in which each gene moves with probability 1/(L·N) by -2 to
     2. After a source task the last winner's modules are frozen, all others and the population start anew. Variant
     `linear`: the source's modules for MNIST, 20 units.
-Differs: one path at a time is trained, by all emulators (the source: 64 workers with a path each); a path's modules
-of a layer are distinct. On images modules are 3×3 convolutions of stride 2 by default: linear ones do not compare
-with convolutional students. The source task takes a share of the budget, not as many generations as it needs. The
-optimiser is the recipe's.
+Differs: one path at a time is trained, by all emulators (the source: 64 workers with a path each), and in games it is
+judged by the next `episodes` episodes that end, which earlier paths may have begun; a budget of minutes holds a few
+tournaments on images and hardly one in games. A path's modules of a layer are distinct. On images modules are 3×3
+convolutions of stride 2 by default: linear ones do not compare with convolutional students. The source task takes a
+share of the budget, not as many generations as it needs. The optimiser is the recipe's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ class PathNet(Method):
     keeps_teachers = True  # what is kept is not the plain network: a path, with what is frozen of the source tasks
     trains_a_part = True
     variants = {"linear": {"form": "linear"}}
-    search = {"modules": {"low": 6, "high": 20}, "batches": {"low": 10, "high": 100, "log": True}}
+    search = {"modules": {"low": 6, "high": 20}}
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -23,7 +23,7 @@ from kfbench.errors import Diverged, KfbenchError
 from kfbench.methods import Batch, Method
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
-from kfbench.train import actor_critic, episodes
+from kfbench.train import episodes, evaluation
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.objective import Objective
 from kfbench.train.returns import generalised_advantages
@@ -247,8 +247,8 @@ def test_teachers_are_asked_once_an_observation_and_not_after_the_cut() -> None:
         teacher.network.body.trunk.conv1.register_forward_pre_hook(count)  # type: ignore[union-attr, operator]
     loop = ActorCritic(live, threads=1)
     trained(loop)
-    before = sum(live.method.is_attached(r / loop.total) for r in range(loop.total))
-    assert before < loop.total or loop.total * 0.9 < before
+    _, before, end = loop.stages[1]  # the stage after the cut
+    assert live.method.stages[1].name == "alone" and 0 < before < end == loop.total
     assert counted == [before * 8 + 1] * 2  # a rollout's 8 observations, and the one behind the last
     assert "share/student" in loop.curve[-1]
 
@@ -328,7 +328,7 @@ def test_area_is_the_mean_height_of_the_curve() -> None:
         {"frames": 10.0, "val_return": 4.0},
         {"frames": 40.0, "val_return": 8.0},
     ]
-    assert actor_critic.area(curve) == pytest.approx((2 * 10 + 6 * 30) / 40)
+    assert evaluation.area(curve) == pytest.approx((2 * 10 + 6 * 30) / 40)
 
 
 def test_bad_input_is_told_in_one_line() -> None:

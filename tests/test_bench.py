@@ -30,6 +30,7 @@ def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatc
         bench_games.loop(bench_games.AFTER_CUT, "atari/pong", "fp32", "cpu", 1),
         bench_games.bare("pong", 1),
         bench_games.emulators("pong", 1),
+        bench_games.floor(2, "atari/pong", "bf16", "cpu", 1),
     ]
     for turn in turns:
         turn()
@@ -47,5 +48,7 @@ def test_ratios_in_games_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatc
     found = {row["name"]: row for row in bench_games.measure("atari/pong", methods=["kf"], repeats=5)}
     assert {"scratch", "kf", "kf after the cut", "scratch, overlap", "scratch, bf16", "bare loop"} <= set(found)
     assert found["kf"]["speed"] == 2 and found["kf"]["speed_by_clock"] == 4
+    floors = {name: row["over_floor"] for name, row in found.items() if row["over_floor"]}
+    assert floors == {"scratch": 2, "kf": 1, "kf after the cut": 1} and {"floor", "floor, 2 teachers"} <= set(found)
     assert found["scratch"]["steps_per_cpu_second"] == bench_games.TURN * 80 / 3
     assert "by the clock" in bench_games.text(list(found.values()))

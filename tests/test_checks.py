@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kfbench import checks
+from kfbench import checks, rules
 from kfbench.errors import KfbenchError
 
 HEAD = '''"""A method made for a test.
@@ -61,6 +61,8 @@ BROKEN = {
         ("has no line 'Differs:'", HEAD.replace("Differs: nothing known.\n", "")),
         ("search space 'wieght' is of no setting", HEAD + '    search = {"wieght": {"low": 0.1, "high": 1.0}}\n'),
         ("search space 'weight'", HEAD + '    search = {"weight": {"low": 0.1}}\n'),
+        ("does not hold what the default has, 0.5", HEAD + '    search = {"weight": {"low": 1.0, "high": 2.0}}\n'),
+        ("a space for 'heavy', which is no variant", HEAD + '    variant_search = {"heavy": {}}\n'),
         ("has no setting 'wieght'", HEAD + '    variants = {"light": {"wieght": 0.1}}\n'),
         ("cannot be 'heavy'", HEAD + '    variants = {"heavy": {"weight": "heavy"}}\n'),
     ],
@@ -235,10 +237,63 @@ BROKEN = {
 """,
         ),
     ],
+    "waits_for_no_gpu": [
+        (
+            r"losses waits for the GPU, whose values it reads, at made.py:\d+",
+            HEAD
+            + """
+    def losses(self, student, teachers, batch, task, progress):
+        output = student(batch.images)
+        parts = task.loss(output, batch)
+        if output.logits.mean() > 100:
+            parts["large"] = output.logits.mean()
+        return output, parts
+""",
+        ),
+        (
+            r"losses waits for the GPU, whose values it reads, at made.py:\d+",
+            HEAD
+            + """
+    def losses(self, student, teachers, batch, task, progress):
+        output = student(batch.images)
+        known = output.logits[batch.labels < 5]
+        return output, task.loss(output, batch) | {"known": known.square().sum() / len(output.logits)}
+""",
+        ),
+        (
+            r"losses waits for the GPU, for a copy from cpu to cuda of shape \[16, 10\], at made.py:\d+",
+            HEAD
+            + """
+    def losses(self, student, teachers, batch, task, progress):
+        output = student(batch.images)
+        noise = torch.rand(output.logits.shape, generator=batch.rng).to(batch.images.device)
+        return output, task.loss(output, batch) | {"noise": (noise * output.logits).mean()}
+""",
+        ),
+        (
+            r"losses fails on a GPU at made.py:\d+: .*cuda",
+            HEAD
+            + """
+    def losses(self, student, teachers, batch, task, progress):
+        output = student(batch.images)
+        weights = torch.ones(output.logits.shape[1])
+        return output, task.loss(output, batch) | {"even": (weights * output.logits).mean()}
+""",
+        ),
+        (
+            r"act waits for the GPU, for an argument of aten.index that is on the CPU, at made.py:\d+",
+            HEAD
+            + """
+    def act(self, student, teachers, batch, progress):
+        output = student(batch.images)
+        return output._replace(logits=output.logits[torch.arange(len(output.logits))]), {}
+""",
+        ),
+    ],
 }
 
 
-ALL = {rule.__name__ for rule in (checks.describes_itself, *checks.RULES)}
+ALL = {rule.__name__ for rule in (checks.describes_itself, *rules.RULES)}
 
 
 def written(folder: Path, text: str) -> str:
@@ -258,7 +313,7 @@ def test_a_broken_method_is_caught(rule: str, said: str, text: str, tmp_path: Pa
         if rule == checks.describes_itself.__name__:
             checks.describes_itself(name)
         else:
-            next(each for each in checks.RULES if each.__name__ == rule)(checks.spec_of(name))
+            next(each for each in rules.RULES if each.__name__ == rule)(rules.spec_of(name))
 
 
 def test_a_broken_method_breaks_one_rule_and_passes_the_others(tmp_path: Path) -> None:
@@ -332,14 +387,14 @@ def test_the_variants_of_a_file_are_checked_too(tmp_path: Path) -> None:
 )
 def test_a_method_that_breaks_in_games_is_caught(rule: str, said: str, text: str, tmp_path: Path) -> None:
     text = text.replace('kinds = ("images",)', 'kinds = ("games",)')
-    spec = checks.spec_of(written(tmp_path, text), kind="games")
+    spec = rules.spec_of(written(tmp_path, text), kind="games")
     with pytest.raises(KfbenchError, match=said):
-        next(each for each in checks.GAME_RULES if each.__name__ == rule)(spec)
+        next(each for each in rules.GAME_RULES if each.__name__ == rule)(spec)
 
 
 def test_a_sound_method_passes_in_games(tmp_path: Path) -> None:
     rows = checks.check_method(written(tmp_path, HEAD.replace('kinds = ("images",)', 'kinds = ("games",)')))
-    assert [rule for _, rule, _ in rows[1:]] == [f"games: {rule.__name__}" for rule in checks.GAME_RULES]
+    assert [rule for _, rule, _ in rows[1:]] == [f"games: {rule.__name__}" for rule in rules.GAME_RULES]
     assert [broken for _, _, broken in rows] == [None] * len(rows)
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kfbench import checks, registry
-from kfbench.checks import Rule, TaskRule
+from kfbench.checks import TaskRule
+from kfbench.rules import Rule, spec_of
 
 METHODS = [variant for name in registry.names("methods") for variant in checks.method_names(name)]
 CASES = [
@@ -35,7 +36,7 @@ def test_a_method_describes_itself(name: str) -> None:
     ("name", "kind", "rule"), CASES, ids=[f"{name}-{kind}-{rule.__name__}" for name, kind, rule in CASES]
 )
 def test_method(name: str, kind: str, rule: Rule) -> None:
-    rule(checks.spec_of(name, kind=kind))
+    rule(spec_of(name, kind=kind))
 
 
 @pytest.mark.parametrize("rule", checks.TASK_RULES, ids=[rule.__name__ for rule in checks.TASK_RULES])

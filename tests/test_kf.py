@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kfbench import checks, networks, registry, resolve, stand_in, taps
+from kfbench import checks, networks, registry, resolve, rules, stand_in, taps
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.mixing import MixedStudent, Transform, parse_links
@@ -166,7 +166,7 @@ def test_with_share_one_the_mix_is_the_plain_student() -> None:
 
 @pytest.mark.parametrize("method", checks.method_names("kf"))
 def test_exported_student_is_scratch_in_size_and_free_of_hooks(method: str) -> None:
-    spec = dataclasses.replace(checks.spec_of(method))
+    spec = dataclasses.replace(rules.spec_of(method))
     live = stand_in.live(spec, rows=ROWS)
     for _ in Supervised(live):
         pass
@@ -268,3 +268,51 @@ def test_a_teacher_of_any_shape_and_output_can_flow() -> None:
     for _ in loop:
         pass
     assert loop.curve[-1]["share/student"] > 0
+
+
+def test_the_stage_after_the_cut_asks_no_teacher_though_it_begins_a_step_before() -> None:
+    """Of 12 steps 0.37 is 4.44: the stage begins at step 4, whose progress of 0.333 lies before the cut."""
+    loop = Supervised(live_with(cut=0.37))
+    steps = iter(loop)
+    for _ in range(4):
+        next(steps)
+    attached = loop.batch()
+    live = loop.live
+    live.method.losses(live.student, live.teachers, attached, live.task, loop.position / loop.total)
+    assert attached.memo
+    loop._begin(1)
+    alone = loop.batch()
+    assert live.method.is_attached(loop.position / loop.total)
+    live.method.losses(live.student, live.teachers, alone, live.task, loop.position / loop.total)
+    assert not alone.memo
+
+
+def test_a_scheduled_share_is_reported_from_the_start_to_the_end() -> None:
+    loop = Supervised(live_with(share="scheduled", initial_share=0.3, cut=0.5, restart=False))
+    student = loop.live.student
+    assert isinstance(student, MixedStudent)
+    assert student.shares()["share/student"] == pytest.approx(0.3)
+    for _ in loop:
+        pass
+    assert student.shares()["share/student"] == 1
+    assert all(share == 0 for name, share in student.shares().items() if "teacher" in name)
+
+
+@pytest.mark.parametrize("previous", ["last", "snapshot"])
+def test_hints_reach_the_student_whatever_it_is_held_near_to(previous: str) -> None:
+    loop, student, batch = begun(previous=previous, kl=0.5, hint=1.0, cut=0.9)
+    student.train()
+    live = loop.live
+    _, parts = live.method.losses(student, live.teachers, batch, live.task, 0.2)
+    slopes = torch.autograd.grad(parts["hint"], list(student.network.parameters()), allow_unused=True)
+    assert sum(float(slope.square().sum()) for slope in slopes if slope is not None) > 0
+
+
+def test_the_snapshots_pass_leaves_the_statistics_of_the_live_student() -> None:
+    loop = Supervised(live_with(previous="snapshot", kl=0.5, alone=1.0, cut=0.9))
+    for _ in zip(range(6), loop, strict=False):
+        pass
+    state = loop.live.student.state_dict()
+    counts = {name: int(value) for name, value in state.items() if name.endswith("num_batches_tracked")}
+    live = {name: count for name, count in counts.items() if name.startswith(("network.", "mixed_"))}
+    assert any(name.startswith("mixed_") for name in live) and set(live.values()) == {6}

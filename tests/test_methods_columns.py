@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kfbench import checks, execute, paths, registry, resolve, stand_in
+from kfbench import execute, paths, registry, resolve, rules, stand_in
 from kfbench.errors import KfbenchError
 from kfbench.live import Live
 from kfbench.paths import Modules, mutated
@@ -18,7 +18,7 @@ ROWS = 48
 
 def live(method: str, **settings: Any) -> Live:
     """A run of 12 steps on made-up digits with untrained teachers."""
-    return stand_in.live(checks.spec_of(method, settings or None), rows=ROWS)
+    return stand_in.live(rules.spec_of(method, settings or None), rows=ROWS)
 
 
 def trained(made: Live, steps: int) -> Supervised:

@@ -7,21 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from kfbench import checks, losses, registry, resolve, stand_in, taps
+from kfbench import losses, networks, registry, resolve, rules, stand_in, taps
 from kfbench.accompanied import Accompanied, middle
 from kfbench.errors import KfbenchError
 from kfbench.live import Live
 from kfbench.methods import Batch
 from kfbench.networks.network import Network
 from kfbench.train.supervised import Supervised
-from kfbench.transplant import is_head
+from kfbench.transplant import carry, is_head
 
 ROWS = 48
+MLP = {"network": "mlp-30", "batch_size": 16, "epochs": 4}
 
 
 def live(method: str, **settings: Any) -> Live:
     """A run of 12 steps on made-up digits with untrained teachers."""
-    return stand_in.live(checks.spec_of(method, settings or None), rows=ROWS)
+    return stand_in.live(rules.spec_of(method, settings or None), rows=ROWS)
 
 
 def trained(made: Live, steps: int) -> Supervised:
@@ -315,3 +316,33 @@ def test_a_relation_is_not_changed_by_a_wider_teacher() -> None:
     found = parts_of(made, batch)
     assert found["distance"] == pytest.approx(float(apart.detach()), rel=1e-2)
     assert found["angle"] == pytest.approx(2 * float(seen.detach()), rel=1e-2)
+
+
+def test_delta_keeps_vectors_near_the_teachers_too() -> None:
+    spec = resolve.resolve("delta", "digits/high", budget="smoke", teachers=["digits/low/mlp-30"], recipe=MLP)
+    made = stand_in.live(spec, rows=ROWS)
+    loop = trained(made, 8)
+    assert loop.stage == 1 and parts_of(made, loop.batch(), 0.9)["features"] > 0
+
+
+def test_a_student_without_maps_is_told_the_variant() -> None:
+    teachers = ["digits/cnn-8", "digits/cnn-4"]
+    spec = resolve.resolve("ca_mkd", "digits", budget="smoke", teachers=teachers, recipe=MLP)
+    with pytest.raises(KfbenchError, match="last features of network 'mlp-30' are no maps; use ca_mkd/outputs"):
+        stand_in.live(spec, rows=ROWS)
+
+
+def test_decoupled_distillation_needs_two_classes() -> None:
+    spec = resolve.resolve("dkd", "cifar100/5-5", budget="smoke", teachers=["cifar100/5-5/cnn-4"])
+    with pytest.raises(KfbenchError, match="'cifar100/5-5' has one; use kd"):
+        stand_in.live(spec, rows=ROWS)
+
+
+@pytest.mark.parametrize("method", ["finetune", "lwf", "delta"])
+@pytest.mark.parametrize(("network", "source"), [("mlp-30", "digits"), ("cnn-4", "cifar10")])
+def test_weights_of_another_size_are_refused_before_anything_is_trained(method: str, network: str, source: str) -> None:
+    with pytest.raises(KfbenchError, match=r"'mean' is|'body.fc1.weight' is"):
+        resolve.resolve(method, "mnist/5k", teachers=[f"{source}/{network}"], recipe={"network": network})
+    student, teacher = (networks.make(network, shape=shape, outputs=2) for shape in ((1, 28, 28), (3, 8, 8)))
+    with pytest.raises(KfbenchError, match="cannot start from such a teacher"):
+        carry(teacher, student)

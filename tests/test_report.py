@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from kfbench import report, store
+from kfbench import cli_study, report, store
 from kfbench.errors import KfbenchError
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -140,6 +140,18 @@ def test_the_readme_has_tables_and_pictures(reported):
 def test_the_index_names_the_study(reported):
     text = (reported[0].parent / "index.html").read_text()
     assert 'href="small/index.html"' in text and "52 of 60 runs" in text
+
+
+def test_a_neighbour_that_cannot_be_read_is_left_out_of_the_index(small, capsys):
+    folder, results = small
+    broken = folder.parent / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "study.toml").write_text("title = ")
+    cli_study.report([folder], results)
+    told = capsys.readouterr()
+    assert told.out.startswith(f"{folder / 'index.html'}: 52 of 60 runs") and "left out of" in told.err
+    text = (folder.parent / "index.html").read_text()
+    assert 'href="small/index.html"' in text and "broken" not in text
 
 
 def test_a_study_without_any_record_has_a_page(small):

@@ -136,3 +136,17 @@ def _total_steps(spec) -> int:
 
     data = images.load(registry.load_task(spec.task), spec.recipe.train_size)
     return steps(spec.recipe, len(data.train))
+
+
+def test_a_variants_space_leaves_alone_what_makes_it_one():
+    assert set(search.space("ca_mkd")) - set(search.space("ca_mkd/outputs")) == {"beta"}
+    assert set(search.space("kf/guided")) == {"initial_share", "cut", "alone", "agree", "hint"}
+    assert not search.has_space("born_again/labels") and not search.has_space("finetune/last")
+    chosen = search.suggest(_drawn("fitnets/one-stage"), "fitnets/one-stage")
+    assert len(registry.load_method("fitnets/one-stage", chosen).stages) == 1
+
+
+def test_another_space_is_another_search(asked, monkeypatch):
+    before = asked.name
+    monkeypatch.setattr(registry.method_class("kd"), "search", {"alpha": {"low": 0.1, "high": 1.0}})
+    assert asked.name != before

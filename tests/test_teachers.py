@@ -1,9 +1,11 @@
 """The door to teachers: what goes through it, how often, and in which shape."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from kfbench import networks, resolve
+from kfbench import execute, networks, resolve, teacher_store
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.teachers import Teacher, fit
@@ -98,3 +100,15 @@ def test_names_of_teachers(text: str, canonical: str) -> None:
 def test_wrong_names_of_teachers_are_told_in_a_line(text: str, said: str) -> None:
     with pytest.raises(KfbenchError, match=said):
         resolve.teacher_name(text, budget="smoke")
+
+
+def test_a_random_teacher_of_a_game_has_the_actions_that_are_asked_for(tmp_path: Path) -> None:
+    spec = resolve.resolve("kf", "atari/pong", budget="smoke", teachers=["random:atari/pong"])
+
+    def outputs(name: str) -> int:
+        made = teacher_store.load(
+            name, spec=spec, index=0, results=tmp_path, device=torch.device("cpu"), watcher=execute.Watcher()
+        )
+        return made.network.outputs
+
+    assert outputs("random:atari/pong") == 6 and outputs("random:atari/pong@small:full_actions=true") == 18

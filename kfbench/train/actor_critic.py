@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from kfbench import atari, seeding
-from kfbench.atari import Arcade
 from kfbench.methods import Batch
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
-from kfbench.train import actor, episodes, optimizer
+from kfbench.train import actor, episodes, evaluation, optimizer
 from kfbench.train.actor import Actor
+from kfbench.train.evaluation import Evaluation
 from kfbench.train.objective import Objective
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.supervised import autocast, set_training, spans
@@ -90,7 +90,7 @@ class ActorCritic:
         self._actor: Actor
         self._thread = ThreadPoolExecutor(1, "actor") if self.recipe.overlap else None
         self._ahead: Rollout | None = None  # the present position's rollout, if it was played ahead
-        self._places: dict[str, Arcade] = {}  # where students are evaluated, by split
+        self._evaluation = Evaluation(live.spec, device=live.device, threads=self.threads)
         keep_memory()
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -163,7 +163,15 @@ class ActorCritic:
         if self.stage < 0 or game != self._actor.game:
             if self.stage >= 0:
                 self._actor.arcade.close()
-            arcade = self._open(game, self.recipe.environments, f"train {which}", self.threads)
+            arcade = episodes.open_arcade(
+                self.live.spec,
+                game,
+                self.recipe.environments,
+                f"train {which}",
+                threads=self.threads,
+                frames=self.recipe.episode_frames,
+                device=self.device,
+            )
             self._actor = Actor(self._acting, arcade, game)
         for live in [self.live] if self._acting is self.live else [self.live, self._acting]:
             seen = Batch(images=brightness(self._actor.observation), rng=live.rng)
@@ -171,24 +179,6 @@ class ActorCritic:
         self._optimizer = optimizer.make(self.live.method, self.live.student, self.recipe)
         self.tally.check()
         self.stage, self.tally = which, Tally()
-
-    def _open(
-        self, game: str, environments: int, name: str, threads: int, *, episode_frames: int | None = None
-    ) -> Arcade:
-        recipe = self.recipe
-        return Arcade(
-            game,
-            environments,
-            seed=self.live.spec.seed,
-            name=name,
-            threads=threads,
-            sticky=recipe.sticky,
-            full_actions=recipe.full_actions,
-            noops=recipe.noops,
-            fire=recipe.fire,
-            episode_frames=episode_frames or recipe.episode_frames,
-            device=self.device,
-        )
 
     def _learn(self, rollout: Rollout, progress: float) -> None:
         """Take `passes` · `minibatches` optimiser steps on a rollout."""
@@ -212,13 +202,13 @@ class ActorCritic:
     def _minibatches(self) -> Iterator[Tensor | None]:
         """Yield the rows of each optimiser step: shuffled minibatches, or None for the whole rollout in order."""
         recipe = self.recipe
+        if recipe.minibatches == 1:
+            yield from [None] * recipe.passes
+            return
         generator = seeding.stream(self.live.spec.seed, "data", self.position)
-        for _ in range(recipe.passes):
-            if recipe.minibatches == 1:
-                yield None
-            else:
-                order = torch.randperm(self.rows, generator=generator).to(self.device)
-                yield from order.chunk(recipe.minibatches)
+        orders = torch.stack([torch.randperm(self.rows, generator=generator) for _ in range(recipe.passes)])
+        for order in orders.to(self.device):  # one copy, before there is anything to wait for
+            yield from order.chunk(recipe.minibatches)
 
     def _fraction(self) -> float:
         """Return how much of the present stage is done, 0..1."""
@@ -254,7 +244,7 @@ class ActorCritic:
             **({"train_return": sum(self.recent) / len(self.recent)} if self.recent else {}),
         }
         kept = method.export(live.student)
-        row |= {f"val_{name}": value for name, value in self._read(kept, "val", recipe.evaluation_episodes).items()}
+        row |= {f"val_{name}": value for name, value in self._evaluation.validate(kept).items()}
         row |= method.metrics(live.student)
         if row["val_return"] > self._best_return:
             self._best_return = row["val_return"]
@@ -262,26 +252,10 @@ class ActorCritic:
         self.curve.append(row)
         return row
 
-    def _read(self, network: nn.Module, split: str, each: int) -> Row:
-        """Return the summary of `each` whole episodes a validation or test environment, played by a network alone."""
-        recipe, spec = self.recipe, self.live.spec
-        game = atari.rom(spec.task.partition("/")[2])
-        if split not in self._places:
-            count = recipe.evaluation_environments
-            self._places[split] = self._open(
-                game, count, split, min(self.threads, count), episode_frames=recipe.evaluation_frames
-            )
-        played = episodes.play(network, self._places[split], episodes=each, greedy=recipe.greedy, seed=spec.seed)
-        return episodes.summary(game, played)
-
     def score(self, networks: dict[str, nn.Module]) -> dict[str, Row]:
         """Play the test episodes with each network, and add the `area` under the curve, in points: its mean height."""
-        scores: dict[str, Row] = {}
-        for name, network in networks.items():
-            same = [other for other in scores if _equal(networks[other], network)]
-            scores[name] = dict(scores[same[0]]) if same else self._read(network, "test", self.recipe.test_episodes)
-            scores[name]["area"] = area(self.curve)
-        return scores
+        covered = evaluation.area(self.curve)
+        return {name: {**row, "area": covered} for name, row in self._evaluation.test(networks).items()}
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values from which `restore` goes on as if nothing had happened."""
@@ -330,16 +304,3 @@ def keep_memory() -> None:
         library = ctypes.CDLL("libc.so.6")
         library.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD: blocks up to 32 MiB, its largest value, are not mapped anew
         library.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def area(curve: list[Row]) -> float:
-    """Return the area under the validation return over frames, by the frames: the curve's mean height, in points."""
-    frames = torch.tensor([row["frames"] for row in curve], dtype=torch.float64)
-    returns = torch.tensor([row["val_return"] for row in curve], dtype=torch.float64)
-    return float(torch.trapezoid(returns, frames) / (frames[-1] - frames[0])) if len(curve) > 1 else float(returns[-1])
-
-
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    """Say whether two networks have the same weights, bit for bit."""
-    ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,4 +1,4 @@
-"""Acting and evaluation: how a network's outputs become actions, and what whole episodes of it bring."""
+"""Acting and evaluation: a run's emulators, how a network's outputs become actions, what whole episodes of it bring."""
 
 import torch
 from torch import Tensor, nn
@@ -7,6 +7,35 @@ from kfbench import seeding
 from kfbench.atari import Arcade, Episode
 from kfbench.human import human_normalised
 from kfbench.networks.network import Output
+from kfbench.spec import GameRecipe, RunSpec
+
+
+def open_arcade(
+    spec: RunSpec,
+    game: str,
+    environments: int,
+    name: str,
+    *,
+    threads: int,
+    frames: int,
+    device: torch.device,
+) -> Arcade:
+    """Open emulators of a game as a run's recipe has them; `frames` is the longest episode, `name` seeds them."""
+    recipe = spec.recipe
+    assert isinstance(recipe, GameRecipe)
+    return Arcade(
+        game,
+        environments,
+        seed=spec.seed,
+        name=name,
+        threads=threads,
+        sticky=recipe.sticky,
+        full_actions=recipe.full_actions,
+        noops=recipe.noops,
+        fire=recipe.fire,
+        episode_frames=frames,
+        device=device,
+    )
 
 
 def choose(logits: Tensor, uniform: Tensor | None) -> Tensor:

@@ -177,20 +177,20 @@ def floor(count: int, task: str, precision: str, device: str, threads: int) -> T
         network.to(made.device).to(memory_format=torch.channels_last)
     seen = torch.randint(0, 256, (ENVIRONMENTS, *atari.SHAPE), dtype=torch.uint8, device=made.device)
     seen = seen.contiguous(memory_format=torch.channels_last)
-    batch = torch.cat([seen] * ROLLOUT)
+    rows = brightness(torch.cat([seen] * ROLLOUT))  # converted when acting, learned from as they are
     learner = optimizer.make(made.method, made.student, made.spec.recipe)
 
     def turn() -> None:
         for _ in range(TURN):
             with torch.no_grad(), autocast(made.device, precision):
-                for _ in range(ROLLOUT):
-                    images = brightness(seen)
+                for images in torch.split(rows, ENVIRONMENTS):
+                    brightness(seen, images)
                     for network in [made.student, *asked]:
                         network(images)
                     play()
                 made.student(brightness(seen))
             with autocast(made.device, precision):
-                output = made.student(brightness(batch))
+                output = made.student(rows)
             (output.logits.float().square().mean() + output.value.float().square().mean()).backward()
             learner.step()
             learner.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kfbench import losses, taps
+from kfbench.candidates import Norm, Transform, mix
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Parts
 from kfbench.networks.network import Network, Output
@@ -36,83 +37,6 @@ def parse_links(text: str, teachers: int) -> Links:
         if wrong:
             raise KfbenchError(f"links '{entry}' name teacher {wrong[0]}, but the run has {teachers}, counted from 0")
     return links
-
-
-class Transform(nn.Module):
-    """Q: a learned linear map from a teacher's features to the shape of a student's layer, without bias.
-
-    Between maps a 1×1 convolution, with average pooling before it or interpolation after it where sizes differ; from a
-    map to a vector global average pooling and a linear map; from a vector to a map the vector is spread over it.
-    """
-
-    def __init__(self, taken: tuple[int, ...], made: tuple[int, ...]) -> None:
-        super().__init__()
-        for shape in (taken, made):
-            if len(shape) not in (1, 3):
-                raise KfbenchError(
-                    f"features of shape {shape} can be neither mixed nor read; choose layers with links="
-                )
-        self.taken, self.made = taken, made
-        dimensions = 2 if len(taken) == len(made) == 3 else 0
-        self.weight = nn.Parameter(torch.empty(made[0], taken[0], *(1,) * dimensions))
-        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-
-    def forward(self, features: Tensor, scale: Tensor | float = 1.0, norm: "Norm | None" = None) -> Tensor:
-        """Map features [B, *taken] to scale · Q(norm(features)), [B, *made].
-
-        Scale and norm are folded into weight and bias: they cost no pass over the features.
-        """
-        weight, bias = self.weight * scale, None
-        if norm is not None:
-            flat = weight.flatten(1) / norm.std
-            bias = -flat @ norm.mean
-            weight = flat.view_as(weight)
-        if len(self.taken) == len(self.made) == 3:
-            if self.taken[1:] == self.made[1:]:
-                return F.conv2d(features, weight, bias)
-            if self.taken[1] >= self.made[1] and self.taken[2] >= self.made[2]:
-                return F.conv2d(F.adaptive_avg_pool2d(features, self.made[1:]), weight, bias)
-            made = F.conv2d(features, weight, bias)
-            return F.interpolate(made, self.made[1:], mode="bilinear", align_corners=False)
-        if len(self.taken) == 3:
-            features = features.mean((2, 3))
-        made = F.linear(features, weight, bias)
-        return made.view(*made.shape, 1, 1) if len(self.made) == 3 else made  # broadcasts over H and W
-
-    def added(self, mixed: Tensor, features: Tensor, scale: Tensor, norm: "Norm | None") -> Tensor:
-        """Return mixed [B, *made] + forward(features, scale, norm); one matrix product where nothing is resized."""
-        if norm is not None or self.taken[1:] != self.made[1:]:
-            made: Tensor = mixed + self(features, scale, norm)
-            return made
-        weight = self.weight * scale
-        if len(self.made) == 1:
-            return torch.addmm(mixed, features, weight.t())
-        taken, made = features.permute(0, 2, 3, 1), mixed.permute(0, 2, 3, 1)  # rows of C: no copies in channels_last
-        rows = torch.addmm(made.flatten(0, 2), taken.flatten(0, 2), weight.flatten(1).t())
-        return rows.view(made.shape).permute(0, 3, 1, 2)
-
-
-class Norm(nn.Module):
-    """Mean and standard deviation [C] of a teacher's features, measured once: the teacher is frozen."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-
-    def measure(self, features: Tensor) -> None:
-        """Take the statistics of features [N, C, …]; a channel that is always the same keeps std 1."""
-        axes = [axis for axis in range(features.dim()) if axis != 1]
-        std, mean = torch.std_mean(features.float(), dim=axes, correction=0)
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-4, std, 1.0))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return features [B, C, …] with mean 0 and standard deviation 1 a channel."""
-        return F.batch_norm(features, self.mean, self.std.square(), eps=0.0)
 
 
 class MixedStudent(nn.Module):
@@ -209,20 +133,18 @@ class MixedStudent(nn.Module):
         key = layer.replace(".", "/")
         transforms = cast(Iterable[Transform], self.transforms[key])
         places = [f"{k}/{name}" for k, name in self.links[layer]]
-        candidates = [(place, t, self._norm(place)) for place, t in zip(places, transforms, strict=True)]
+        norms = [self._norm(place) for place in places]
 
-        def mix(own: Tensor) -> Tensor | None:
+        def rewritten(own: Tensor) -> Tensor | None:
             if self.regressions:
                 self._own[layer] = own
             if self._features is None:
                 return None
             first, *rest = self.weights(key).to(own.dtype).unbind()
-            mixed = own * first
-            for (place, transform, norm), weight in zip(candidates, rest, strict=True):
-                mixed = transform.added(mixed, self._features[place], weight, norm)
-            return mixed
+            features = [self._features[place] for place in places]
+            return mix(own, first, list(zip(transforms, features, rest, norms, strict=True)))
 
-        return mix
+        return rewritten
 
     def weights(self, key: str) -> Tensor:
         """Return the weights of a layer's candidates, [1 + candidates], the student's own first; they sum to 1."""

@@ -39,8 +39,13 @@ def global_generator(rng: torch.Generator) -> Iterator[None]:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Set the global state for one optimiser step, for dropout inside student and method."""
-    torch.manual_seed(number(seed, "step", step))
+    """Set the global state for one optimiser step, for dropout inside student and method.
+
+    `torch.manual_seed` does the same, but where CUDA has not begun it notes each call with its traceback, for ever.
+    """
+    torch.default_generator.manual_seed(number(seed, "step", step))
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(number(seed, "step", step))
 
 
 def uniform(*shape: int, rng: torch.Generator, device: torch.device) -> torch.Tensor:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from kfbench import checks, networks, registry, resolve, rules, stand_in, taps
+from kfbench.candidates import Mix, Norm, Transform, mix
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
-from kfbench.mixing import MixedStudent, Transform, parse_links
+from kfbench.mixing import MixedStudent, parse_links
 from kfbench.networks.network import Network
 from kfbench.teachers import Teacher
 from kfbench.train.supervised import Supervised
@@ -209,18 +210,19 @@ def test_the_alone_pass_has_statistics_of_its_own() -> None:
     assert not torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("taken", "made"),
-    [
-        ((3, 8, 8), (5, 8, 8)),
-        ((3, 8, 8), (5, 4, 4)),
-        ((3, 4, 4), (5, 8, 8)),
-        ((3, 8, 8), (5,)),
-        ((3,), (5, 8, 8)),
-        ((3,), (5,)),
-        ((3, 7, 9), (5, 4, 5)),
-    ],
-)
+SHAPES = [  # what a transformation takes, and makes
+    ((3, 8, 8), (5, 8, 8)),
+    ((3, 8, 8), (5, 4, 4)),
+    ((3, 4, 4), (5, 8, 8)),
+    ((3, 8, 8), (5,)),
+    ((3,), (5, 8, 8)),
+    ((3,), (5,)),
+    ((3, 7, 9), (5, 4, 5)),
+    ((3, 7, 4), (5, 4, 5)),
+]
+
+
+@pytest.mark.parametrize(("taken", "made"), SHAPES)
 def test_transform_meets_any_shape_and_is_linear(taken: tuple[int, ...], made: tuple[int, ...]) -> None:
     q = Transform(taken, made)
     one, other = torch.randn(2, *taken), torch.randn(2, *taken)
@@ -316,3 +318,36 @@ def test_the_snapshots_pass_leaves_the_statistics_of_the_live_student() -> None:
     counts = {name: int(value) for name, value in state.items() if name.endswith("num_batches_tracked")}
     live = {name: count for name, count in counts.items() if name.startswith(("network.", "mixed_"))}
     assert any(name.startswith("mixed_") for name in live) and set(live.values()) == {6}
+
+
+@pytest.mark.parametrize("form", ["map", "channels_last", "vector"])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_the_mix_has_the_gradient_of_its_formula(form: str, with_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    size = () if form == "vector" else (3, 2)
+
+    def drawn(*shape: int) -> Tensor:
+        made = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return made.to(memory_format=torch.channels_last) if form == "channels_last" and len(shape) == 4 else made
+
+    own, share, features = drawn(4, 5, *size), drawn(1)[0], [drawn(4, 2, *size), drawn(4, 3, *size)]
+    weights, bias = [drawn(5, 2), drawn(5, 3)], drawn(5) if with_bias else None
+    learned = [each.requires_grad_() for each in (own, share, *([bias] if bias is not None else []), *weights)]
+    wanted = share * own + sum(torch.einsum("oc,bc...->bo...", w, z) for w, z in zip(weights, features, strict=True))
+    if bias is not None:
+        wanted = wanted + bias.view(5, *(1 for _ in size))
+    made = Mix.apply(own, share, bias, *features, *weights)
+    torch.testing.assert_close(made, wanted)
+    slope = drawn(*made.shape)
+    torch.testing.assert_close(torch.autograd.grad(made, learned, slope), torch.autograd.grad(wanted, learned, slope))
+
+
+@pytest.mark.parametrize(("taken", "made"), SHAPES)
+def test_a_mix_of_any_shapes_is_the_weighted_sum(taken: tuple[int, ...], made: tuple[int, ...]) -> None:
+    torch.manual_seed(1)
+    q, norm = Transform(taken, made), Norm(taken[0])
+    features, own, weight = torch.randn(3, *taken), torch.randn(3, *made), torch.tensor(0.3)
+    norm.measure(features)
+    assert_close = torch.testing.assert_close
+    assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, None)]), 0.7 * own + 0.3 * q(features))
+    assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, norm)]), 0.7 * own + 0.3 * q(norm(features)))

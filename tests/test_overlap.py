@@ -102,7 +102,10 @@ def test_the_correction_does_something_and_nothing_without_a_lag() -> None:
     far = []
     for overlap in (0, 1):
         loops = [
-            ActorCritic(make_live(optimizer="adam", lr=0.01, overlap=overlap, correction=correction, **A2C), threads=1)
+            ActorCritic(
+                make_live(optimizer="adam", lr=0.01, epsilon=1e-3, overlap=overlap, correction=correction, **A2C),
+                threads=1,
+            )
             for correction in ("none", "vtrace")
         ]
         plain, corrected = (trained(loop) for loop in loops)

@@ -14,7 +14,7 @@ import math
 from torch import Tensor, nn
 
 from kfbench.networks.network import Network, Output
-from kfbench.networks.parts import Parts, require_size
+from kfbench.networks.parts import Parts, WideLinear, require_size
 
 Convolution = tuple[int, tuple[int, int], int]  # maps, kernel, stride
 CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {
@@ -49,7 +49,7 @@ def plain_trunk(shape: tuple[int, int, int], convolutions: tuple[Convolution, ..
         trunk.add_module(f"relu{number}", nn.ReLU())
         before, height, width = maps, (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
     trunk.add_module("flat", nn.Flatten())
-    trunk.add_module("fc", nn.Linear(before * height * width, units))
+    trunk.add_module("fc", WideLinear(before * height * width, units))
     trunk.add_module("relu", nn.ReLU())
     return trunk
 
@@ -87,7 +87,7 @@ def impala_trunk(shape: tuple[int, int, int]) -> nn.Sequential:
         trunk.add_module(f"section{number}", section)
         before, height, width = maps, (height + 1) // 2, (width + 1) // 2
     trunk.add_module("flat", nn.Flatten())
-    trunk.add_module("fc", nn.Linear(before * height * width, 256))
+    trunk.add_module("fc", WideLinear(before * height * width, 256))
     trunk.add_module("relu", nn.ReLU())
     return trunk
 

@@ -51,9 +51,10 @@ class Actor:
         shape = (recipe.rollout, recipe.environments, arcade.actions)
         uniform = torch.rand(shape, generator=generator).to(live.device)
         rewards, goes_on = torch.zeros(shape[:2]), torch.ones(shape[:2])
+        images = self._room()
         seen, said, kept, actions, scores = [], [], [], [], []
         for t in range(recipe.rollout):
-            output, extras = self._ask(progress)
+            output, extras = self._ask(progress, None if images is None else images[t])
             if output.logits.shape[1] != arcade.actions:
                 raise KfbenchError(
                     f"the student has {output.logits.shape[1]} outputs, but '{self.game}' has {arcade.actions} "
@@ -84,7 +85,7 @@ class Actor:
         trajectory = Trajectory(rewards.to(live.device), goes_on.to(live.device), _value(after))
         advantages = generalised_advantages(*trajectory, values, gamma=recipe.gamma, trace=recipe.trace)
         return Rollout(
-            observations=torch.cat(seen),
+            observations=torch.cat(seen) if images is None else images.flatten(0, 1),
             actions=torch.cat(actions),
             returns=(advantages + values).flatten(),
             advantages=advantages.flatten(),
@@ -94,11 +95,24 @@ class Actor:
             scores=tuple(scores),
         )
 
-    def _ask(self, progress: float) -> tuple[Output, Parts]:
-        """Ask the method about the present observation; teachers answer once, also across an update."""
+    def _room(self) -> Tensor | None:
+        """Return room for a rollout's observations as floats, [T, N, 4, 84, 84], if it is learned from as a whole."""
+        if self.recipe.minibatches > 1:
+            return None
+        count, channels, *size = self.observation.shape
+        room = torch.empty(self.recipe.rollout, count, *size, channels, device=self.live.device)
+        return room.permute(0, 1, 4, 2, 3)  # channels_last, as the observations are
+
+    def _ask(self, progress: float, into: Tensor | None = None) -> tuple[Output, Parts]:
+        """Ask the method about the present observation; teachers answer once, also across an update.
+
+        `into` takes the observation as floats.
+        """
         live = self.live
         if self._batch is None:
-            self._batch = Batch(images=brightness(self.observation), rng=live.rng)
+            self._batch = Batch(images=brightness(self.observation, into), rng=live.rng)
+        elif into is not None:
+            into.copy_(self._batch.images)
         return live.method.act(live.student, live.teachers, self._batch, progress)
 
     def state(self, *, begun: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from kfbench.networks.network import Output
 class Rollout:
     """T steps of N environments as T·N rows, row t·N + n."""
 
-    observations: Tensor  # [T·N, 4, 84, 84] uint8
+    observations: Tensor  # [T·N, 4, 84, 84] uint8; floats 0..1, as when acting, if learned from as a whole
     actions: Tensor  # [T·N] int64
     returns: Tensor  # [T·N]
     advantages: Tensor  # [T·N]
@@ -46,6 +46,11 @@ class Rollout:
         )
 
 
-def brightness(observations: Tensor) -> Tensor:
-    """Return observations (uint8) as floats 0..1: once for the student and all its teachers."""
-    return observations.float().div_(255)
+def brightness(observations: Tensor, into: Tensor | None = None) -> Tensor:
+    """Return observations (uint8) as floats 0..1, once for the student and all its teachers; such floats as they are.
+
+    `into`: where to put them, of the same shape.
+    """
+    if observations.dtype != torch.uint8:
+        return observations
+    return (observations.float() if into is None else into.copy_(observations)).div_(255)

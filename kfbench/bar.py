@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from kfbench.execute import Watcher
-from kfbench.live import Loop
+from kfbench.loops import Loop
 from kfbench.spec import Recipe, RunSpec
 
 SHOWN = {

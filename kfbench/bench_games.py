@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from kfbench import atari, registry, resolve, seeding, stand_in
 from kfbench.errors import KfbenchError
 from kfbench.live import Live
+from kfbench.spec import RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
@@ -56,6 +57,8 @@ def measure(
         raise KfbenchError(f"task '{task}' is no game; kfbench bench without --task times image methods")
     chosen = methods or [n for n in registry.names("methods") if "games" in registry.method_class(n).kinds]
     names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
+    for name in names:
+        spec_of(name, task, precision)  # refused here, not in a process of its own
     makers: dict[str, tuple[Any, ...]] = {name: (loop, name, task, precision, device, threads) for name in names}
     counts = {name: teachers(name) for name in names}
     for count in sorted(set(counts.values())):
@@ -100,8 +103,12 @@ def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[
             pipes[name], theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, maker, given), daemon=True)
             process.start()
+            theirs.close()  # so that its end is seen
             stack.callback(process.terminate)
-            pipes[name].recv()  # it is ready
+            try:
+                pipes[name].recv()  # it is ready
+            except EOFError as error:
+                raise KfbenchError(f"'{name}' could not begin its turns; what it said stands above") from error
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
         for _ in range(repeats):
             for name, pipe in pipes.items():
@@ -138,8 +145,8 @@ def text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def live(name: str, task: str, *, precision: str, device: str, overlap: int = 0) -> Live:
-    """Return what the loop of a method works with, its teachers untrained."""
+def spec_of(name: str, task: str, precision: str, overlap: int = 0) -> RunSpec:
+    """Return what a row's loop runs, its teachers untrained. Raises KfbenchError for a method that cannot."""
     recipe = {
         "algorithm": "a2c",
         "environments": ENVIRONMENTS,
@@ -152,8 +159,12 @@ def live(name: str, task: str, *, precision: str, device: str, overlap: int = 0)
     stem = name.split()[0]
     settings = {"cut": 0.0} if name == AFTER_CUT else {}
     count = 2 if name == AFTER_CUT else teachers(name)
-    spec = resolve.resolve(stem, task, teachers=["random:" + task] * count, recipe=recipe, settings=settings)
-    return stand_in.live(spec, device=device)
+    return resolve.resolve(stem, task, teachers=["random:" + task] * count, recipe=recipe, settings=settings)
+
+
+def live(name: str, task: str, *, precision: str, device: str, overlap: int = 0) -> Live:
+    """Return what the loop of a row works with."""
+    return stand_in.live(spec_of(name, task, precision, overlap), device=device)
 
 
 def teachers(name: str) -> int:

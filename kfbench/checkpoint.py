@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kfbench.errors import KfbenchError
-from kfbench.live import Loop
+from kfbench.loops import Loop
 
 
 def write(path: Path, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from kfbench import budgets, registry, resolve, search, stand_in
 from kfbench.errors import KfbenchError
-from kfbench.live import make_loop
+from kfbench.loops import make_loop
 from kfbench.rules import GAME_RULES, RULES, Broken, Rule, spec_of
 from kfbench.spec import RunSpec
 from kfbench.tasks import GameTask, ImageTask

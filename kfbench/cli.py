@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from kfbench import cli_data, cli_study, cli_tools
+from kfbench.cli_options import pairs, set_threads
 from kfbench.errors import KfbenchError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -80,7 +81,7 @@ def run(
     changes = {name: value for name, value in given.items() if value is not None} | pairs(recipe, "--set-recipe")
     from kfbench import execute, resolve, summary
     from kfbench.bar import Bar
-    from kfbench.live import torch_device
+    from kfbench.loops import torch_device
     from kfbench.spec import GameRecipe
 
     spec = resolve.resolve(
@@ -119,27 +120,8 @@ def show(
     """Show a recorded run: scores, shares, cost, settings and where it was made."""
     from kfbench import store, summary
 
-    record = store.find(results, key)
-    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, results, whole=True))
-
-
-def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
-    """Read ["name=value", …]. Raises KfbenchError for an entry without "="; "none" stands for no value."""
-    found = {}
-    for entry in given or []:
-        name, equals, value = entry.partition("=")
-        if not equals:
-            raise KfbenchError(f"{option} '{entry}' has no value; write {option} {entry}=VALUE")
-        found[name] = None if value.lower() == "none" else value
-    return found
-
-
-def set_threads(threads: int | None, *, games: bool = False) -> None:
-    """Set torch's CPU threads: as asked, else one for games (two on busy cores are far slower), else torch's own."""
-    import torch
-
-    if threads is not None or games:
-        torch.set_num_threads(threads or 1)
+    folder, record = store.locate(results, key)
+    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, folder, whole=True))
 
 
 def main() -> None:

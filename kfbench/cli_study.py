@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kfbench.cli_options import pairs
+
 Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
 Storage = Annotated[str, typer.Option("--storage", help="postgresql://… for many machines; default: a SQLite file.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes on this machine, spread over its GPUs.")]
@@ -74,7 +76,6 @@ def search(
     from rich.console import Console
 
     from kfbench import resolve, study_run
-    from kfbench.cli import pairs
     from kfbench.runner import Place, default_storage
     from kfbench.search import Search
 
@@ -146,14 +147,14 @@ def verify(
     results: Results = DEFAULT_RESULTS,
     device: Device = "cpu",
 ) -> None:
-    """Run a recorded run again and say whether it gives the same numbers."""
+    """Run a recorded run again and say whether it gives the same numbers; weights that are missing are put back."""
     from kfbench import store
     from kfbench import verify as checking
     from kfbench.bar import Bar
 
-    record = store.find(results, key)
-    new = checking.again(record, results=results, device=device, watcher=Bar())
-    found = checking.compare(record, new, checking.siblings(record, results))
+    folder, record = store.locate(results, key)
+    new = checking.again(record, folder, results=results, device=device, watcher=Bar())
+    found = checking.compare(record, new, checking.siblings(record, folder))
     typer.echo(f"{record.key}: {found.word}; {found.told}")
     for line in found.where[:20]:
         typer.echo(f"  {line}")

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from kfbench.cli_options import set_threads
+from kfbench.errors import KfbenchError, near
+
 Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DEFAULT_RESULTS = Path("results")
@@ -34,7 +37,6 @@ def check(
     import torch
 
     from kfbench import checks, registry
-    from kfbench.errors import KfbenchError, near
 
     methods, tasks = registry.names("methods"), registry.names("tasks")
     stem = name if name.endswith(".py") else name.partition("/")[0]
@@ -57,9 +59,9 @@ def check(
 def bench(
     method: Annotated[list[str] | None, typer.Option(help="Methods to time; none: all for the task's kind.")] = None,
     task: Annotated[str, typer.Option(help="Gives the image shape and classes; a game times its loop.")] = "cifar100",
-    network: Annotated[str, typer.Option(help="The student.")] = "resnet8x4",
-    teacher: Annotated[str, typer.Option(help="Each teacher's network.")] = "resnet32x4",
-    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 64,
+    network: Annotated[str | None, typer.Option(help="The student, on images: default resnet8x4.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Each teacher, on images: default resnet32x4.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step: default 64.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     repeats: Annotated[int, typer.Option(min=3, help="Interleaved repeats.")] = 20,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -75,15 +77,19 @@ def bench(
     if task.startswith("atari"):
         from kfbench import bench_games
 
-        found = bench_games.measure(task, methods=method, precision=precision, repeats=repeats, device=device)
+        if network or teacher or batch_size:
+            raise KfbenchError("games are timed with the a3c network; leave --network, --teacher and --batch-size out")
+        found = bench_games.measure(
+            task, methods=method, precision=precision, repeats=repeats, device=device, threads=threads
+        )
         typer.echo(json.dumps(found, indent=1) if as_json else bench_games.text(found))
         return
     rows = timing.measure(
         method or timing.methods(),
         task=task,
-        network=network,
-        teacher=teacher,
-        batch_size=batch_size,
+        network=network or "resnet8x4",
+        teacher=teacher or "resnet32x4",
+        batch_size=batch_size or 64,
         precision=precision,
         repeats=repeats,
         device=device,
@@ -129,9 +135,8 @@ def train_teacher(
     """Train a teacher, if the store does not have it."""
     from kfbench import execute, resolve, teacher_store
     from kfbench.bar import Bar
-    from kfbench.cli import set_threads
     from kfbench.errors import KfbenchError
-    from kfbench.live import torch_device
+    from kfbench.loops import torch_device
 
     asked = resolve.teacher_name(name, budget=budget)
     if asked.kind != "trained":

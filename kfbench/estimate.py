@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kfbench import execute, images, registry, resolve, stand_in, store
 from kfbench.execute import Watcher
-from kfbench.live import torch_device
+from kfbench.loops import torch_device
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import ImageTask
 from kfbench.train.actor_critic import ActorCritic

@@ -14,7 +14,8 @@ from torch import nn
 
 from kfbench import atari, budgets, checkpoint, images, provenance, registry, store, weights
 from kfbench.errors import Diverged, KfbenchError
-from kfbench.live import Live, Loop, Prepared, compile_networks, make_live, make_loop, torch_device
+from kfbench.live import Live
+from kfbench.loops import Loop, Prepared, compile_networks, make_live, make_loop, torch_device
 from kfbench.methods import Method
 from kfbench.networks.measure import multiply_adds, parameters
 from kfbench.networks.network import Network

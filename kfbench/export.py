@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,14 +50,17 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
         raise KfbenchError(f"cannot write '{path}' ({error.strerror})") from error
 
 
-def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, object]]:
+def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, Any]]:
     """Return a run's record, the network it kept and its description. Raises KfbenchError if the weights are gone."""
-    record = store.find(results, key)
+    folder, record = store.locate(results, key)
     if record.status != "done":
         raise KfbenchError(f"run '{record.key}' failed ({record.error}): it kept no network")
-    path = store.path_of(results, record.key, record.run_spec()).with_suffix(".safetensors")
+    path = store.path_of(folder, record.key, record.run_spec()).with_suffix(".safetensors")
     if not path.is_file():
-        raise KfbenchError(f"the weights of run '{record.key}' are not here; make them: kfbench verify {record.key}")
+        raise KfbenchError(
+            f"the weights of run '{record.key}' are not here; kfbench verify {record.key} puts them back, where the "
+            "run comes out bit-equal"
+        )
     network, about, digest = weights.load(path)
     if digest != record.provenance["weights"]:
         raise KfbenchError(

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from kfbench import atari, seeding, store, weights
+from kfbench import atari, export, seeding
 from kfbench.atari import Arcade, Episode
 from kfbench.errors import KfbenchError
 from kfbench.networks.network import Output
@@ -28,15 +28,10 @@ def play(key: str, *, results: Path, out: Path, seed: int = 0, seconds: float = 
     """
     if out.suffix not in (".gif", ".mp4"):
         raise KfbenchError(f"cannot write '{out}'; give a name that ends in .gif or .mp4")
-    folder = results if any(results.glob(f"**/{key}*.json")) else results / "teachers"
-    record = store.find(folder, key)
+    record, network, _ = export.load(key, results=results)
     spec = record.run_spec()
     if not isinstance(spec.recipe, GameRecipe):
         raise KfbenchError(f"run '{record.key}' is of task '{spec.task}', which is no game; play needs an atari run")
-    path = store.path_of(folder, record.key, spec).with_suffix(".safetensors")
-    if not path.is_file():
-        raise KfbenchError(f"the weights of run '{record.key}' are not here; make them: kfbench verify {record.key}")
-    network, _, _ = weights.load(path)
     game = atari.rom(spec.task.partition("/")[2])
     shown = list(frames(network, game, spec.recipe, seed=seed, steps=round(seconds * RATE)))
     write([image for image, _ in shown], out, speed=speed)

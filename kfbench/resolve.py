@@ -179,6 +179,11 @@ def _refuse(
                 f"method '{name}' copies weights, but '{teacher}' has other sizes: {why}; use a teacher for images "
                 "like those of the task, or a --network that pools them, such as cnn-16"
             )
+    if method.needs == "outputs" and task.kind == "games" and registry.load_task(teacher.task).kind == "images":
+        raise KfbenchError(
+            f"method '{name}' copies a policy, but '{teacher}' is of images; use --teachers {task.name}, or a method "
+            "that takes features (kf)"
+        )
     if method.needs == "outputs" and teacher.task != task.name and task.kind == "images":
         raise KfbenchError(
             f"method '{name}' needs a teacher with the classes of '{task.name}', but '{teacher}' has others; "

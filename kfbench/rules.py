@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kfbench import fake_gpu, registry, resolve, stand_in
 from kfbench.errors import KfbenchError
-from kfbench.live import Live, make_loop
+from kfbench.live import Live
+from kfbench.loops import make_loop
 from kfbench.methods import Batch
 from kfbench.networks.network import Network, Output
 from kfbench.spec import GameRecipe, RunSpec

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kfbench import execute, queue, registry, resolve, store, worker
+from kfbench import execute, queue, registry, resolve, store, trials, worker
 from kfbench.errors import KfbenchError
 from kfbench.plan import Planned
 from kfbench.queue import Job
@@ -79,7 +79,7 @@ def wanted(study: Study, cells: list[Planned], *, row: str | None, column: str |
 def missing(runs: list[tuple[Planned, RunSpec]], results: Path) -> list[tuple[Planned, RunSpec]]:
     """Return the runs without a finished record, each spec once."""
     done = recorded(results)
-    first = {worker.name_of(spec): (cell, spec) for cell, spec in reversed(runs)}
+    first = {trials.name_of(spec): (cell, spec) for cell, spec in reversed(runs)}
     return [pair for name, pair in reversed(first.items()) if name not in done]
 
 
@@ -97,7 +97,7 @@ def teachers(specs: list[RunSpec]) -> dict[str, RunSpec]:
 def teacher_jobs(specs: list[RunSpec], results: Path) -> list[Job]:
     """Return a job for each teacher that the runs need and the store lacks."""
     there = recorded(results / "teachers")
-    found = {name: (worker.name_of(spec), spec) for name, spec in teachers(specs).items()}
+    found = {name: (trials.name_of(spec), spec) for name, spec in teachers(specs).items()}
     return [
         Job(key, {"seed": spec.seed}, {"spec": spec.to_json(), "teacher": name, "label": f"teacher {name}"})
         for name, (key, spec) in found.items()
@@ -124,7 +124,7 @@ def fill(storage: RDBStorage, name: str, runs: list[tuple[Planned, RunSpec]], *,
     """Queue the missing runs and, before them, their teachers."""
     jobs = [
         Job(
-            worker.name_of(spec),
+            trials.name_of(spec),
             {"seed": spec.seed},
             {"spec": spec.to_json(), "label": f"{cell.row} · {cell.column} · seed {spec.seed}"},
         )

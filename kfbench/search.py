@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial
 
-from kfbench import queue, registry, worker
+from kfbench import queue, registry, trials
 from kfbench.errors import KfbenchError
 from kfbench.methods import Method
 from kfbench.queue import Job
@@ -116,12 +116,12 @@ def objective(about: dict[str, Any], results: Path, device: str) -> queue.Object
         for number in range(search.seeds_per_trial):
             seeded = dataclasses.replace(spec, seed=FIRST_SEED + number)
             try:
-                record = worker.run_one(
+                record = trials.run_one(
                     seeded, trial, results=results, device=device, prunes=search.seeds_per_trial == 1
                 )
-            except worker.Pruned as error:
+            except trials.Pruned as error:
                 raise optuna.TrialPruned(str(error)) from error
-            score = worker.goodness(record.scores["val"])
+            score = trials.goodness(record.scores["val"])
             if score is None or not math.isfinite(score):
                 raise KfbenchError(f"run '{record.key}' has no score on validation data to search by")
             scores.append(score)

@@ -10,7 +10,8 @@ import torch
 
 from kfbench import execute, images, networks, registry, resolve, seeding
 from kfbench.errors import KfbenchError
-from kfbench.live import Live, Prepared, make_live, torch_device
+from kfbench.live import Live
+from kfbench.loops import Prepared, make_live, torch_device
 from kfbench.packs import Pack
 from kfbench.spec import GameRecipe, Recipe, RunSpec
 from kfbench.tasks import GameTask, ImageTask
@@ -51,8 +52,9 @@ def teacher(name: str, spec: RunSpec, index: int) -> Teacher:
     asked = resolve.teacher_name(name, budget=spec.budget)
     declared = registry.load_task(asked.task or spec.task)
     if isinstance(declared, GameTask):
-        assert isinstance(spec.recipe, GameRecipe)
-        classes = declared.actions(full=spec.recipe.full_actions)
+        recipe = asked.spec().recipe if asked.task else spec.recipe
+        assert isinstance(recipe, GameRecipe)
+        classes = declared.actions(full=recipe.full_actions)
     else:
         classes = tuple(str(number) for number in range(declared.outputs))
     network = asked.network

@@ -89,22 +89,29 @@ def read(path: Path) -> RunRecord:
 
 def records(results: Path) -> Iterator[RunRecord]:
     """Yield every record below a folder, in order of path; those of its teacher store are not among them."""
-    for path in _paths(results, "*.json"):
+    for path in _paths(results):
         yield read(path)
 
 
-def _paths(results: Path, pattern: str) -> list[Path]:
-    found = [path for path in sorted(results.rglob(pattern)) if len(path.stem) == 12]
+def _paths(results: Path) -> list[Path]:
+    found = [path for path in sorted(results.rglob("*.json")) if len(path.stem) == 12]
     return [path for path in found if "teachers" not in path.relative_to(results).parts]
 
 
-def find(results: Path, key: str) -> RunRecord:
-    """Return the record whose key begins with `key`. Raises KfbenchError if none or several do."""
-    paths = _paths(results, f"{key}*.json") if key else []
-    if len(paths) != 1:
-        there = "no run" if not paths else f"{len(paths)} runs"
-        raise KfbenchError(f"{there} in '{results}' with a key that begins with '{key}'; kfbench list runs shows all")
-    return read(paths[0])
+def locate(results: Path, key: str) -> tuple[Path, RunRecord]:
+    """Return the record whose key begins with `key`, a run's or else a teacher's, and the folder of its kind.
+
+    Raises KfbenchError if none or several do.
+    """
+    paths: list[Path] = []
+    for folder in (results, results / "teachers"):
+        paths = [path for path in _paths(folder) if key and path.stem.startswith(key)]
+        if len(paths) == 1:
+            return folder, read(paths[0])
+        if paths:
+            break
+    there = "no run" if not paths else f"{len(paths)} runs"
+    raise KfbenchError(f"{there} in '{results}' with a key that begins with '{key}'; kfbench list runs shows all")
 
 
 def frame(results: Path) -> "pandas.DataFrame":

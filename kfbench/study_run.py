@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from kfbench import plan, queue, report, runner, search, store, study, worker
+from kfbench import plan, queue, report, runner, search, store, study, trials, worker
 from kfbench.errors import KfbenchError, near
-from kfbench.live import torch_device
+from kfbench.loops import torch_device
 from kfbench.plan import Planned
 from kfbench.runner import Place
 from kfbench.search import Search
@@ -43,7 +43,7 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
         ended = runner.run(
             made.name, runner.fill(storage, made.name, left, results=place.results), place, console=console
         )
-        names = {worker.name_of(spec) for _, spec in left}
+        names = {trials.name_of(spec) for _, spec in left}
         bad = {key: t for key, t in ended.items() if key.partition(".")[0] in names and t.user_attrs.get("outcome")}
         for trial in bad.values():
             label, why = trial.user_attrs.get("label"), trial.user_attrs.get("why", "its workers died")
@@ -190,9 +190,9 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
         name = f"{asked.name}-fresh"
         studies = runner.fill(runner.open_storage(place), name, left, results=place.results)
         runner.run(name, studies, place, console=console)
-    wanted = {worker.name_of(spec) for spec in specs}
+    wanted = {trials.name_of(spec) for spec in specs}
     for record in store.records(place.results):
-        if worker.name_of(record.run_spec()) in wanted and record.status == "done":
+        if trials.name_of(record.run_spec()) in wanted and record.status == "done":
             scores = ", ".join(f"{name} {value:.2f}" for name, value in record.scores["last"].items())
             lines.append(f"  seed {record.spec['seed']}: {scores}  [{record.key}]")
     where = place.storage.rpartition("@")[2] if "@" in place.storage else place.storage

@@ -27,7 +27,7 @@ def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], 
 
 def _recorded(spec: RunSpec, results: Path, device: str) -> bool:
     from kfbench import execute
-    from kfbench.live import torch_device
+    from kfbench.loops import torch_device
 
     place = torch_device(device)
     key = execute.prepare(spec, results=results, device=place, watcher=execute.Watcher()).key

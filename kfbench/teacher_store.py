@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kfbench import images, networks, registry, resolve, seeding, store, weights
+from kfbench import export, images, networks, registry, resolve, seeding, store, weights
 from kfbench.errors import KfbenchError
 from kfbench.execute import Watcher, run
 from kfbench.networks.network import Network
@@ -86,13 +86,9 @@ def calibrate(network: Network, taken: torch.Tensor) -> None:
 
 
 def _of_run(asked: resolve.TeacherName, index: int, results: Path) -> Teacher:
-    folder = results if any(results.rglob(f"{asked.rest}*.json")) else results / "teachers"
-    record = store.find(folder, asked.rest)
-    path = store.path_of(folder, record.key, record.run_spec()).with_suffix(".safetensors")
-    if not path.is_file():
-        raise KfbenchError(f"the weights of run '{record.key}' are not here; make them: kfbench verify {record.key}")
-    network, about, digest = weights.load(path)
+    record, network, about = export.load(asked.rest, results=results)
     seconds = record.cost["seconds"] + record.cost["teacher_seconds"]
+    digest: str = record.provenance["weights"]
     return Teacher(network, str(asked), about["task"], tuple(about["classes"]), digest, index, seconds)
 
 

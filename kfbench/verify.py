@@ -27,15 +27,19 @@ class Comparison:
     told: str
 
 
-def again(record: RunRecord, *, results: Path, device: str, watcher: Watcher | None = None) -> RunRecord:
-    """Run a record's spec anew in a folder of its own, with the same teachers."""
+def again(record: RunRecord, folder: Path, *, results: Path, device: str, watcher: Watcher | None = None) -> RunRecord:
+    """Run a record's spec anew in a place of its own, with the same teachers.
+
+    `folder` holds the record: the results, or their teacher store. Weights that are missing there are put back if the
+    new ones are bit-equal to what the record kept.
+    """
     import torch
 
     threads = record.provenance.get("threads")
     if isinstance(threads, int):
         torch.set_num_threads(threads)  # bits depend on it
-    with tempfile.TemporaryDirectory(prefix="kfbench-verify-") as folder:
-        fresh = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="kfbench-verify-") as temporary:
+        fresh = Path(temporary) / folder.name  # a teacher store keeps other weights (half precision) than results do
         if (results / "teachers").is_dir():
             shutil.copytree(results / "teachers", fresh / "teachers")
         for path in results.rglob("*.safetensors"):  # students that serve as teachers (run:KEY)
@@ -45,7 +49,14 @@ def again(record: RunRecord, *, results: Path, device: str, watcher: Watcher | N
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(each, target)
         remember = record.provenance.get("remembers", True)
-        return execute.run(record.run_spec(), results=fresh, device=device, remember=remember, watcher=watcher)
+        new = execute.run(record.run_spec(), results=fresh, device=device, remember=remember, watcher=watcher)
+        ours, theirs = (
+            store.path_of(place, each.key, record.run_spec()).with_suffix(".safetensors")
+            for place, each in ((folder, record), (fresh, new))
+        )
+        if new.provenance.get("weights") == record.provenance.get("weights") and theirs.is_file() and not ours.exists():
+            shutil.copy(theirs, ours)
+        return new
 
 
 def compare(old: RunRecord, new: RunRecord, siblings: list[RunRecord]) -> Comparison:

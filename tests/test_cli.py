@@ -141,7 +141,16 @@ BAD = {
     "device": (f"{RUN} --method scratch --device cuda:7", "no GPU 'cuda:7'"),
     "device's name": (f"{RUN} --method scratch --device gpu", "no device 'gpu'"),
     "results": (f"{RUN} --method scratch --results /proc/kfbench", "cannot write to '/proc/kfbench'"),
+    "game's teacher": (
+        "run --method kickstarting --task atari/pong --teachers digits",
+        "copies a policy, but 'digits/cnn-32@small' is of images; use --teachers atari/pong",
+    ),
+    "bench's precision": ("bench --task atari/pong --precision fp8", "field 'precision'"),
+    "bench's network": ("bench --task atari/pong --network resnet8", "games are timed with the a3c network"),
+    "bench's kind": ("bench --task atari/pong --method kd", "method 'kd' is for images, task 'atari/pong' is of games"),
     "key": ("show 0123456789ab", "no run in 'results'"),
+    "key like a path": ("show /etc/passwd", "no run in 'results' with a key that begins with '/etc/passwd'"),
+    "key like a pattern": ("play [ --out game.gif", "no run in 'results' with a key that begins with '['"),
     "export's key": ("export 0123456789ab student.pt2", "no run in 'results'"),
     "export's path": ("export 0123456789ab student.pth", "must end in .safetensors .* or .pt2"),
     "list": ("list method", "nothing to list as 'method'; did you mean 'methods'?"),
@@ -412,7 +421,7 @@ def test_export_without_the_weights_says_how_to_get_them(type_in: Any, recorded:
     [file] = Path("results").glob("digits/scratch/*.safetensors")
     file.unlink()
     done = type_in("export", key_of(recorded), "student.safetensors")
-    assert done.code == 2 and f"make them: kfbench verify {key_of(recorded)}" in done.err and len(done.lines) == 1
+    assert done.code == 2 and f"kfbench verify {key_of(recorded)} puts them back" in done.err and len(done.lines) == 1
 
 
 # --- new methods, from anywhere ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from kfbench import execute, resolve, store, weights
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.execute import Interrupted, Watcher
 from kfbench.folders import PACKAGE
-from kfbench.live import Loop, make_live
+from kfbench.loops import Loop, make_live
 from kfbench.spec import RunSpec
 from kfbench.store import RunRecord
 from kfbench.train.supervised import Supervised

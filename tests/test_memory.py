@@ -21,7 +21,7 @@ from kfbench import cli, execute, memory, resolve
 from kfbench.errors import KfbenchError
 from kfbench.execute import Interrupted, Watcher
 from kfbench.folders import PACKAGE
-from kfbench.live import make_live
+from kfbench.loops import make_live
 from kfbench.memory import OUTPUT, Memory
 from kfbench.methods import Batch
 from kfbench.spec import RunSpec

@@ -145,9 +145,12 @@ def test_a_study_with_a_search_tunes_first_and_its_page_says_what_was_chosen(pla
 def test_verify_finds_the_same_bits_and_a_changed_number(place, ran):
     root, _ = place
     record = next(r for r in store.records(root / "results") if r.spec["method"] == "kf" and r.status == "done")
+    path = store.path_of(root / "results", record.key, record.run_spec())
+    weights = path.with_suffix(".safetensors").read_bytes()
+    path.with_suffix(".safetensors").unlink()
     out = kfbench(place, "verify", record.key[:8])
     assert f"{record.key}: bit-equal" in out
-    path = store.path_of(root / "results", record.key, record.run_spec())
+    assert path.with_suffix(".safetensors").read_bytes() == weights  # put back
     values = json.loads(path.read_text())
     kept = path.read_text()
     values["scores"]["last"]["error"] += 40.0
@@ -156,6 +159,17 @@ def test_verify_finds_the_same_bits_and_a_changed_number(place, ran):
     out = kfbench(place, "verify", record.key, check=1)
     path.write_text(kept)
     assert "different" in out and "score last.error" in out and "curve loss from step" in out
+
+
+def test_a_teacher_is_shown_and_verified_too(place, ran):
+    root, _ = place
+    teacher = next(store.records(root / "results" / "teachers"))
+    assert "/teachers/" in kfbench(place, "show", teacher.key)
+    path = store.path_of(root / "results" / "teachers", teacher.key, teacher.run_spec()).with_suffix(".safetensors")
+    weights = path.read_bytes()
+    path.unlink()
+    assert "bit-equal" in kfbench(place, "verify", teacher.key)
+    assert path.read_bytes() == weights
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place, ran):

@@ -8,7 +8,7 @@ import warnings
 import optuna
 import pytest
 
-from kfbench import queue, registry, resolve, runner, search, store, worker
+from kfbench import queue, registry, resolve, runner, search, store, trials, worker
 from kfbench.errors import KfbenchError
 from kfbench.search import Search
 
@@ -56,9 +56,9 @@ def test_what_lies_outside_the_space_is_left_to_the_sampler():
 
 
 def test_what_trials_are_judged_by_is_on_validation_in_images_and_games():
-    assert worker.goodness({"val_error": 30.0, "test_error": 1.0}) == 70 == worker.goodness({"error": 30.0})
-    assert worker.goodness({"val_return": 5.0, "train_return": 9.0}) == 5 == worker.goodness({"return": 5.0})
-    assert worker.goodness({"loss": 1.0, "train_return": 9.0}) is None
+    assert trials.goodness({"val_error": 30.0, "test_error": 1.0}) == 70 == trials.goodness({"error": 30.0})
+    assert trials.goodness({"val_return": 5.0, "train_return": 9.0}) == 5 == trials.goodness({"return": 5.0})
+    assert trials.goodness({"loss": 1.0, "train_return": 9.0}) is None
 
 
 def test_a_method_without_a_space_is_refused():
@@ -100,7 +100,7 @@ def test_the_objective_is_the_mean_over_seeds_and_wilcoxon_may_stop_it(asked, tm
         ran.append(spec.seed)
         return store.RunRecord("k", spec.to_json(), {}, "done", scores={"val": {"error": 100 - scores[spec.seed]}})
 
-    monkeypatch.setattr(worker, "run_one", fake_run)
+    monkeypatch.setattr(trials, "run_one", fake_run)
     about = dataclasses.replace(asked, seeds_per_trial=4).to_json()
     study = optuna.create_study(direction="maximize", pruner=search.pruner(about), sampler=search.sampler(about))
     study.optimize(search.objective(about, tmp_path, "cpu"), n_trials=1)

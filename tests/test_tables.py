@@ -93,7 +93,7 @@ def test_provenance_leads_to_the_records(made, small):
     for table in tables.tables(made):
         for label, columns in table.provenance().items():
             for keys in columns.values():
-                methods = {store.find(results, key).spec["method"] for key in keys}
+                methods = {store.locate(results, key)[1].spec["method"] for key in keys}
                 assert methods == {made.study.row(label).method}
 
 

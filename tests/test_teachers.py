@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kfbench import execute, networks, resolve, teacher_store
+from kfbench import execute, networks, resolve, stand_in, teacher_store
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.teachers import Teacher, fit
@@ -112,3 +112,9 @@ def test_a_random_teacher_of_a_game_has_the_actions_that_are_asked_for(tmp_path:
         return made.network.outputs
 
     assert outputs("random:atari/pong") == 6 and outputs("random:atari/pong@small:full_actions=true") == 18
+
+
+def test_a_stand_in_for_a_games_teacher_serves_a_student_of_images() -> None:
+    spec = resolve.resolve("kf", "digits", budget="smoke", teachers=["random:atari/pong"])
+    made = stand_in.teacher(spec.teachers[0], spec, 0)
+    assert made.network.shape == (4, 84, 84) and made.network.outputs == 6

@@ -7,7 +7,7 @@ teachers of its own, made as the learner's were, because hooks and memory must n
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from kfbench import seeding
 from kfbench.atari import Arcade
 from kfbench.errors import KfbenchError
+from kfbench.live import Live
 from kfbench.methods import Batch, Parts, Trajectory
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
@@ -23,14 +24,11 @@ from kfbench.train.returns import generalised_advantages
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.supervised import autocast
 
-if TYPE_CHECKING:
-    from kfbench.live import Live
-
 
 class Actor:
     """Plays rollouts of one game with the student of a `Live` as it is, and changes nothing of it."""
 
-    def __init__(self, live: "Live", arcade: Arcade, game: str) -> None:
+    def __init__(self, live: Live, arcade: Arcade, game: str) -> None:
         """Start the emulators' first episodes."""
         assert isinstance(live.spec.recipe, GameRecipe)
         self.live, self.recipe, self.arcade, self.game = live, live.spec.recipe, arcade, game
@@ -129,7 +127,7 @@ class Actor:
             )
 
 
-def twin(live: "Live") -> "Live":
+def twin(live: Live) -> Live:
     """Return a `Live` to act with beside the learner: the same method with a student and teachers of its own."""
     rng = seeding.stream(live.spec.seed, "actor")
     teachers = [dataclasses.replace(teacher, network=copy.deepcopy(teacher.network)) for teacher in live.teachers]

@@ -13,12 +13,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kfbench import atari, seeding
+from kfbench.live import Live
 from kfbench.methods import Batch
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
@@ -29,9 +30,6 @@ from kfbench.train.objective import Objective
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.supervised import autocast, set_training, spans
 from kfbench.train.tally import Tally
-
-if TYPE_CHECKING:
-    from kfbench.live import Live
 
 Row = dict[str, float]
 CHECKED = 50  # optimiser steps, at least, between looks at whether the loss is finite
@@ -64,7 +62,7 @@ def rollouts(recipe: GameRecipe) -> int:
 class ActorCritic:
     """A run over a game: iterate over it to train; it yields the new row of the curve, or None, after every rollout."""
 
-    def __init__(self, live: "Live", *, threads: int | None = None) -> None:
+    def __init__(self, live: Live, *, threads: int | None = None) -> None:
         """Open the emulators; `threads` of them work at a time (None: one a core), which changes no number."""
         assert isinstance(live.spec.recipe, GameRecipe)
         self.live, self.recipe, self.device = live, live.spec.recipe, live.device

@@ -1,4 +1,4 @@
-"""What an actor-critic minimises: policy, value and entropy, by A2C or PPO."""
+"""A task's own loss: cross-entropy on images; policy, value and entropy in games, by A2C or PPO."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,18 @@ from kfbench.methods import Batch
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
 from kfbench.train.returns import vtrace
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The supervised task's own loss, the mean over the batch in nats."""
+
+    smoothing: float = 0.0
+
+    def __call__(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Return {"cross-entropy": []}."""
+        assert batch.labels is not None
+        return {"cross-entropy": F.cross_entropy(output.logits.float(), batch.labels, label_smoothing=self.smoothing)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ so every method sees the same ones, and a checkpoint is the student, the optimis
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +14,42 @@ from torch import Tensor, nn
 
 from kfbench import images, seeding
 from kfbench.errors import KfbenchError
+from kfbench.live import Live
 from kfbench.methods import Batch, Stage
 from kfbench.networks.network import Output
-from kfbench.spec import Recipe
+from kfbench.spec import Recipe, RunSpec
+from kfbench.tasks import Task
 from kfbench.teachers import fit
 from kfbench.train import optimizer
+from kfbench.train.objective import CrossEntropy
 from kfbench.train.tally import Tally
-
-if TYPE_CHECKING:
-    from kfbench.live import Live
 
 Row = dict[str, float]
 CHECKED = 50  # steps between looks at whether the loss is finite: each is a wait for the device
 
 
+def make_task(spec: RunSpec, name: str, data: images.Images) -> Task:
+    """Return what a method is told of an image task on which a run trains."""
+    assert isinstance(spec.recipe, Recipe)
+    return Task(
+        name=name,
+        kind="images",
+        shape=cast(tuple[int, int, int], tuple(data.train.images.shape[1:])),
+        classes=data.classes,
+        network=spec.recipe.network,
+        seed=spec.seed,
+        train_size=len(data.train),
+        steps=steps(spec.recipe, len(data.train)),
+        objective=CrossEntropy(spec.recipe.label_smoothing),
+        mean=tuple(data.mean.tolist()),
+        std=tuple(data.std.tolist()),
+    )
+
+
 class Supervised:
     """A run over images: iterate over it to train; it yields the new row of the curve, or None, after every step."""
 
-    def __init__(self, live: "Live") -> None:
+    def __init__(self, live: Live) -> None:
         assert isinstance(live.spec.recipe, Recipe)
         self.live, self.recipe = live, live.spec.recipe
         self.data: images.Images = live.data

@@ -105,16 +105,21 @@ def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[
             process.start()
             theirs.close()  # so that its end is seen
             stack.callback(process.terminate)
-            try:
-                pipes[name].recv()  # it is ready
-            except EOFError as error:
-                raise KfbenchError(f"'{name}' could not begin its turns; what it said stands above") from error
+            _answer(name, pipes[name])  # it is ready
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
         for _ in range(repeats):
             for name, pipe in pipes.items():
                 pipe.send(None)
-                taken[name].append(pipe.recv())
+                taken[name].append(_answer(name, pipe))
     return taken
+
+
+def _answer(name: str, pipe: Connection) -> Any:
+    """Wait for what a contender's process says. Raises KfbenchError if it ended instead."""
+    try:
+        return pipe.recv()
+    except EOFError as error:
+        raise KfbenchError(f"'{name}' ended before its turns did; what it said stands above") from error
 
 
 def _serve(pipe: Connection, maker: Callable[..., Turn], given: list[Any]) -> None:

@@ -2,13 +2,12 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kfbench import cli_data, cli_study, cli_tools
-from kfbench.cli_options import pairs, set_threads
+from kfbench.cli_options import DEFAULT_RESULTS, AsJson, Results, pairs, set_threads
 from kfbench.errors import KfbenchError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -16,9 +15,6 @@ app.add_typer(cli_data.app, name="data")
 cli_tools.register(app)
 cli_study.register(app)
 
-Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-DEFAULT_RESULTS = Path("results")
 state = {"debug": False}
 
 

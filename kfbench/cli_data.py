@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kfbench.cli_options import AsJson
 from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:
     from kfbench.packs import Pack
 
 app = typer.Typer(no_args_is_help=True, help="See what data are on this machine, and bring more.")
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @app.command("list")

@@ -1,8 +1,15 @@
-"""What several commands do with their options."""
+"""The options that several commands share, and what they do with them."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from kfbench.errors import KfbenchError
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DEFAULT_RESULTS = Path("results")
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, Any]:

@@ -5,16 +5,15 @@ from typing import Annotated
 
 import typer
 
-from kfbench.cli_options import pairs
+from kfbench.cli_options import DEFAULT_RESULTS, Results, pairs
 
-Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
 Storage = Annotated[str, typer.Option("--storage", help="postgresql://… for many machines; default: a SQLite file.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes on this machine, spread over its GPUs.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda (each job the next GPU) or cuda:N.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads a job; bits depend on it.")]
 Heartbeat = Annotated[int, typer.Option("--heartbeat", hidden=True, min=1)]
 Grace = Annotated[int, typer.Option("--grace", hidden=True, min=1)]
-DEFAULT_RESULTS, REPORTS = Path("results"), Path("reports")
+REPORTS = Path("reports")
 
 
 def register(app: typer.Typer) -> None:

@@ -6,12 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kfbench.cli_options import set_threads
+from kfbench.cli_options import DEFAULT_RESULTS, AsJson, Results, set_threads
 from kfbench.errors import KfbenchError, near
-
-Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-DEFAULT_RESULTS = Path("results")
 
 teacher_app = typer.Typer(no_args_is_help=True, help="Train and list teachers.")
 new_app = typer.Typer(no_args_is_help=True, help="Start a new file.")

@@ -39,7 +39,8 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
     if isinstance(threads, int):
         torch.set_num_threads(threads)  # bits depend on it
     with tempfile.TemporaryDirectory(prefix="kfbench-verify-") as temporary:
-        fresh = Path(temporary) / folder.name  # a teacher store keeps other weights (half precision) than results do
+        # a teacher store keeps its weights in half precision, which `execute` knows by its name
+        fresh = Path(temporary) / ("teachers" if folder.name == "teachers" else "results")
         if (results / "teachers").is_dir():
             shutil.copytree(results / "teachers", fresh / "teachers")
         for path in results.rglob("*.safetensors"):  # students that serve as teachers (run:KEY)

@@ -16,9 +16,9 @@ from kfbench.folders import folders
 from kfbench.networks.network import Network, Output
 
 if TYPE_CHECKING:
-    from kfbench.memory import Past
     from kfbench.tasks import Task
     from kfbench.teachers import Teacher
+    from kfbench.train.memory import Past
 
 __path__ = folders("methods")  # makes Python look for `kfbench.methods.kf` in the folder `methods/`
 

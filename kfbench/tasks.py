@@ -23,7 +23,7 @@ __path__ = folders("tasks")  # makes Python look for `kfbench.tasks.cifar100` in
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What a file in `tasks/` declares of an image task. See `kfbench/sources.py` for how the data are found.
+    """What a file in `tasks/` declares of an image task. See `kfbench/data/sources.py` for how the data are found.
 
     A file gives the first block, from literals; `at` fills in the second, and follows a variant: a named one, a range
     of classes (`cifar100/0-49`, both ends kept), or, where `any_dataset` says so, the name of an imported folder.
@@ -34,7 +34,7 @@ class ImageTask:
     sources: tuple[str, ...] = ()  # default teachers' tasks
     dataset: str = ""  # name in the data folder; "": the file's own name
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> fields that differ
-    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see `kfbench/budgets.py`
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see `kfbench/run/budgets.py`
     any_dataset: bool = False  # True if a variant names a data set: `imagefolder/flowers`
     kind: Literal["images"] = "images"
 
@@ -82,7 +82,7 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class GameTask:
-    """What `tasks/atari.py` declares: every game is a variant, run as `atari/pong`. See `kfbench/atari.py`."""
+    """What `tasks/atari.py` declares: every game is a variant, run as `atari/pong`. See `games/emulators.py`."""
 
     sources: tuple[str, ...] = ()  # default teachers' tasks; a game is never its own
     budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # budget -> fields of GameRecipe
@@ -94,19 +94,19 @@ class GameTask:
 
     def at(self, stem: str, variant: str = "") -> "GameTask":
         """Return the task of file `stem` at a game. Raises KfbenchError if there is no such game."""
-        from kfbench import atari
+        from kfbench.games import emulators
 
         if not variant:
             raise KfbenchError(f"task '{stem}' needs a game: {stem}/pong, or another that ale-py carries")
-        game = atari.rom(variant)
+        game = emulators.rom(variant)
         name = f"{stem}/{game}"
         return replace(self, name=name, game=game, sources=tuple(other for other in self.sources if other != name))
 
     def actions(self, *, full: bool = False) -> tuple[str, ...]:
         """Return the names of the game's actions: those it understands, or all 18 of the console."""
-        from kfbench import atari
+        from kfbench.games import emulators
 
-        return atari.actions(self.game, full=full)
+        return emulators.actions(self.game, full=full)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kfbench import taps
 from kfbench.methods import Batch
+from kfbench.networks import taps
 from kfbench.networks.network import Network, Output
-from kfbench.taps import Position
+from kfbench.networks.taps import Position
 
 
 @dataclass(eq=False)

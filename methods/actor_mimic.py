@@ -19,14 +19,16 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import nn
 
-from kfbench import losses, networks, seeding, taps
-from kfbench.accompanied import Accompanied
+from kfbench import networks, seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts, Stage
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transplant import is_head
+from kfbench.transfer import losses
+from kfbench.transfer.companion import WithCompanions
+from kfbench.transfer.transplant import is_head
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ActorMimic(Method):
         turns = (Stage(f"mimic {n}", self.mimic_share / len(games), task=game) for n, game in enumerate(games))
         return (*turns, Stage("target", 1 - self.mimic_share)) if games else (Stage("target"),)
 
-    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Accompanied:
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the task's network and a linear map to each expert's last hidden layer."""
         network, maps = task.make_network(), []
         width = taps.shapes(network, network.layers[-1:])[network.layers[-1]][0]
@@ -63,7 +65,7 @@ class ActorMimic(Method):
             for teacher in teachers:
                 (shape,) = teacher.shapes(teacher.network.layers[-1:]).values()
                 maps.append(nn.Linear(width, shape[0]))
-        return Accompanied(network, maps=nn.ModuleList(maps))
+        return WithCompanions(network, maps=nn.ModuleList(maps))
 
     def begin(
         self,
@@ -74,7 +76,7 @@ class ActorMimic(Method):
         rng: torch.Generator,
     ) -> None:
         """On to another game; on to the target game with fresh heads."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         student.stage = stage.task or ""
         if stage.name != "target":
             return
@@ -89,7 +91,7 @@ class ActorMimic(Method):
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, progress: float
     ) -> tuple[Output, Parts]:
         """What the student says; while it mimics, also the expert's logits and hidden layer."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         output: Output = student(batch.images)
         if not student.stage:
             return output, {}
@@ -102,7 +104,7 @@ class ActorMimic(Method):
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
         """The expert's policy and features; past mimicry, the actor-critic's loss."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         if not student.stage:
             output: Output = student(batch.images)
             return output, task.loss(output, batch)
@@ -116,7 +118,7 @@ class ActorMimic(Method):
 
     def export(self, student: nn.Module) -> Network:
         """The network; the maps stay behind."""
-        return cast(Accompanied, student).network
+        return cast(WithCompanions, student).network
 
 
 def expert(teachers: Sequence[Teacher], game: str) -> int:

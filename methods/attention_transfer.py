@@ -18,12 +18,13 @@ import torch
 from annotated_types import Ge
 from torch import nn
 
-from kfbench import losses, taps
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch import nn
 
-from kfbench import losses
 from kfbench.methods import Batch, Method, Output, Parts
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
 
 
 @dataclass(frozen=True)

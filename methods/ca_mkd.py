@@ -18,14 +18,16 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from kfbench import losses, seeding, taps
-from kfbench.accompanied import Accompanied
+from kfbench import seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transplant import head
+from kfbench.transfer import losses
+from kfbench.transfer.companion import WithCompanions
+from kfbench.transfer.transplant import head
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class ConfidenceAware(Method):
         "beta": {"low": 1.0, "high": 500.0, "log": True},
     }
 
-    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Accompanied:
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the task's network with a map from its last features to each teacher's.
 
         Raises KfbenchError where the student's features are no maps, or a teacher's head cannot read pooled ones.
@@ -63,13 +65,13 @@ class ConfidenceAware(Method):
                 if len(shape) != 3 or not isinstance(reader, nn.Linear) or reader.in_features != shape[0]:
                     raise KfbenchError(f"the head of '{teacher.name}' does not read pooled maps; use ca_mkd/outputs")
                 maps.append(nn.Sequential(nn.Conv2d(width, shape[0], 1), nn.BatchNorm2d(shape[0]), nn.ReLU()))
-        return Accompanied(network, maps=nn.ModuleList(maps))
+        return WithCompanions(network, maps=nn.ModuleList(maps))
 
     def losses(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
         """The task's loss, the weighted divergences, and the weighted distances of features."""
-        assert isinstance(student, Accompanied) and batch.labels is not None
+        assert isinstance(student, WithCompanions) and batch.labels is not None
         own = student.network.layers[-1]
         with taps.read(student.network, [own]) as found:
             output: Output = student(batch.images)
@@ -87,7 +89,7 @@ class ConfidenceAware(Method):
         return output, parts
 
     def _features(
-        self, student: Accompanied, teachers: Sequence[Teacher], own: Tensor, theirs: list[Tensor], labels: Tensor
+        self, student: WithCompanions, teachers: Sequence[Teacher], own: Tensor, theirs: list[Tensor], labels: Tensor
     ) -> Tensor:
         """Return sum_k v_k mean((r_k(F) - F_k)²), a mean over the batch."""
         made = [
@@ -105,7 +107,7 @@ class ConfidenceAware(Method):
 
     def export(self, student: nn.Module) -> Network:
         """The network; the maps stay behind."""
-        return cast(Accompanied, student).network
+        return cast(WithCompanions, student).network
 
 
 def meet(features: Tensor, wanted: Tensor) -> Tensor:

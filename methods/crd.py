@@ -18,13 +18,15 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from kfbench import losses, seeding, taps
-from kfbench.accompanied import Accompanied
+from kfbench import seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts, Stage
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
+from kfbench.transfer.companion import WithCompanions
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class ContrastiveDistillation(Method):
     needs = "features"
     search = {"weight": {"low": 0.1, "high": 4.0, "log": True}, "tau": {"low": 0.02, "high": 0.5, "log": True}}
 
-    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Accompanied:
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the task's network with two embeddings and their banks, [N, dimensions] each."""
         if self.kd and teachers[0].network.outputs != task.outputs:
             raise KfbenchError(f"crd with kd={self.kd} needs a teacher with the classes of '{task.name}'; leave kd out")
@@ -54,7 +56,7 @@ class ContrastiveDistillation(Method):
         with seeding.global_generator(rng):
             student, teacher = (nn.Linear(width, self.dimensions) for width in widths)
             banks = Banks(task.train_size, self.dimensions, task.outputs)
-        return Accompanied(network, student=student, teacher=teacher, banks=banks)
+        return WithCompanions(network, student=student, teacher=teacher, banks=banks)
 
     def begin(
         self,
@@ -65,14 +67,14 @@ class ContrastiveDistillation(Method):
         rng: torch.Generator,
     ) -> None:
         """Note the class of every training image, from which negatives are drawn."""
-        banks = cast(Banks, cast(Accompanied, student).parts["banks"])
+        banks = cast(Banks, cast(WithCompanions, student).parts["banks"])
         banks.classify(torch.cat([cast(Tensor, batch.labels) for batch in batches]))
 
     def losses(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
         """The task's loss and both contrastive terms; the banks take in the batch's embeddings afterwards."""
-        assert isinstance(student, Accompanied) and batch.index is not None and batch.labels is not None
+        assert isinstance(student, WithCompanions) and batch.index is not None and batch.labels is not None
         teacher, banks = teachers[0], cast(Banks, student.parts["banks"])
         own, theirs = student.network.layers[-1], teacher.network.layers[-1]
         with taps.read(student.network, [own]) as found:
@@ -92,7 +94,7 @@ class ContrastiveDistillation(Method):
 
     def export(self, student: nn.Module) -> Network:
         """The network; embeddings and banks stay behind."""
-        return cast(Accompanied, student).network
+        return cast(WithCompanions, student).network
 
 
 class Banks(nn.Module):

@@ -23,13 +23,13 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from kfbench import taps
-from kfbench.accompanied import Accompanied
 from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transplant import carry, is_head
+from kfbench.transfer.companion import WithCompanions
+from kfbench.transfer.transplant import carry, is_head
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Delta(Method):
         """The new head alone, then everything."""
         return (Stage("head", self.warmup), Stage("joint", 1 - self.warmup))
 
-    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Accompanied:
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the teacher's body below a fresh head, and the weights of its channels."""
         network = task.make_network()
         carry(teachers[0].network, network)
         widths = [shape[0] for shape in taps.shapes(network, network.layers).values()]
-        return Accompanied(network, channels=Channels(widths))
+        return WithCompanions(network, channels=Channels(widths))
 
     def begin(
         self,
@@ -74,7 +74,7 @@ class Delta(Method):
         rng: torch.Generator,
     ) -> None:
         """Freeze the body while the head is trained; then weigh its channels and set it free."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         network, student.stage = student.network, stage.name
         for name, weight in network.named_parameters():
             weight.requires_grad_(stage.name == "joint" or is_head(network, name))
@@ -86,7 +86,7 @@ class Delta(Method):
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
         """The task's loss, the weighted distance of feature maps past the warm-up, and the head's decay."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         network = student.network
         if student.stage == "head":
             output: Output = student(batch.images)
@@ -109,7 +109,7 @@ class Delta(Method):
 
     def export(self, student: nn.Module) -> Network:
         """The network; the channels' weights stay behind."""
-        return cast(Accompanied, student).network
+        return cast(WithCompanions, student).network
 
 
 class Channels(nn.Module):

@@ -17,12 +17,12 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from kfbench import losses
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
 
 
 @dataclass(frozen=True)

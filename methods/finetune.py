@@ -23,7 +23,7 @@ from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transplant import carry, is_head
+from kfbench.transfer.transplant import carry, is_head
 
 
 @dataclass(frozen=True)

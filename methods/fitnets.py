@@ -17,13 +17,15 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from kfbench import losses, seeding, taps
-from kfbench.accompanied import Accompanied, middle
+from kfbench import seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts, Stage
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
+from kfbench.transfer.companion import WithCompanions, middle
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,14 @@ class FitNets(Method):
             return (Stage("train"),)
         return (Stage("hint", self.hint_share), Stage("distil", 1 - self.hint_share))
 
-    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Accompanied:
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the task's network with a regressor from its guided layer to the teacher's hint."""
         network = task.make_network()
         guided, hint = self._pair(network, teachers[0])
         taken = taps.shapes(network, [guided])[guided]
         made = teachers[0].shapes([hint])[hint]
         with seeding.global_generator(rng):
-            return Accompanied(network, regressor=regressor(taken, made))
+            return WithCompanions(network, regressor=regressor(taken, made))
 
     def _pair(self, network: Network, teacher: Teacher) -> tuple[str, str]:
         return self.guided or middle(network.layers), self.hint or middle(teacher.network.layers)
@@ -77,7 +79,7 @@ class FitNets(Method):
         rng: torch.Generator,
     ) -> None:
         """Train only what leads to the guided layer in the hint stage, the whole network without regressor after it."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         student.stage = stage.name
         guided, _ = self._pair(student.network, teachers[0])
         leading = leads_to(student.network, guided)
@@ -89,7 +91,7 @@ class FitNets(Method):
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
         """The hint's error; or the task's loss, with soft targets or with the hint's error beside it."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         guided, hint = self._pair(student.network, teachers[0])
         if student.stage == "distil":
             output: Output = student(batch.images)
@@ -108,7 +110,7 @@ class FitNets(Method):
 
     def export(self, student: nn.Module) -> Network:
         """The network; the regressor stays behind."""
-        return cast(Accompanied, student).network
+        return cast(WithCompanions, student).network
 
 
 def regressor(taken: tuple[int, ...], made: tuple[int, ...]) -> nn.Module:

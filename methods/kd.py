@@ -14,10 +14,10 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from kfbench import losses
 from kfbench.methods import Batch, Method, Output, Parts
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,14 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
 from torch import nn
 
-from kfbench import losses, seeding, taps
+from kfbench import seeding
 from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
-from kfbench.mixing import Links, MixedStudent, parse_links
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
+from kfbench.transfer.mixing import Links, MixedStudent, parse_links
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 Weight = Annotated[float, Ge(0)]

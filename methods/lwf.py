@@ -15,13 +15,13 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from kfbench import losses
-from kfbench.accompanied import Accompanied
 from kfbench.methods import Batch, Method, Output, Parts, Stage
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transplant import below_head, carry, is_head, old_head
+from kfbench.transfer import losses
+from kfbench.transfer.companion import WithCompanions
+from kfbench.transfer.transplant import below_head, carry, is_head, old_head
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class LearningWithoutForgetting(Method):
         joint = Stage("joint", 1 - self.warmup)
         return (Stage("head", self.warmup), joint) if self.warmup else (joint,)
 
-    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Accompanied:
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the teacher's body below a fresh head, and its old head beside it."""
         network = task.make_network()
         carry(teachers[0].network, network)
-        return Accompanied(network, old=old_head(teachers[0].network))
+        return WithCompanions(network, old=old_head(teachers[0].network))
 
     def begin(
         self,
@@ -59,7 +59,7 @@ class LearningWithoutForgetting(Method):
         rng: torch.Generator,
     ) -> None:
         """Freeze all but the new head while it warms up."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         student.stage = stage.name
         for name, weight in student.network.named_parameters():
             weight.requires_grad_(stage.name == "joint" or is_head(student.network, name))
@@ -69,7 +69,7 @@ class LearningWithoutForgetting(Method):
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
         """The task's loss and, past the warm-up, the cross-entropy of the old head to the teacher's answers."""
-        assert isinstance(student, Accompanied)
+        assert isinstance(student, WithCompanions)
         if student.stage == "head" or not self.weight:
             output: Output = student(batch.images)
             return output, task.loss(output, batch)
@@ -82,4 +82,4 @@ class LearningWithoutForgetting(Method):
 
     def export(self, student: nn.Module) -> Network:
         """The network with its new head."""
-        return cast(Accompanied, student).network
+        return cast(WithCompanions, student).network

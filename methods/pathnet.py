@@ -25,9 +25,9 @@ from torch import nn
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts, Stage
-from kfbench.paths import Modules, Path
 from kfbench.tasks import GameTask, Task
 from kfbench.teachers import Teacher
+from kfbench.transfer.pathways import Modules, Path
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 from annotated_types import Gt
 from torch import nn
 
-from kfbench import losses
 from kfbench.methods import Batch, Group, Method, Output, Parts
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kfbench import seeding, taps
+from kfbench import seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher, fit

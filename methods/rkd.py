@@ -14,11 +14,12 @@ from typing import Annotated, cast
 from annotated_types import Ge
 from torch import nn
 
-from kfbench import losses, taps
 from kfbench.methods import Batch, Method, Output, Parts
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kfbench import plan, store, study
-from kfbench.plan import Planned
+from kfbench.run import records
+from kfbench.run.records import RunRecord
 from kfbench.spec import GameRecipe, Recipe, RunSpec, digest
-from kfbench.store import RunRecord
+from kfbench.study import definition, plan
+from kfbench.study.plan import Planned
 
 STUDY = """
 title = "A small study"
@@ -107,7 +108,7 @@ def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
     )
 
 
-def planned_cells(made: study.Study) -> list[Planned]:
+def planned_cells(made: definition.Study) -> list[Planned]:
     cells = []
     for row in made.methods:
         for column in made.tasks:
@@ -130,7 +131,7 @@ def make_small(root: Path) -> tuple[Path, Path]:
     folder, results = root / "reports" / "small", root / "results"
     folder.mkdir(parents=True)
     (folder / "study.toml").write_text(STUDY)
-    made = study.load(folder)
+    made = definition.load(folder)
     cells = planned_cells(made)
     plan.write(folder, made, cells)
     for cell in cells:
@@ -140,14 +141,14 @@ def make_small(root: Path) -> tuple[Path, Path]:
             record = made_record(cell, spec)
             if cell.row == "pathnet" and cell.column == "cifar10, 250 images" and spec.seed == 2:
                 record.status, record.error, record.scores = "failed", "Diverged: loss is nan at step 40", {}
-            store.write(results, record)
+            records.write(results, record)
     return folder, results
 
 
 @pytest.fixture(scope="session")
 def packed_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that holds the digits, packed once; not to be written to."""
-    from kfbench import sources
+    from kfbench.data import sources
 
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
@@ -165,8 +166,8 @@ def small(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same with its report made, once for all tests of a file."""
-    from kfbench import report
+    from kfbench.report import page
 
     folder, results = make_small(tmp_path_factory.mktemp("reported"))
-    report.index(folder.parent, [report.make(folder, results)])
+    page.index(folder.parent, [page.make(folder, results)])
     return folder, results

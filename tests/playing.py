@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kfbench import registry, resolve, seeding
-from kfbench.live import Live
+from kfbench import registry, seeding
 from kfbench.methods import Batch, Method, Parts, Stage
 from kfbench.networks.network import Output
+from kfbench.run import resolve
 from kfbench.tasks import GameTask
 from kfbench.teachers import Teacher
 from kfbench.train import actor_critic
 from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.setup import Setup
 
 TINY = {
     "frames": 4 * 4 * 8 * 6,
@@ -28,7 +29,9 @@ TINY = {
 }
 
 
-def make_live(method: str | Method = "scratch", game: str = "road_runner", *, teachers: int = 0, **recipe: Any) -> Live:
+def make_setup(
+    method: str | Method = "scratch", game: str = "road_runner", *, teachers: int = 0, **recipe: Any
+) -> Setup:
     """Return what the loop works with, the teachers untrained."""
     spec = resolve.resolve("scratch", f"atari/{game}", recipe={**TINY, **recipe})
     declared = registry.load_task(spec.task)
@@ -41,13 +44,13 @@ def make_live(method: str | Method = "scratch", game: str = "road_runner", *, te
         made.append(Teacher(network, f"teacher {index}", task.name, task.classes, "", index))
     chosen = registry.load_method(method) if isinstance(method, str) else method
     rng = seeding.stream(0, "method")
-    return Live(spec, chosen, chosen.make_student(task, made, rng), made, task, torch.device("cpu"), rng, None)
+    return Setup(spec, chosen, chosen.make_student(task, made, rng), made, task, torch.device("cpu"), rng, None)
 
 
 def trained(loop: ActorCritic) -> dict[str, Tensor]:
     for _ in loop:
         pass
-    return {name: value.clone() for name, value in loop.live.student.state_dict().items()}
+    return {name: value.clone() for name, value in loop.setup.student.state_dict().items()}
 
 
 def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:

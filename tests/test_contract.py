@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from kfbench import checks, registry
-from kfbench.checks import TaskRule
-from kfbench.rules import Rule, spec_of
+from kfbench import registry
+from kfbench.conformance import checks
+from kfbench.conformance.checks import TaskRule
+from kfbench.conformance.rules import Rule, spec_of
 
 METHODS = [variant for name in registry.names("methods") for variant in checks.method_names(name)]
 CASES = [

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kfbench import checks, listing, report
+from kfbench.cli import listing
+from kfbench.conformance import checks
+from kfbench.report import page as report
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,7 +62,7 @@ def plain(line: str) -> str:
 def test_every_command_and_option_shown_exists() -> None:
     from typer.main import get_command
 
-    from kfbench.cli import app
+    from kfbench.cli.main import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     shown = {line.split()[1] for line in re.findall(r"^    (kfbench .*)$", README, re.MULTILINE)}

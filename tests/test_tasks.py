@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 
-from kfbench import budgets, images, registry
+from kfbench import registry
+from kfbench.data import images
 from kfbench.errors import KfbenchError
 from kfbench.networks import make
+from kfbench.run import budgets
 from kfbench.spec import Recipe
 from kfbench.tasks import ImageTask
 

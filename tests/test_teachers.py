@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kfbench import execute, networks, resolve, stand_in, teacher_store
+from kfbench import networks
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
+from kfbench.run import execute, resolve, stand_in, teacher_store
 from kfbench.teachers import Teacher, fit
 
 

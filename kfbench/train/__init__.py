@@ -1,1 +1,1 @@
-"""The two training loops; both have the same surface, described in `kfbench/execute.py`."""
+"""The two training loops, of one surface (`train/loop.py`), and what they are made of."""

@@ -13,41 +13,41 @@ import torch
 from torch import Tensor
 
 from kfbench import seeding
-from kfbench.atari import Arcade
 from kfbench.errors import KfbenchError
-from kfbench.live import Live
+from kfbench.games.emulators import Arcade
 from kfbench.methods import Batch, Parts, Trajectory
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
 from kfbench.train import episodes
 from kfbench.train.returns import generalised_advantages
 from kfbench.train.rollout import Rollout, brightness
+from kfbench.train.setup import Setup
 from kfbench.train.supervised import autocast
 
 
 class Actor:
-    """Plays rollouts of one game with the student of a `Live` as it is, and changes nothing of it."""
+    """Plays rollouts of one game with the student of a `Setup` as it is, and changes nothing of it."""
 
-    def __init__(self, live: Live, arcade: Arcade, game: str) -> None:
+    def __init__(self, setup: Setup, arcade: Arcade, game: str) -> None:
         """Start the emulators' first episodes."""
-        assert isinstance(live.spec.recipe, GameRecipe)
-        self.live, self.recipe, self.arcade, self.game = live, live.spec.recipe, arcade, game
+        assert isinstance(setup.spec.recipe, GameRecipe)
+        self.setup, self.recipe, self.arcade, self.game = setup, setup.spec.recipe, arcade, game
         self.observation = arcade.reset()
         self._batch: Batch | None = None  # the present observation's, for its teachers' answers
         self._begun = (arcade.mark(), self.observation)  # where the latest rollout began
 
     def play(self, number: int, progress: float) -> Rollout:
         """Play the run's rollout of a number, counted from 0."""
-        with torch.no_grad(), autocast(self.live.device, self.recipe.precision):  # bf16 copies of weights serve it all
+        with torch.no_grad(), autocast(self.setup.device, self.recipe.precision):  # bf16 copies of weights serve it all
             return self._play(number, progress)
 
     def _play(self, number: int, progress: float) -> Rollout:
-        live, recipe, arcade = self.live, self.recipe, self.arcade
+        setup, recipe, arcade = self.setup, self.recipe, self.arcade
         self._begun = (arcade.mark(), self.observation)
-        live.student.eval()
-        generator = seeding.stream(live.spec.seed, "explore", number)
+        setup.student.eval()
+        generator = seeding.stream(setup.spec.seed, "explore", number)
         shape = (recipe.rollout, recipe.environments, arcade.actions)
-        uniform = torch.rand(shape, generator=generator).to(live.device)
+        uniform = torch.rand(shape, generator=generator).to(setup.device)
         rewards, goes_on = torch.zeros(shape[:2]), torch.ones(shape[:2])
         images = self._room()
         seen, said, kept, actions, scores = [], [], [], [], []
@@ -71,8 +71,8 @@ class Actor:
                 scores.append(episode.score)
             rewards[t] = step.rewards.clamp(-1, 1) if recipe.clip_rewards else step.rewards
             if step.last is not None:  # only the clock stopped it: its value stands for what was still to come
-                final = Batch(brightness(step.last), live.rng)
-                behind, _ = live.method.act(live.student, live.teachers, final, progress)
+                final = Batch(brightness(step.last), setup.rng)
+                behind, _ = setup.method.act(setup.student, setup.teachers, final, progress)
                 rewards[t] += recipe.gamma * step.truncated * _value(behind).cpu()
             goes_on[t] = ~(over | step.ended if recipe.lost_life_ends else over)
             self.observation, self._batch = step.observation, None
@@ -80,7 +80,7 @@ class Actor:
         output = Output(torch.cat([o.logits for o in said]).float(), torch.cat([_value(o) for o in said]))
         assert output.value is not None
         values = output.value.view(shape[:2])
-        trajectory = Trajectory(rewards.to(live.device), goes_on.to(live.device), _value(after))
+        trajectory = Trajectory(rewards.to(setup.device), goes_on.to(setup.device), _value(after))
         advantages = generalised_advantages(*trajectory, values, gamma=recipe.gamma, trace=recipe.trace)
         return Rollout(
             observations=torch.cat(seen) if images is None else images.flatten(0, 1),
@@ -98,7 +98,7 @@ class Actor:
         if self.recipe.minibatches > 1:
             return None
         count, channels, *size = self.observation.shape
-        room = torch.empty(self.recipe.rollout, count, *size, channels, device=self.live.device)
+        room = torch.empty(self.recipe.rollout, count, *size, channels, device=self.setup.device)
         return room.permute(0, 1, 4, 2, 3)  # channels_last, as the observations are
 
     def _ask(self, progress: float, into: Tensor | None = None) -> tuple[Output, Parts]:
@@ -106,12 +106,12 @@ class Actor:
 
         `into` takes the observation as floats.
         """
-        live = self.live
+        setup = self.setup
         if self._batch is None:
-            self._batch = Batch(images=brightness(self.observation, into), rng=live.rng)
+            self._batch = Batch(images=brightness(self.observation, into), rng=setup.rng)
         elif into is not None:
             into.copy_(self._batch.images)
-        return live.method.act(live.student, live.teachers, self._batch, progress)
+        return setup.method.act(setup.student, setup.teachers, self._batch, progress)
 
     def state(self, *, begun: bool) -> dict[str, Any]:
         """Return what `restore` needs to stand where the actor stands, or stood when the latest rollout began."""
@@ -127,13 +127,13 @@ class Actor:
             )
 
 
-def twin(live: Live) -> Live:
-    """Return a `Live` to act with beside the learner: the same method with a student and teachers of its own."""
-    rng = seeding.stream(live.spec.seed, "actor")
-    teachers = [dataclasses.replace(teacher, network=copy.deepcopy(teacher.network)) for teacher in live.teachers]
-    student = live.method.make_student(live.task, teachers, rng)
-    student.to(live.device).to(memory_format=torch.channels_last)
-    return dataclasses.replace(live, student=student, teachers=teachers, rng=rng)
+def twin(setup: Setup) -> Setup:
+    """Return a `Setup` to act with beside the learner: the same method with a student and teachers of its own."""
+    rng = seeding.stream(setup.spec.seed, "actor")
+    teachers = [dataclasses.replace(teacher, network=copy.deepcopy(teacher.network)) for teacher in setup.teachers]
+    student = setup.method.make_student(setup.task, teachers, rng)
+    student.to(setup.device).to(memory_format=torch.channels_last)
+    return dataclasses.replace(setup, student=student, teachers=teachers, rng=rng)
 
 
 def _value(output: Output) -> Tensor:

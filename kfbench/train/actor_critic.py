@@ -18,18 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kfbench import atari, seeding
-from kfbench.live import Live
+from kfbench import seeding
+from kfbench.games import emulators
 from kfbench.methods import Batch
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
 from kfbench.train import actor, episodes, evaluation, optimizer
 from kfbench.train.actor import Actor
 from kfbench.train.evaluation import Evaluation
+from kfbench.train.meter import Meter
 from kfbench.train.objective import Objective
 from kfbench.train.rollout import Rollout, brightness
+from kfbench.train.setup import Setup
 from kfbench.train.supervised import autocast, set_training, spans
-from kfbench.train.tally import Tally
 
 Row = dict[str, float]
 CHECKED = 50  # optimiser steps, at least, between looks at whether the loss is finite
@@ -48,31 +49,31 @@ def make_task(spec: RunSpec, declared: GameTask) -> Task:
         train_size=0,
         steps=rollouts(spec.recipe) * spec.recipe.passes * spec.recipe.minibatches,
         objective=Objective(spec.recipe),
-        mean=(0.0,) * atari.SHAPE[0],
-        std=(1.0,) * atari.SHAPE[0],
+        mean=(0.0,) * emulators.SHAPE[0],
+        std=(1.0,) * emulators.SHAPE[0],
         full_actions=spec.recipe.full_actions,
     )
 
 
 def rollouts(recipe: GameRecipe) -> int:
     """Return how many rollouts the budget of frames holds."""
-    return max(1, round(recipe.frames / (recipe.rollout * recipe.environments * atari.FRAMES_A_STEP)))
+    return max(1, round(recipe.frames / (recipe.rollout * recipe.environments * emulators.FRAMES_A_STEP)))
 
 
 class ActorCritic:
     """A run over a game: iterate over it to train; it yields the new row of the curve, or None, after every rollout."""
 
-    def __init__(self, live: Live, *, threads: int | None = None) -> None:
+    def __init__(self, setup: Setup, *, threads: int | None = None) -> None:
         """Open the emulators; `threads` of them work at a time (None: one a core), which changes no number."""
-        assert isinstance(live.spec.recipe, GameRecipe)
-        self.live, self.recipe, self.device = live, live.spec.recipe, live.device
+        assert isinstance(setup.spec.recipe, GameRecipe)
+        self.setup, self.recipe, self.device = setup, setup.spec.recipe, setup.device
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.threads = threads or min(cores, self.recipe.environments)
         self.rows = self.recipe.rollout * self.recipe.environments
         self.total = rollouts(self.recipe)
         looks = self.recipe.evaluations
         self.marks = {round(self.total * (i + 1) / looks) for i in range(looks)}
-        self.stages = spans(live.method.stages, self.total)
+        self.stages = spans(setup.method.stages, self.total)
         self.stage = -1  # the stage that has begun
         self.position = 0  # rollouts done
         self.curve: list[Row] = []
@@ -80,15 +81,15 @@ class ActorCritic:
         self.seconds = 0.0
         self.episodes = 0  # that ended in training
         self.recent: deque[float] = deque(maxlen=100)  # raw returns of the last of them
-        self.tally = Tally()
+        self.meter = Meter()
         self._best_return = -float("inf")
         self._since = 0  # rollouts since the last look at whether the loss is finite
         self._optimizer: torch.optim.Optimizer
-        self._acting = actor.twin(live) if self.recipe.overlap else live  # what the actor plays with
+        self._acting = actor.twin(setup) if self.recipe.overlap else setup  # what the actor plays with
         self._actor: Actor
         self._thread = ThreadPoolExecutor(1, "actor") if self.recipe.overlap else None
         self._ahead: Rollout | None = None  # the present position's rollout, if it was played ahead
-        self._evaluation = Evaluation(live.spec, device=live.device, threads=self.threads)
+        self._evaluation = Evaluation(setup.spec, device=setup.device, threads=self.threads)
         keep_memory()
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -111,18 +112,18 @@ class ActorCritic:
         with self._playing_ahead():
             self._learn(rollout, self.position / self.total)
         if rollout.scores:
-            self.live.method.observe(self.live.student, rollout.scores)
+            self.setup.method.observe(self.setup.student, rollout.scores)
         self.episodes += len(rollout.scores)
         self.recent.extend(rollout.scores)
         self.position += 1
         self._since += self.recipe.passes * self.recipe.minibatches
         if self.position in self.marks or self._since >= CHECKED:
-            self.tally.check()
+            self.meter.check()
             self._since = 0
 
     def batch(self) -> Batch:
         """Play a rollout, learn nothing, and return its rows."""
-        return self._play(self.position).batch(None, self.live.rng)
+        return self._play(self.position).batch(None, self.setup.rng)
 
     def _play(self, number: int) -> Rollout:
         """Play a rollout with the student as it is now."""
@@ -131,9 +132,9 @@ class ActorCritic:
 
     def _arm(self, number: int) -> None:
         """Give the actor the student's present weights, if it has a student of its own."""
-        if self._acting is not self.live:
-            self._acting.student.load_state_dict(self.live.student.state_dict())
-            self._acting.rng.manual_seed(seeding.number(self.live.spec.seed, "actor", number))
+        if self._acting is not self.setup:
+            self._acting.student.load_state_dict(self.setup.student.state_dict())
+            self._acting.rng.manual_seed(seeding.number(self.setup.spec.seed, "actor", number))
 
     @contextlib.contextmanager
     def _playing_ahead(self) -> Iterator[None]:
@@ -152,17 +153,17 @@ class ActorCritic:
     @property
     def frames(self) -> int:
         """Emulator frames so far, whichever game."""
-        return self.position * self.rows * atari.FRAMES_A_STEP
+        return self.position * self.rows * emulators.FRAMES_A_STEP
 
     def _begin(self, which: int) -> None:
         """Begin a stage: its game, what the method prepares, a fresh optimiser."""
         stage = self.stages[which][0]
-        game = atari.rom((stage.task or self.live.spec.task).partition("/")[2])
+        game = emulators.rom((stage.task or self.setup.spec.task).partition("/")[2])
         if self.stage < 0 or game != self._actor.game:
             if self.stage >= 0:
                 self._actor.arcade.close()
             arcade = episodes.open_arcade(
-                self.live.spec,
+                self.setup.spec,
                 game,
                 self.recipe.environments,
                 f"train {which}",
@@ -171,30 +172,30 @@ class ActorCritic:
                 device=self.device,
             )
             self._actor = Actor(self._acting, arcade, game)
-        for live in [self.live] if self._acting is self.live else [self.live, self._acting]:
-            seen = Batch(images=brightness(self._actor.observation), rng=live.rng)
-            live.method.begin(live.student, live.teachers, stage, [seen], live.rng)
-        self._optimizer = optimizer.make(self.live.method, self.live.student, self.recipe)
-        self.tally.check()
-        self.stage, self.tally = which, Tally()
+        for setup in [self.setup] if self._acting is self.setup else [self.setup, self._acting]:
+            seen = Batch(images=brightness(self._actor.observation), rng=setup.rng)
+            setup.method.begin(setup.student, setup.teachers, stage, [seen], setup.rng)
+        self._optimizer = optimizer.make(self.setup.method, self.setup.student, self.recipe)
+        self.meter.check()
+        self.stage, self.meter = which, Meter()
 
     def _learn(self, rollout: Rollout, progress: float) -> None:
         """Take `passes` · `minibatches` optimiser steps on a rollout."""
-        live, recipe = self.live, self.recipe
-        set_training(live.student)
+        setup, recipe = self.setup, self.recipe
+        set_training(setup.student)
         optimizer.set_rate(self._optimizer, recipe, self._fraction())
         weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
         number = self.position * recipe.passes * recipe.minibatches
         for rows in self._minibatches():
-            seeding.seed_step(live.spec.seed, number)
-            batch = rollout.batch(rows, live.rng)
+            seeding.seed_step(setup.spec.seed, number)
+            batch = rollout.batch(rows, setup.rng)
             with autocast(self.device, recipe.precision):
-                _, parts = live.method.losses(live.student, live.teachers, batch, live.task, progress)
+                _, parts = setup.method.losses(setup.student, setup.teachers, batch, setup.task, progress)
             torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-            self.tally.add(parts, number)
+            self.meter.add(parts, number)
             number += 1
 
     def _minibatches(self) -> Iterator[Tensor | None]:
@@ -203,7 +204,7 @@ class ActorCritic:
         if recipe.minibatches == 1:
             yield from [None] * recipe.passes
             return
-        generator = seeding.stream(self.live.spec.seed, "data", self.position)
+        generator = seeding.stream(self.setup.spec.seed, "data", self.position)
         orders = torch.stack([torch.randperm(self.rows, generator=generator) for _ in range(recipe.passes)])
         for order in orders.to(self.device):  # one copy, before there is anything to wait for
             yield from order.chunk(recipe.minibatches)
@@ -218,17 +219,17 @@ class ActorCritic:
         shown = {"episodes": float(self.episodes), "rate": self.frames / max(1e-9, self.seconds)}
         if self.recent:
             shown["return"] = sum(self.recent) / len(self.recent)
-        if self.live.method.is_attached(self.position / self.total):
-            metrics = self.live.method.metrics(self.live.student)
+        if self.setup.method.is_attached(self.position / self.total):
+            metrics = self.setup.method.metrics(self.setup.student)
             shown |= {name: value for name, value in metrics.items() if name == "share/student"}
         return shown
 
     def _evaluate(self, started: float) -> Row:
         """Play validation episodes with the student alone, and add a row to the curve."""
-        live, recipe, method = self.live, self.recipe, self.live.method
+        setup, recipe, method = self.setup, self.recipe, self.setup.method
         seconds = self.seconds + time.perf_counter() - started
-        means = self.tally.means()
-        self.tally.clear()
+        means = self.meter.means()
+        self.meter.clear()
         row = {
             "step": float(self.position),
             "frames": float(self.frames),
@@ -241,9 +242,9 @@ class ActorCritic:
             **{f"loss/{name}": mean for name, mean in means.items()},
             **({"train_return": sum(self.recent) / len(self.recent)} if self.recent else {}),
         }
-        kept = method.export(live.student)
+        kept = method.export(setup.student)
         row |= {f"val_{name}": value for name, value in self._evaluation.validate(kept).items()}
-        row |= method.metrics(live.student)
+        row |= method.metrics(setup.student)
         if row["val_return"] > self._best_return:
             self._best_return = row["val_return"]
             self.best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
@@ -261,9 +262,9 @@ class ActorCritic:
         return {
             "position": self.position,
             "stage": self.stage,
-            "student": self.live.student.state_dict(),
+            "student": self.setup.student.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "rng": self.live.rng.get_state(),
+            "rng": self.setup.rng.get_state(),
             "actor": self._actor.state(begun=ahead),
             "acting": self._acting.student.state_dict() if ahead else {},
             "episodes": self.episodes,
@@ -273,7 +274,7 @@ class ActorCritic:
             "best_return": self._best_return,
             "seconds": self.seconds,
             "since": self._since,
-            "tally": self.tally.state(),
+            "tally": self.meter.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -286,14 +287,14 @@ class ActorCritic:
             self._begin(which)
         self._actor.restore(state["actor"])
         self.position, self.seconds, self._since = state["position"], state["seconds"], state["since"]
-        self.live.student.load_state_dict(state["acting"] or state["student"])
+        self.setup.student.load_state_dict(state["acting"] or state["student"])
         self._ahead = self._play(self.position) if state["acting"] else None
-        self.live.student.load_state_dict(state["student"])
+        self.setup.student.load_state_dict(state["student"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.live.rng.set_state(state["rng"])
+        self.setup.rng.set_state(state["rng"])
         self.episodes, self.recent = state["episodes"], deque(state["recent"], maxlen=100)
         self.curve, self.best, self._best_return = state["curve"], state["best"], state["best_return"]
-        self.tally.restore(state["tally"], self.device)
+        self.meter.restore(state["tally"], self.device)
 
 
 def keep_memory() -> None:

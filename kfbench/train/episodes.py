@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from kfbench import seeding
-from kfbench.atari import Arcade, Episode
-from kfbench.human import human_normalised
+from kfbench.games.emulators import Arcade, Episode
+from kfbench.games.reference import human_normalised
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe, RunSpec
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from kfbench import atari
-from kfbench.atari import Arcade
+from kfbench.games import emulators
+from kfbench.games.emulators import Arcade
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.train import episodes
 
@@ -17,7 +17,7 @@ class Evaluation:
     def __init__(self, spec: RunSpec, *, device: torch.device, threads: int) -> None:
         assert isinstance(spec.recipe, GameRecipe)
         self.spec, self.recipe, self.device, self.threads = spec, spec.recipe, device, threads
-        self.game = atari.rom(spec.task.partition("/")[2])
+        self.game = emulators.rom(spec.task.partition("/")[2])
         self._places: dict[str, Arcade] = {}
 
     def validate(self, network: nn.Module) -> Row:

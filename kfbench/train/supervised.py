@@ -12,17 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kfbench import images, seeding
+from kfbench import seeding
+from kfbench.data import images
 from kfbench.errors import KfbenchError
-from kfbench.live import Live
 from kfbench.methods import Batch, Stage
 from kfbench.networks.network import Output
 from kfbench.spec import Recipe, RunSpec
 from kfbench.tasks import Task
 from kfbench.teachers import fit
 from kfbench.train import optimizer
+from kfbench.train.meter import Meter
 from kfbench.train.objective import CrossEntropy
-from kfbench.train.tally import Tally
+from kfbench.train.setup import Setup
 
 Row = dict[str, float]
 CHECKED = 50  # steps between looks at whether the loss is finite: each is a wait for the device
@@ -49,17 +50,17 @@ def make_task(spec: RunSpec, name: str, data: images.Images) -> Task:
 class Supervised:
     """A run over images: iterate over it to train; it yields the new row of the curve, or None, after every step."""
 
-    def __init__(self, live: Live) -> None:
-        assert isinstance(live.spec.recipe, Recipe)
-        self.live, self.recipe = live, live.spec.recipe
-        self.data: images.Images = live.data
-        self.device = live.device
+    def __init__(self, setup: Setup) -> None:
+        assert isinstance(setup.spec.recipe, Recipe)
+        self.setup, self.recipe = setup, setup.spec.recipe
+        self.data: images.Images = setup.data
+        self.device = setup.device
         self.batch_size = min(self.recipe.batch_size, len(self.data.train))
-        self.task, self.train = live.task, self.data.train  # what the present stage trains on
+        self.task, self.train = setup.task, self.data.train  # what the present stage trains on
         self.per_epoch = images.steps_per_epoch(len(self.data.train), self.batch_size)
         self.total = steps(self.recipe, len(self.data.train))
         self.marks = {round(self.total * (i + 1) / self.recipe.evaluations) for i in range(self.recipe.evaluations)}
-        self.stages = spans(live.method.stages, self.total)
+        self.stages = spans(setup.method.stages, self.total)
         self.stage = -1  # the stage that has begun
         self.position = 0  # steps done
         self.curve: list[Row] = []
@@ -68,7 +69,7 @@ class Supervised:
         self._best_error = float("inf")
         self._optimizer: torch.optim.Optimizer
         self._rows = self._from(0)
-        self.tally = Tally()
+        self.meter = Meter()
         self._rate = 0.0
 
     def __iter__(self) -> Iterator[Row | None]:
@@ -81,48 +82,48 @@ class Supervised:
             self.position += 1
             row = None
             if self.position in self.marks or self.position % CHECKED == 0:
-                self.tally.check()
+                self.meter.check()
             if self.position in self.marks:
                 row = self._evaluate(started)
             self.seconds += time.perf_counter() - started
             yield row
 
     def _begin(self, which: int) -> None:
-        live, (stage, _, _) = self.live, self.stages[which]
+        setup, (stage, _, _) = self.setup, self.stages[which]
         self._enter(stage)
-        live.method.begin(live.student, live.teachers, stage, self._ordered(), live.rng)
-        self._optimizer = optimizer.make(live.method, live.student, self.recipe)
-        set_training(live.student)
-        self.tally.check()
-        self.stage, self.tally = which, Tally()
+        setup.method.begin(setup.student, setup.teachers, stage, self._ordered(), setup.rng)
+        self._optimizer = optimizer.make(setup.method, setup.student, self.recipe)
+        set_training(setup.student)
+        self.meter.check()
+        self.stage, self.meter = which, Meter()
 
     def _enter(self, stage: Stage) -> None:
         """Take up a stage's task and its training images. What is validated on stays the run's own."""
-        here = stage.task in (None, self.live.task.name)
-        task, train = (self.live.task, self.data.train) if here else self.live.others[str(stage.task)]
+        here = stage.task in (None, self.setup.task.name)
+        task, train = (self.setup.task, self.data.train) if here else self.setup.others[str(stage.task)]
         if train is not self.train:
             self.task, self.train = task, train
             self._rows = self._from(self.position)
 
     def _step(self) -> None:
-        live = self.live
+        setup = self.setup
         _, first, last = self.stages[self.stage]
-        seeding.seed_step(live.spec.seed, self.position)
+        seeding.seed_step(setup.spec.seed, self.position)
         self._rate = optimizer.set_rate(self._optimizer, self.recipe, (self.position - first) / (last - first))
         batch = self.batch()
         with autocast(self.device, self.recipe.precision):
-            _, parts = live.method.losses(live.student, live.teachers, batch, self.task, self.position / self.total)
+            _, parts = setup.method.losses(setup.student, setup.teachers, batch, self.task, self.position / self.total)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        self.tally.add(parts, self.position)
+        self.meter.add(parts, self.position)
 
     def _from(self, step: int) -> Iterator[images.Rows]:
         recipe = self.recipe
         return images.batches(
             self.train,
             batch_size=min(self.batch_size, len(self.train)),
-            seed=self.live.spec.seed,
+            seed=self.setup.spec.seed,
             pad=recipe.pad,
             flip=recipe.flip,
             views=recipe.views,
@@ -132,30 +133,30 @@ class Supervised:
     def batch(self) -> Batch:
         """Return the next batch: the same for every method of this seed."""
         rows = next(self._rows)
-        taken = fit(as_float(rows.images), self.live.task.shape)
-        memory = self.live.memory if self.train is self.data.train else None
+        taken = fit(as_float(rows.images), self.setup.task.shape)
+        memory = self.setup.memory if self.train is self.data.train else None
         past = None if memory is None else memory.past(taken, rows)
-        return Batch(images=taken, labels=rows.labels, index=rows.index, view=rows.view, rng=self.live.rng, past=past)
+        return Batch(images=taken, labels=rows.labels, index=rows.index, view=rows.view, rng=self.setup.rng, past=past)
 
     def _ordered(self) -> Iterator[Batch]:
         """Yield one pass over the training split, in its own order, without augmentation."""
         train = self.train
         for rows in torch.arange(len(train), device=self.device).split(self.batch_size):  # type: ignore[no-untyped-call]
-            whole = fit(as_float(train.images[rows]), self.live.task.shape)
-            yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.live.rng)
+            whole = fit(as_float(train.images[rows]), self.setup.task.shape)
+            yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.setup.rng)
 
     def status(self) -> Row:
         """Return what a progress bar shows; it waits for the device."""
-        shown = {"loss": sum(self.tally.means().values())}
+        shown = {"loss": sum(self.meter.means().values())}
         if self.curve:
             shown["val_error"] = self.curve[-1]["val_error"]
         return shown | {"rate": self.position * self.batch_size / max(1e-9, self.seconds)}
 
     def _evaluate(self, started: float) -> Row:
-        method, student = self.live.method, self.live.student
+        method, student = self.setup.method, self.setup.student
         progress = self.position / self.total
-        means = self.tally.means()
-        self.tally.clear()
+        means = self.meter.means()
+        self.meter.clear()
         seconds = self.seconds + time.perf_counter() - started
         row = {
             "step": float(self.position),
@@ -184,11 +185,11 @@ class Supervised:
 
     def _attached(self, progress: float) -> float:
         """Return the validation error in % of the student with its teachers."""
-        live, wrong = self.live, 0
+        setup, wrong = self.setup, 0
         with torch.no_grad(), autocast(self.device, self.recipe.precision):
             for taken, labels in self.data.val.chunks():
-                batch = Batch(images=channels_last(taken), labels=labels, rng=live.rng)
-                output, _ = live.method.act(live.student, live.teachers, batch, progress)
+                batch = Batch(images=channels_last(taken), labels=labels, rng=setup.rng)
+                output, _ = setup.method.act(setup.student, setup.teachers, batch, progress)
                 wrong += int((output.logits.argmax(1) != labels).sum())
         return 100 * wrong / len(self.data.val)
 
@@ -199,34 +200,34 @@ class Supervised:
 
     def state(self) -> dict[str, Any]:
         """Return tensors and plain values from which `restore` goes on as if nothing had happened."""
-        memory = self.live.memory
+        memory = self.setup.memory
         return {
             "teacher_rows": [] if memory is None else [memory.asked, memory.computed],
             "position": self.position,
             "stage": self.stage,
-            "student": self.live.student.state_dict(),
+            "student": self.setup.student.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "rng": self.live.rng.get_state(),
+            "rng": self.setup.rng.get_state(),
             "curve": self.curve,
             "best": self.best,
             "best_error": self._best_error,
             "seconds": self.seconds,
-            "tally": self.tally.state(),
+            "tally": self.meter.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state; stages are begun again first, for what they freeze or build."""
         for which in range(state["stage"] + 1):
             self._begin(which)
-        self.live.student.load_state_dict(state["student"])
+        self.setup.student.load_state_dict(state["student"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.live.rng.set_state(state["rng"])
+        self.setup.rng.set_state(state["rng"])
         self.position, self.seconds = state["position"], state["seconds"]
         self._rows = self._from(self.position)
         self.curve, self.best, self._best_error = state["curve"], state["best"], state["best_error"]
-        self.tally.restore(state["tally"], self.device)
-        if self.live.memory is not None and state.get("teacher_rows"):
-            self.live.memory.asked, self.live.memory.computed = state["teacher_rows"]
+        self.meter.restore(state["tally"], self.device)
+        if self.setup.memory is not None and state.get("teacher_rows"):
+            self.setup.memory.asked, self.setup.memory.computed = state["teacher_rows"]
 
 
 def steps(recipe: Recipe, rows: int) -> int:

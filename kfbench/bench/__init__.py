@@ -1,0 +1,1 @@
+"""What a training step costs over the passes that it cannot avoid."""

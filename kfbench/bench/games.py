@@ -1,0 +1,323 @@
+"""Agent steps a second of the actor-critic loop, beside the emulators alone, a bare loop, and Stable-Baselines3.
+
+Each contender is a process of its own. One after the other takes a short turn, again and again, so that a busy machine
+slows all alike; ratios are taken within a round. CPU seconds of all threads are counted, because a busy machine
+stretches those less, and clock seconds, in which acting beside learning shows. Stable-Baselines3 takes part if it is
+installed.
+
+A method's floor is what it cannot avoid: the emulators, a pass of the student for every observation and of each teacher
+for all but the last, and one forward and backward pass over the rollout with an optimiser step.
+"""
+
+import contextlib
+import multiprocessing
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kfbench import registry, seeding
+from kfbench.errors import KfbenchError
+from kfbench.games import emulators as atari
+from kfbench.run import resolve, stand_in
+from kfbench.spec import RunSpec
+from kfbench.tasks import GameTask
+from kfbench.train import optimizer
+from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.rollout import brightness
+from kfbench.train.setup import Setup
+from kfbench.train.supervised import autocast
+
+AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
+ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn
+Turn = Callable[[], object]
+
+
+def measure(
+    task: str,
+    *,
+    methods: list[str] | None = None,
+    precision: str = "fp32",
+    repeats: int = 20,
+    device: str = "cpu",
+    threads: int = 1,
+) -> list[dict[str, Any]]:
+    """Return one row a contender: agent steps a CPU second and a second (medians), and their ratios to `scratch`.
+
+    A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. kf has two untrained teachers.
+    """
+    declared = registry.load_task(task)
+    if not isinstance(declared, GameTask):
+        raise KfbenchError(f"task '{task}' is no game; kfbench bench without --task times image methods")
+    chosen = methods or [n for n in registry.names("methods") if "games" in registry.method_class(n).kinds]
+    names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
+    for name in names:
+        spec_of(name, task, precision)  # refused here, not in a process of its own
+    makers: dict[str, tuple[Any, ...]] = {name: (loop, name, task, precision, device, threads) for name in names}
+    counts = {name: teachers(name) for name in names}
+    for count in sorted(set(counts.values())):
+        makers[floor_name(count)] = (floor, count, task, precision, device, threads)
+    makers["scratch, overlap"] = (loop, "scratch", task, precision, device, threads, 1)
+    if precision == "fp32":
+        makers["scratch, bf16"] = (loop, "scratch", task, "bf16", device, threads)
+    makers["emulators alone"] = (emulators, declared.game, threads)
+    if device == "cpu":
+        makers["bare loop"] = (bare, declared.game, threads)
+        if find_spec("stable_baselines3"):
+            makers["Stable-Baselines3"] = (baselines, declared.game)
+    taken = _rounds(makers, repeats)
+    steps = TURN * ROLLOUT * ENVIRONMENTS
+    rows = []
+    for name, times in taken.items():
+        both = list(zip(times, taken["scratch"], strict=True))
+        low, middle, high = statistics.quantiles([own[0] / mine[0] for mine, own in both], n=4)
+        least = taken[floor_name(counts[name])] if name in counts else []
+        over = [mine[0] / bare[0] for mine, bare in zip(times, least, strict=bool(least))]
+        rows.append(
+            {
+                "name": name,
+                "steps_per_cpu_second": steps / statistics.median(cpu for cpu, _ in times),
+                "steps_per_second": steps / statistics.median(wall for _, wall in times),
+                "speed": middle,
+                "speed_quartiles": [low, high],
+                "speed_by_clock": statistics.median(own[1] / mine[1] for mine, own in both),
+                "over_floor": statistics.median(over) if over else None,
+                "repeats": repeats,
+            }
+        )
+    return rows
+
+
+def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """Return each contender's CPU and wall seconds in every round."""
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    with contextlib.ExitStack() as stack:
+        for name, (maker, *given) in makers.items():
+            pipes[name], theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, maker, given), daemon=True)
+            process.start()
+            theirs.close()  # so that its end is seen
+            stack.callback(process.terminate)
+            _answer(name, pipes[name])  # it is ready
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
+        for _ in range(repeats):
+            for name, pipe in pipes.items():
+                pipe.send(None)
+                taken[name].append(_answer(name, pipe))
+    return taken
+
+
+def _answer(name: str, pipe: Connection) -> Any:
+    """Wait for what a contender's process says. Raises KfbenchError if it ended instead."""
+    try:
+        return pipe.recv()
+    except EOFError as error:
+        raise KfbenchError(f"'{name}' ended before its turns did; what it said stands above") from error
+
+
+def _serve(pipe: Connection, maker: Callable[..., Turn], given: list[Any]) -> None:
+    """Take a turn whenever asked, and say how many CPU and wall seconds it took."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    turn = maker(*given)
+    turn()
+    pipe.send(None)
+    while True:
+        pipe.recv()
+        cpu, wall = time.process_time(), time.perf_counter()
+        turn()
+        pipe.send((time.process_time() - cpu, time.perf_counter() - wall))
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table."""
+    heads = f"{'speed over scratch':>21}{'by the clock':>15}{'over its floor':>17}"
+    lines = [f"{'':<22}{'steps/CPU s':>12}{'steps/s':>10}{heads}"]
+    for row in rows:
+        low, high = row["speed_quartiles"]
+        speed = f"{row['speed']:.2f} ({low:.2f}–{high:.2f})"
+        lines.append(
+            f"{row['name']:<22}{row['steps_per_cpu_second']:>12,.0f}{row['steps_per_second']:>10,.0f}{speed:>21}"
+            f"{row['speed_by_clock']:>15.2f}" + (f"{row['over_floor']:>17.2f}" if row["over_floor"] else "")
+        )
+    return "\n".join(lines)
+
+
+def spec_of(name: str, task: str, precision: str, overlap: int = 0) -> RunSpec:
+    """Return what a row's loop runs, its teachers untrained. Raises KfbenchError for a method that cannot."""
+    recipe = {
+        "algorithm": "a2c",
+        "environments": ENVIRONMENTS,
+        "rollout": ROLLOUT,
+        "minibatches": 1,
+        "frames": 10**9,
+        "precision": precision,
+        "overlap": overlap,
+    }
+    stem = name.split()[0]
+    settings = {"cut": 0.0} if name == AFTER_CUT else {}
+    count = 2 if name == AFTER_CUT else teachers(name)
+    return resolve.resolve(stem, task, teachers=["random:" + task] * count, recipe=recipe, settings=settings)
+
+
+def setup(name: str, task: str, *, precision: str, device: str, overlap: int = 0) -> Setup:
+    """Return what the loop of a row works with."""
+    return stand_in.setup(spec_of(name, task, precision, overlap), device=device)
+
+
+def teachers(name: str) -> int:
+    """Return how many teachers a row's method asks."""
+    if name == AFTER_CUT:
+        return 0
+    return 2 if name.startswith("kf") else registry.load_method(name).teachers[0]
+
+
+def floor_name(count: int) -> str:
+    """Return the name of the row of what cannot be avoided with so many teachers."""
+    return f"floor, {count} teachers" if count else "floor"
+
+
+def floor(count: int, task: str, precision: str, device: str, threads: int) -> Turn:
+    """Return a turn of a floor: bare passes over made-up observations, and emulators that take random actions."""
+    made = setup("scratch", task, precision=precision, device=device)
+    play = emulators(task.partition("/")[2], threads, steps=1)
+    asked = [stand_in.teacher("random:" + task, made.spec, index).network for index in range(count)]
+    for network in asked:
+        network.to(made.device).to(memory_format=torch.channels_last)
+    seen = torch.randint(0, 256, (ENVIRONMENTS, *atari.SHAPE), dtype=torch.uint8, device=made.device)
+    seen = seen.contiguous(memory_format=torch.channels_last)
+    rows = brightness(torch.cat([seen] * ROLLOUT))  # converted when acting, learned from as they are
+    learner = optimizer.make(made.method, made.student, made.spec.recipe)
+
+    def turn() -> None:
+        for _ in range(TURN):
+            with torch.no_grad(), autocast(made.device, precision):
+                for images in torch.split(rows, ENVIRONMENTS):
+                    brightness(seen, images)
+                    for network in [made.student, *asked]:
+                        network(images)
+                    play()
+                made.student(brightness(seen))
+            with autocast(made.device, precision):
+                output = made.student(rows)
+            (output.logits.float().square().mean() + output.value.float().square().mean()).backward()
+            learner.step()
+            learner.zero_grad(set_to_none=True)
+
+    return turn
+
+
+def loop(name: str, task: str, precision: str, device: str, threads: int, overlap: int = 0) -> Turn:
+    """Return a turn of the suite's loop."""
+    made = ActorCritic(setup(name, task, precision=precision, device=device, overlap=overlap), threads=threads)
+
+    def turn() -> None:
+        for _ in range(TURN):
+            made.advance()
+        if made.device.type == "cuda":
+            torch.cuda.synchronize(made.device)
+
+    return turn
+
+
+def emulators(game: str, threads: int, steps: int = 0) -> Turn:
+    """Return a turn of ale-py's vector of emulators with random actions: what no loop can pass."""
+    vector = atari.emulators(game, ENVIRONMENTS, threads=threads)
+    vector.reset(seed=0)
+    actions = torch.randint(len(atari.actions(game)), (steps or TURN * ROLLOUT, ENVIRONMENTS)).numpy()
+
+    def turn() -> None:
+        for row in actions:
+            vector.step(row)
+
+    return turn
+
+
+def bare(game: str, threads: int) -> Turn:
+    """Return a turn of A2C as one would write it by hand, without a suite."""
+    return _bare(game, threads).__next__
+
+
+def _bare(game: str, threads: int) -> Iterator[None]:
+    from ale_py import AtariVectorEnv
+
+    vector = AtariVectorEnv(game, ENVIRONMENTS, num_threads=threads)  # clips rewards
+    count = len(atari.actions(game))
+    with seeding.global_stream(0, "bare"):
+        layers = [nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten()]
+        network = nn.Sequential(*layers, nn.Linear(2592, 256), nn.ReLU(), nn.Linear(256, count + 1))
+    optimizer = torch.optim.RMSprop(network.parameters(), lr=7e-4, eps=1e-5)
+    seen = torch.from_numpy(vector.reset(seed=0)[0])
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        for _ in range(TURN):
+            rows: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+            with torch.no_grad():
+                for _ in range(ROLLOUT):
+                    said = network(seen.float() / 255)
+                    action = torch.multinomial(said[:, :-1].softmax(1), 1, generator=generator).squeeze(1)
+                    images, rewards, ended, capped, _ = vector.step(action.numpy())
+                    rows.append(
+                        (seen, action, torch.from_numpy(rewards).float(), torch.from_numpy(ended | capped), said[:, -1])
+                    )
+                    seen = torch.from_numpy(images)
+                running, returns = network(seen.float() / 255)[:, -1], []
+                for _, _, reward, stop, _ in reversed(rows):
+                    running = reward + 0.99 * running * ~stop
+                    returns.append(running)
+            target = torch.cat(returns[::-1])
+            said = network(torch.cat([row[0] for row in rows]).float() / 255)
+            logged = F.log_softmax(said[:, :-1], dim=1)
+            chosen = logged.gather(1, torch.cat([row[1] for row in rows])[:, None]).squeeze(1)
+            advantage = target - torch.cat([row[4] for row in rows])
+            entropy = -(logged.exp() * logged).sum(1).mean()
+            loss = -(advantage * chosen).mean() + 0.5 * (target - said[:, -1]).square().mean() - 0.01 * entropy
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+            optimizer.step()
+        yield
+
+
+def baselines(game: str) -> Turn:
+    """Return a turn of Stable-Baselines3's A2C with the same network and 16 of its Atari environments."""
+    import ale_py
+    import gymnasium
+
+    suite = import_module("stable_baselines3")
+    common = {
+        part: import_module(f"stable_baselines3.common.{part}") for part in ("env_util", "torch_layers", "vec_env")
+    }
+
+    class Trunk(common["torch_layers"].BaseFeaturesExtractor):  # type: ignore[misc]
+        """The a3c network's trunk."""
+
+        def __init__(self, space: Any) -> None:
+            super().__init__(space, 256)
+            layers = [nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten()]
+            self.trunk = nn.Sequential(*layers, nn.Linear(2592, 256), nn.ReLU())
+
+        def forward(self, images: Tensor) -> Tensor:
+            """Map [B, 4, 84, 84] to [B, 256]."""
+            made: Tensor = self.trunk(images)
+            return made
+
+    gymnasium.register_envs(ale_py)
+    name = "".join(word.capitalize() for word in game.split("_"))
+    places = common["env_util"].make_atari_env(f"ALE/{name}-v5", ENVIRONMENTS, env_kwargs={"frameskip": 1})
+    places = common["vec_env"].VecFrameStack(places, 4)
+    model = suite.A2C("CnnPolicy", places, policy_kwargs={"features_extractor_class": Trunk}, device="cpu")
+
+    def turn() -> None:
+        model.learn(TURN * ROLLOUT * ENVIRONMENTS, reset_num_timesteps=False)
+
+    return turn

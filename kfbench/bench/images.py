@@ -1,0 +1,183 @@
+"""The time of a training step over its floor, per method: repeats interleaved, ratios taken within a repeat.
+
+The floor is the bare cost of what a method cannot avoid: one forward and backward pass of the student, the optimiser,
+and one forward pass of each teacher it asks, no deeper than the last layer it asks for. A method whose teachers are
+remembered (`memory.py`) asks none: its ratio to the full step of the same method is beside it.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from kfbench import registry
+from kfbench.errors import KfbenchError
+from kfbench.networks import taps
+from kfbench.run import resolve, stand_in
+from kfbench.spec import Recipe, RunSpec
+from kfbench.train import optimizer
+from kfbench.train.memory import Memory
+from kfbench.train.setup import Setup
+from kfbench.train.supervised import Supervised, autocast
+
+AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
+REMEMBERED = "kd remembered"  # the same step with what its teacher says read from the memory
+
+
+def methods() -> list[str]:
+    """Return every method that runs on images, Knowledge Flow after its cut, and distillation with a memory."""
+    found = [name for name in registry.names("methods") if "images" in registry.method_class(name).kinds]
+    return [*found, AFTER_CUT, REMEMBERED]
+
+
+def measure(
+    names: list[str],
+    *,
+    task: str = "cifar100",
+    network: str = "resnet8x4",
+    teacher: str = "resnet32x4",
+    batch_size: int = 64,
+    precision: str = "fp32",
+    repeats: int = 20,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Return one row a method: medians in ms of its step and its floor, and their ratio with its quartiles.
+
+    With `kd` among the names a row for its step with a memory is added: `of_full` is its ratio to the step of `kd`.
+    """
+    if "kd" in names and REMEMBERED not in names:
+        names = [*names, REMEMBERED]
+    turns: list[tuple[str, Callable[[], object], Callable[[], object]]] = []
+    floors: dict[tuple[Any, ...], Callable[[], object]] = {}
+    warm = 2
+    for name in names:
+        spec = _spec(name, task=task, network=network, teacher=teacher, batch_size=batch_size, precision=precision)
+        steps = 20 * (repeats + warm)  # what is timed lies in the first twentieth: before any cut or second stage
+        setup = stand_in.setup(stand_in.shortened(spec, steps=steps), rows=batch_size, device=device)
+        loop = Supervised(setup)
+        turn = iter(loop)
+        with tempfile.TemporaryDirectory(prefix="kfbench-bench-") as folder:
+            if name == REMEMBERED:
+                setup.memory = Memory(setup, Path(folder), source={})
+            next(turn)  # fills the memory; its mapping outlives the file
+        asked = _asked(loop) if setup.memory is None else {}
+        key = tuple((spec.teachers[k], tuple(sorted(layers or ()))) for k, layers in asked.items())
+        if key not in floors:
+            floors[key] = floor(spec, batch_size=batch_size, device=device, asked=asked)
+        turns.append((name, turn.__next__, floors[key]))
+    wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    times: dict[str, list[float]] = {name: [] for name, _, _ in turns}
+    bare: dict[int, list[float]] = {id(act): [] for act in floors.values()}
+    for _ in range(repeats):
+        for act in floors.values():
+            bare[id(act)].append(_timed(act, wait))
+        for name, act, _ in turns:
+            times[name].append(_timed(act, wait))
+    rows = []
+    for name, _, act in turns:
+        row = {
+            "method": name,
+            "step_ms": statistics.median(times[name]),
+            "floor_ms": statistics.median(bare[id(act)]),
+            **_ratio("ratio", times[name], bare[id(act)]),
+            "images_per_second": 1000 * batch_size / statistics.median(times[name]),
+            "repeats": repeats,
+        }
+        rows.append(row | (_ratio("of_full", times[name], times["kd"]) if name == REMEMBERED and "kd" in times else {}))
+    return rows
+
+
+def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, precision: str) -> RunSpec:
+    """Return the run of a row, with as many teachers of the network as its method needs."""
+    stem, settings = name.split()[0], {"cut": 0.0} if name == AFTER_CUT else {}
+    method = registry.load_method(stem, settings)
+    of = {"outputs": task, "architecture": f"{task}/{network}"}.get(method.needs, task)
+    chosen = [of if method.needs == "architecture" else f"{of}/{teacher}"] * method.teachers[0]
+    recipe = {"network": network, "batch_size": batch_size, "precision": precision}
+    recipe |= {"views": 1} if name == REMEMBERED else {}
+    return resolve.resolve(stem, task, teachers=chosen, recipe=recipe, settings=settings)
+
+
+def _ratio(name: str, times: list[float], bare: list[float]) -> dict[str, Any]:
+    """Return the median of the ratios within a repeat, and their quartiles."""
+    ratios = sorted(step / least for step, least in zip(times, bare, strict=True))
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return {name: middle, f"{name}_quartiles": [low, high]}
+
+
+def _timed(act: Callable[[], object], wait: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    act()
+    wait()
+    return 1000 * (time.perf_counter() - started)
+
+
+def _asked(loop: Supervised) -> dict[int, set[str] | None]:
+    """Return what a step asks of each teacher: layers, or None for its outputs (a whole pass)."""
+    setup, batch = loop.setup, loop.batch()
+    with torch.no_grad():
+        setup.method.losses(setup.student, setup.teachers, batch, setup.task, loop.position / loop.total)
+    found: dict[int, set[str] | None] = {}
+    for index, *place in batch.memo:
+        if place == ["output"]:
+            found[index] = None
+        elif found.get(index, set()) is not None:
+            found.setdefault(index, set()).add(place[1])  # type: ignore[union-attr]
+    return found
+
+
+def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[str] | None]) -> Callable[[], object]:
+    """Return a bare hand-written step with these passes of the run's teachers and nothing of kfbench's loop."""
+    assert isinstance(spec.recipe, Recipe)
+    recipe = spec.recipe
+    own = {"network": recipe.network, "batch_size": batch_size}
+    setup: Setup = stand_in.setup(resolve.resolve("scratch", spec.task, recipe=own), rows=batch_size, device=device)
+    names = spec.teachers
+    teachers = [stand_in.teacher(name, spec, index) for index, name in enumerate(names)]
+    for teacher in teachers:
+        teacher.network.to(setup.device).to(memory_format=torch.channels_last)
+    student, made = setup.student.train(), optimizer.make(setup.method, setup.student, recipe)
+    batch = Supervised(setup).batch()
+    images, labels = batch.images, batch.labels
+    assert labels is not None
+
+    def step() -> None:
+        with autocast(setup.device, recipe.precision):
+            for index, layers in asked.items():
+                with torch.no_grad():
+                    if layers is None:
+                        teachers[index].network(images)
+                    else:
+                        with taps.read(teachers[index].network, sorted(layers), stop=True):
+                            teachers[index].network(images)
+            loss = F.cross_entropy(student(images).logits.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        made.step()
+        made.zero_grad(set_to_none=True)
+
+    step()
+    return step
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table."""
+    if not rows:
+        raise KfbenchError("no method to time; see kfbench list methods")
+    wide = max(len(row["method"]) for row in rows)
+    lines = [f"{'method':<{wide}}  {'step':>9}  {'floor':>9}  ratio (quartiles)    images/s"]
+    for row in rows:
+        low, high = row["ratio_quartiles"]
+        lines.append(
+            f"{row['method']:<{wide}}  {row['step_ms']:>6.1f} ms  {row['floor_ms']:>6.1f} ms  "
+            f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})  {row['images_per_second']:>8,.0f}"
+        )
+    for row in rows:
+        if "of_full" in row:
+            low, high = row["of_full_quartiles"]
+            lines.append(f"{row['method']} takes {row['of_full']:.2f} ({low:.2f}-{high:.2f}) of the full step")
+    return "\n".join([*lines, f"medians of {rows[0]['repeats']} interleaved repeats"])

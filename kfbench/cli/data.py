@@ -1,0 +1,101 @@
+"""`kfbench data list|import|download`: see what data are on this machine, and bring more."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kfbench.cli.options import AsJson
+from kfbench.errors import KfbenchError
+
+if TYPE_CHECKING:
+    from kfbench.data.packs import Pack
+
+app = typer.Typer(no_args_is_help=True, help="See what data are on this machine, and bring more.")
+
+
+@app.command("list")
+def list_data(as_json: AsJson = False) -> None:
+    """List data sets: those packed here, and those that can be had."""
+    from kfbench.data import packs, sources
+
+    rows = [_row(name) for name in sources.known()]
+    if as_json:
+        typer.echo(json.dumps({"folder": str(packs.data_folder()), "data": rows}, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("data set", "train", "test", "classes", "C×H×W", "from, or how to get it", box=None, pad_edge=False)
+    for row in rows:
+        if row["here"]:
+            shape = "×".join(str(side) for side in row["shape"])
+            numbers = (f"{row['train']:,}", f"{row['test']:,}", str(len(row["classes"])), shape)
+            table.add_row(row["name"], *numbers, row["source"])
+        else:
+            table.add_row(row["name"], "", "", "", "", row["remedy"], style="dim")
+    Console().print(table)
+    typer.echo(f"packed in {packs.data_folder()}")
+
+
+@app.command("import")
+def import_data(
+    name: Annotated[str, typer.Argument(help="Name of the data set; yours are the task imagefolder/NAME.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Zip archives or folders with train/<class>/ and test/<class>/; parts together."),
+    ],
+    size: Annotated[str, typer.Option(help="HxW: resize every image to it, for example 32x32.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Pack images that lie in class folders or zip archives of them."""
+    from kfbench.data.archives import import_folders, size_of
+
+    _tell(import_folders(name, paths, size=size_of(size) if size else None, quiet=as_json), as_json)
+
+
+@app.command("download")
+def download_data(
+    name: Annotated[str, typer.Argument(help="A published data set: kfbench data list shows which.")],
+    as_json: AsJson = False,
+) -> None:
+    """Download a published data set, check it and pack it."""
+    from kfbench.data.sources import download
+
+    _tell(download(name), as_json)
+
+
+def _row(name: str) -> dict[str, Any]:
+    """Tell what is known of a data set: its facts if it is packed and sound, else what to type."""
+    from kfbench.data import packs, sources
+
+    if name not in packs.packed():
+        return {"name": name, "here": False, "remedy": sources.remedy(name)}
+    try:
+        return {"name": name, "here": True, **_facts(sources.find(name))}
+    except KfbenchError as error:
+        return {"name": name, "here": False, "remedy": str(error)}
+
+
+def _facts(pack: "Pack") -> dict[str, Any]:
+    return {
+        "train": pack.counts["train"],
+        "test": pack.counts["test"],
+        "classes": list(pack.classes),
+        "shape": list(pack.shape),
+        "source": pack.source,
+        "checksum": pack.checksum,
+        "folder": str(pack.folder),
+    }
+
+
+def _tell(pack: "Pack", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"name": pack.name, **_facts(pack)}, indent=1))
+        return
+    shape = "×".join(str(side) for side in pack.shape)
+    typer.echo(
+        f"{pack.name}: {pack.counts['train']:,} training and {pack.counts['test']:,} test images, {shape}, "
+        f"{len(pack.classes)} classes, sha256 {pack.checksum[:12]}…, in {pack.folder}"
+    )

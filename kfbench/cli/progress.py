@@ -1,0 +1,87 @@
+"""What the command line shows while it works: a progress bar a run, and the news in lines above it."""
+
+import sys
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from kfbench.run.execute import Watcher
+from kfbench.spec import Recipe, RunSpec
+from kfbench.train.loop import Loop
+
+SHOWN = {
+    "loss": "loss {:.3f}",
+    "val_error": "val {:.1f} %",
+    "return": "return {:.1f}",
+    "episodes": "{:.0f} episodes",
+    "share/student": "share {:.2f}",
+}
+
+
+class Bar(Watcher):
+    """Shows loss, validation score, student share, rate and time left; on a pipe a line at each evaluation."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._every = 1
+        self._share: float | None = None
+        self._unit = "images/s"
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def start(self, spec: RunSpec, loop: Loop) -> None:
+        """Show a new bar."""
+        self._unit = "images/s" if isinstance(spec.recipe, Recipe) else "frames/s"
+        self._every = max(1, loop.total // 200)
+        self._share = None
+        title = f"{spec.method} · {spec.task} · seed {spec.seed}"
+        if not sys.stderr.isatty():
+            self.say(f"{title}: {loop.total:,} steps")
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(title, total=loop.total, completed=loop.position, status="")
+
+    def step(self, loop: Loop, row: dict[str, float] | None) -> None:
+        """Move the bar, now and then: looking at the loss waits for the device."""
+        if row and "share/student" in row:
+            self._share = row["share/student"]
+        if self._progress is None:
+            if row:
+                self.say(f"  step {loop.position:,} of {loop.total:,}: {self._text({**loop.status(), **row})}")
+        elif row or loop.position % self._every == 0:
+            self._progress.update(self._task, completed=loop.position, status=self._text(loop.status()))
+
+    def _text(self, status: dict[str, float]) -> str:
+        if self._share is not None:
+            status = {**status, "share/student": self._share}
+        words = [form.format(status[name]) for name, form in SHOWN.items() if name in status]
+        return " · ".join([*words, f"{status['rate']:,.0f} {self._unit}"])
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

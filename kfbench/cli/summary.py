@@ -1,0 +1,109 @@
+"""What a person reads before and after a run."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kfbench.run import records
+from kfbench.run.records import RunRecord
+from kfbench.spec import RunSpec
+
+
+def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], None], force: bool) -> None:
+    """Say what is going to happen and about how long it will take on this machine."""
+    from kfbench.run import estimate
+
+    missing = estimate.missing_teachers(spec, results=results)
+    if not missing and not force and _recorded(spec, results, device):
+        return
+    own = estimate.spoken(estimate.seconds(spec, device=device))
+    say(f"{spec.method} on {spec.task}, {spec.recipe.network}, budget {spec.budget}: about {own} on this machine")
+    if missing:
+        longest = estimate.spoken(sum(estimate.seconds(wanted, device=device) for wanted in missing))
+        names = ", ".join(f"{wanted.task}/{wanted.recipe.network}" for wanted in missing)
+        say(f"teachers to train first: {names}: about {longest}")
+
+
+def _recorded(spec: RunSpec, results: Path, device: str) -> bool:
+    from kfbench.run import execute
+    from kfbench.train.loop import torch_device
+
+    place = torch_device(device)
+    key = execute.prepare(spec, results=results, device=place, watcher=execute.Watcher()).key
+    return records.path_of(results, key, spec).is_file()
+
+
+def as_json(record: RunRecord) -> dict[str, Any]:
+    """Return a record as plain values."""
+    return dataclasses.asdict(record)
+
+
+def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
+    """Return a run's scores, shares and cost in a few lines; with `whole` its settings and provenance too."""
+    spec = record.spec
+    lines = [f"{spec['method']} on {spec['task']}, seed {spec['seed']}: {record.status}  [{record.key}]"]
+    if record.error:
+        lines.append(f"  error       {record.error}")
+    lines += [f"  {line}" for line in _scores(record)]
+    lines += [f"  {line}" for line in _shares(record.curve)]
+    if record.cost:
+        cost = record.cost
+        teachers = f" (and {cost['teacher_seconds']:.0f} s of teachers)" if cost.get("teacher_seconds") else ""
+        lines.append(
+            f"  kept        {cost['parameters']:,} parameters, {cost['multiply_adds'] / 1e6:.1f} M multiply-adds"
+        )
+        lines.append(f"  time        {cost['seconds']:.0f} s{teachers}")
+        asked = cost.get("teacher_rows_asked")
+        if asked:
+            share = 100 * cost["teacher_rows_remembered"] / asked
+            lines.append(
+                f"  memory      {share:.1f} % of the {asked:,.0f} rows asked of teachers took no pass of this run"
+            )
+    lines.append(f"  record      {records.path_of(results, record.key, record.run_spec())}")
+    if whole:
+        lines += [f"  teachers    {', '.join(spec['teachers']) or 'none'}"]
+        lines += [f"  {name:<11} {_flat(spec[name])}" for name in ("recipe", "settings")]
+        lines += [f"  {name:<11} {_flat(value)}" for name, value in record.provenance.items() if name != "teachers"]
+    if whole and record.traceback:
+        lines += ["", record.traceback]
+    return "\n".join(lines)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={item}" for name, item in value.items()) or "none"
+    return str(value)
+
+
+def _scores(record: RunRecord) -> list[str]:
+    last, best, val = (record.scores.get(name, {}) for name in ("last", "best", "val"))
+    if "error" in last:
+        parts = [f"test error  {last['error']:.2f} % (student alone, after the last step)"]
+        if "error" in best:
+            parts.append(f"            {best['error']:.2f} % (the step that was best on validation)")
+        if "error" in val:
+            parts.append(f"validation  {val['error']:.2f} %")
+        return parts
+    if "return" in last:
+        normal = f", human-normalised {last['human_normalised']:.3f}" if "human_normalised" in last else ""
+        return [f"return      {last['return']:.1f} (student alone, {last.get('episodes', 0):.0f} episodes{normal})"]
+    return []
+
+
+def _shares(curve: list[dict[str, float]]) -> list[str]:
+    attached = [row for row in curve if "val_error_attached" in row]
+    lines = []
+    if attached:
+        row = attached[-1]
+        lines.append(
+            f"before cut  {row['val_error_attached']:.2f} % on validation with teachers, {row['val_error']:.2f} % alone"
+        )
+    with_shares = [row for row in curve if "share/student" in row]
+    if with_shares:
+        first, last = with_shares[0], with_shares[-1]
+        for name in first:
+            if name.startswith("share/") and name.endswith("/student"):
+                layer = name.removeprefix("share/").removesuffix("/student")
+                lines.append(f"share       {layer}: {first[name]:.2f} -> {last[name]:.2f}")
+    return lines

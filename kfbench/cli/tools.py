@@ -1,0 +1,166 @@
+"""Commands for people who build: `check`, `bench`, `export`, `new method`, `teacher train|list`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, set_threads
+from kfbench.errors import KfbenchError, near
+
+teacher_app = typer.Typer(no_args_is_help=True, help="Train and list teachers.")
+new_app = typer.Typer(no_args_is_help=True, help="Start a new file.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(check)
+    app.command()(bench)
+    app.command()(export)
+    app.command()(play)
+    app.add_typer(teacher_app, name="teacher")
+    app.add_typer(new_app, name="new")
+
+
+def check(
+    name: Annotated[
+        str, typer.Argument(help="A method, a task, or the path of a method's file; none: everything.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check that methods and tasks keep the rules: frozen teachers, finite losses, resume to the bit, …"""
+    import torch
+
+    from kfbench import registry
+    from kfbench.conformance import checks
+
+    methods, tasks = registry.names("methods"), registry.names("tasks")
+    stem = name if name.endswith(".py") else name.partition("/")[0]
+    if name and not name.endswith(".py") and stem not in [*methods, *tasks]:
+        raise KfbenchError(f"no method or task '{name}'; {near(name, [*methods, *tasks])}")
+    torch.set_num_threads(1)
+    found = []
+    for each in [name] if name else [*methods, *tasks]:
+        rows = checks.check_task(each) if each.partition("/")[0] in tasks else checks.check_method(each)
+        found += rows
+        if not as_json:
+            for of, rule, broken in rows:
+                typer.echo(f"{'ok    ' if broken is None else 'BROKEN'}  {of}: {rule}{f': {broken}' if broken else ''}")
+    if as_json:
+        typer.echo(json.dumps([{"of": of, "rule": rule, "broken": broken} for of, rule, broken in found], indent=1))
+    if any(broken for _, _, broken in found):
+        raise typer.Exit(1)
+
+
+def bench(
+    method: Annotated[list[str] | None, typer.Option(help="Methods to time; none: all for the task's kind.")] = None,
+    task: Annotated[str, typer.Option(help="Gives the image shape and classes; a game times its loop.")] = "cifar100",
+    network: Annotated[str | None, typer.Option(help="The student, on images: default resnet8x4.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Each teacher, on images: default resnet32x4.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step: default 64.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    repeats: Annotated[int, typer.Option(min=3, help="Interleaved repeats.")] = 20,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Time each method's training step over its floor: the network passes it cannot avoid, and the optimiser."""
+    import torch
+
+    from kfbench.bench import images as timing
+
+    torch.set_num_threads(threads)
+    if task.startswith("atari"):
+        from kfbench.bench import games
+
+        if network or teacher or batch_size:
+            raise KfbenchError("games are timed with the a3c network; leave --network, --teacher and --batch-size out")
+        found = games.measure(
+            task, methods=method, precision=precision, repeats=repeats, device=device, threads=threads
+        )
+        typer.echo(json.dumps(found, indent=1) if as_json else games.text(found))
+        return
+    rows = timing.measure(
+        method or timing.methods(),
+        task=task,
+        network=network or "resnet8x4",
+        teacher=teacher or "resnet32x4",
+        batch_size=batch_size or 64,
+        precision=precision,
+        repeats=repeats,
+        device=device,
+    )
+    typer.echo(json.dumps(rows, indent=1) if as_json else timing.text(rows))
+
+
+def export(
+    key: Annotated[str, typer.Argument(help="The key of a run, or how it begins.")],
+    path: Annotated[Path, typer.Argument(help="Ends in .safetensors, or in .pt2 for a program that needs no kfbench.")],
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write the student that a run kept."""
+    from kfbench.run import export as exporting
+
+    for written in exporting.export(key, path, results=results):
+        typer.echo(written)
+
+
+def play(
+    key: Annotated[str, typer.Argument(help="The key of a run on a game, or how it begins.")],
+    out: Annotated[Path, typer.Option(help="Ends in .gif, or in .mp4 where ffmpeg is installed.")] = Path("game.gif"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the emulator and of the policy's draws.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Show at most this much play.")] = 60.0,
+    speed: Annotated[int, typer.Option(min=1, help="Multiple of the console's own speed.")] = 1,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Film an episode of the agent that a run kept."""
+    from kfbench.run import film as playing
+
+    episode = playing.play(key, results=results, out=out, seed=seed, seconds=seconds, speed=speed)
+    typer.echo(f"{out}: {'longer than what is shown' if episode is None else f'score {episode.score:g}'}")
+
+
+@teacher_app.command("train")
+def train_teacher(
+    name: Annotated[str, typer.Argument(help="TASK[/variant][/network][@budget[:field=value+…]].")],
+    budget: Annotated[str, typer.Option(help="If the name has none.")] = "small",
+    results: Results = DEFAULT_RESULTS,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; bits depend on it.")] = None,
+) -> None:
+    """Train a teacher, if the store does not have it."""
+    from kfbench.cli.progress import Bar
+    from kfbench.errors import KfbenchError
+    from kfbench.run import execute, resolve, teacher_store
+    from kfbench.train.loop import torch_device
+
+    asked = resolve.teacher_name(name, budget=budget)
+    if asked.kind != "trained":
+        raise KfbenchError(f"'{name}' is not trained; give TASK[/network][@budget]")
+    set_threads(threads, games=asked.task.startswith("atari"))
+    place = torch_device(device)
+    execute.check_room(results)
+    teacher = teacher_store.trained(asked, index=0, results=results, device=place, watcher=Bar())
+    typer.echo(f"{teacher.name}  {teacher.digest[:12]}  {teacher.seconds:.0f} s to train")
+
+
+@teacher_app.command("list")
+def list_teachers(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """List the teachers in the store."""
+    from kfbench.cli import listing
+
+    found = listing.listing("teachers", results)
+    typer.echo(json.dumps(found, indent=1) if as_json else listing.text(found))
+
+
+@new_app.command("method")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Name of the method and of its file.")],
+    folder: Annotated[Path | None, typer.Option(help="Where the file goes; none: the folder of methods.")] = None,
+) -> None:
+    """Write a commented template of a method, which passes `kfbench check`."""
+    from kfbench.cli import new
+
+    path = new.write(name, folder)
+    typer.echo(f"{path}\nnext: kfbench check {path if folder else name}")

@@ -1,0 +1,1 @@
+"""Rules that every method is held to, and the checks that run them."""

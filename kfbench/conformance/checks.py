@@ -1,0 +1,130 @@
+"""`kfbench check`: the conformance rules of methods (`rules.py`) and tasks over a file, its variants and kinds of task.
+
+The test suite runs all rules over all files.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
+from kfbench import registry
+from kfbench.conformance.rules import GAME_RULES, RULES, Broken, Rule, spec_of
+from kfbench.errors import KfbenchError
+from kfbench.run import budgets, resolve, stand_in
+from kfbench.spec import RunSpec
+from kfbench.study import search
+from kfbench.tasks import GameTask, ImageTask
+from kfbench.train.loop import make_loop
+
+T = TypeVar("T")
+TaskRule = Callable[[str], None]
+
+
+def describes_itself(name: str) -> None:
+    """The file has Source: and Differs:, `kfbench list` reads what the class says, variants and search space hold."""
+    stem, _ = registry.split(name)
+    made = registry.method_class(stem)
+    about = registry.load_module("methods", stem).__doc__ or ""
+    for word in ("Source:", "Differs:"):
+        if word not in about:
+            raise Broken(f"the docstring of '{stem}' has no line '{word}'")
+    fields = {field.name: field for field in dataclasses.fields(made)}
+    if strange := sorted(set(made.variant_search) - set(made.variants)):
+        raise Broken(f"variant_search has a space for '{strange[0]}', which is no variant")
+    for variant in (None, *made.variants):
+        settings = vars(registry.load_method(stem if variant is None else f"{stem}/{variant}"))
+        for name, space in search.space_of(made(), variant).items():
+            if name not in fields or not ({"low", "high"} <= set(space) or "choices" in space):
+                raise Broken(f"search space '{name}' is of no setting, or has neither low and high nor choices")
+            if not search.holds(space, settings[name]):
+                whose = f"variant '{variant}'" if variant else "the default"
+                raise Broken(
+                    f"search space '{name}' does not hold what {whose} has, {settings[name]}: a search begins there"
+                )
+    if stem in registry.files("methods"):
+        read = registry.describe("methods", stem)
+        if set(read["settings"]) != set(fields):
+            raise Broken(f"'{stem}' has settings {sorted(fields)}, but its file reads as {sorted(read['settings'])}")
+        for name, value in read["attributes"].items():
+            if hasattr(made, name) and getattr(made, name) != value:
+                raise Broken(f"'{name}' of '{stem}' must be a literal in its file")
+
+
+def method_names(stem: str) -> list[str]:
+    """Return a method and its variants, as they are run."""
+    return [stem, *(f"{stem}/{variant}" for variant in registry.method_class(stem).variants)]
+
+
+def cases(name: str) -> list[tuple[str, RunSpec, tuple[Rule, ...]]]:
+    """Return (kind, tiny run, rules) for each kind of task, "images" or "games", that a method is made for."""
+    kinds = registry.load_method(name).kinds
+    return [(kind, spec_of(name, kind=kind), RULES if kind == "images" else GAME_RULES) for kind in kinds]
+
+
+def check_method(name: str) -> list[tuple[str, str, str | None]]:
+    """Return (method or variant, rule, what is broken or None) for every rule and every variant of a method or file.
+
+    Rules that are kept in games are called "games: …".
+    """
+    stem, variant = registry.split(name)
+    names = method_names(stem) if variant is None else [name]
+    found: list[tuple[str, str, str | None]] = []
+    for each in names:
+        found.append((each, describes_itself.__name__, _broken(describes_itself, each)))
+        for kind, spec, rules in cases(each):
+            place = "games: " if kind == "games" else ""
+            found += [(each, place + rule.__name__, _broken(rule, spec)) for rule in rules]
+    return found
+
+
+def _broken(rule: Callable[[T], None], of: T) -> str | None:
+    try:
+        rule(of)
+    except Broken as error:
+        return str(error)
+    except KfbenchError as error:
+        return f"stopped: {error}"
+    except Exception as error:  # a rule reports what a file raises; it does not pass it on
+        return f"raised {type(error).__name__}: {error}"
+    return None
+
+
+def check_task(name: str) -> list[tuple[str, str, str | None]]:
+    """Return (task, rule, what is broken or None) for every rule of a task."""
+    return [(name, rule.__name__, _broken(rule, name)) for rule in TASK_RULES]
+
+
+def _example(name: str) -> str:
+    """Return the task's name, completed if it is a family's: `imagefolder/NAME`, `atari/pong`."""
+    if "/" in name:
+        return name
+    declared = getattr(registry.load_module("tasks", name), "TASK", None)
+    if isinstance(declared, GameTask):
+        return f"{name}/pong"
+    return f"{name}/NAME" if isinstance(declared, ImageTask) and declared.any_dataset else name
+
+
+def reads(name: str) -> None:
+    """The file names its source; its budgets are recipes, and its default teachers' tasks exist."""
+    declared = registry.load_task(_example(name))
+    stem, _ = registry.split(name)
+    if "Source:" not in (registry.load_module("tasks", stem).__doc__ or ""):
+        raise Broken(f"the docstring of task '{stem}' has no line 'Source:'")
+    for budget in budgets.BUDGETS:
+        budgets.recipe(declared, budget)
+        budgets.teacher_network(declared, budget)
+    for source in declared.sources:
+        resolve.teacher_name(source, budget="small")
+
+
+def builds(name: str) -> None:
+    """The networks of the budgets that a CPU can carry fit the task's shape, and a loop can be made."""
+    declared = registry.load_task(_example(name))
+    if not isinstance(declared, ImageTask) or not declared.outputs:
+        return  # a game has its emulator's shape, an imported folder its own
+    for budget in ("smoke", "small"):
+        spec = resolve.resolve("scratch", declared.name, budget=budget, recipe={"batch_size": 8})
+        make_loop(stand_in.setup(spec, rows=max(8, declared.outputs)))
+
+
+TASK_RULES: tuple[TaskRule, ...] = (reads, builds)

@@ -1,0 +1,1 @@
+"""Images: where they are found, how they are packed, split and augmented."""

@@ -1,0 +1,229 @@
+"""Images in memory on the device: splits, class-balanced subsets, batches and augmentation; uint8 until the last op.
+
+Everything random is a function of a seed and a position, so a loop that stops after step s goes on with
+`batches(…, start=s)` and sees the batches it would have seen.
+
+Measured: CIFAR-10, batch 64, crop and flip, float result, one thread of a Xeon, median of 10 interleaved repeats:
+221,000 images/s (203,000 to 227,000); torchvision's dataset, transforms and DataLoader in the same process 9,800.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from kfbench.data import sources
+from kfbench.data.augment import augment, draw_views
+from kfbench.data.packs import Pack
+from kfbench.errors import KfbenchError
+from kfbench.seeding import stream
+
+if TYPE_CHECKING:
+    from kfbench.tasks import ImageTask
+
+VAL_SHARE, VAL_MOST = 0.1, 5000  # the validation split: a tenth of the training images, at most 5,000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one optimiser step trains on; B rows."""
+
+    step: int
+    images: Tensor  # [B, C, H, W] uint8, augmented
+    labels: Tensor  # [B] int64
+    index: Tensor  # [B] int64, rows of the training split
+    view: Tensor  # [B] int64, which augmentation of the image this is
+    drawn: Tensor  # [N] int64, the view of every row of the split in this epoch; one tensor an epoch
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their labels, resident on a device."""
+
+    images: Tensor  # [N, C, H, W] uint8
+    labels: Tensor  # [N] int64, 0..K-1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the split on a device; still uint8."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+    def chunks(self, size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images [B, C, H, W] in 0..1, labels [B]) in order, not augmented, the last incomplete one too."""
+        for start in range(0, len(self), size):
+            yield to_float(self.images[start : start + size]), self.labels[start : start + size]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A task's data. `train` and `val` are in memory; the file of the test split is opened by `test()`, not before.
+
+    `mean` and `std` [C] are of the rows of `train`, in units of the 0..1 range. `checksum` is that of the whole data
+    set, whatever part of it the task and `train_size` take.
+    """
+
+    train: Split
+    val: Split
+    classes: tuple[str, ...]
+    mean: Tensor
+    std: Tensor
+    pack: Pack
+    keep: tuple[int, ...]  # class indices of the data set that the task keeps, in order
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def checksum(self) -> str:
+        """The sha256 of the data set: classes, train and test."""
+        return self.pack.checksum
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W of an image."""
+        return self.pack.shape
+
+    def test(self) -> Split:
+        """Read the test split of the task's classes. Raises KfbenchError if its file is missing or was changed."""
+        images, labels = self.pack.read("test")
+        renamed = _renaming(self.keep, len(self.pack.classes))[labels]
+        rows = (renamed >= 0).nonzero().squeeze(1)
+        return Split(images.index_select(0, rows), renamed[rows]).to(self.device)
+
+    def to(self, device: torch.device | str) -> "Images":
+        """Return the data resident on a device, the test split included once it is asked for."""
+        return replace(self, train=self.train.to(device), val=self.val.to(device), device=torch.device(device))
+
+
+def load(task: "ImageTask", train_size: int | None = None, split_seed: int = 0) -> Images:
+    """Load what a task trains on: `train` of `train_size` images (None: all that `val` leaves) and `val`.
+
+    The validation split is a fixed tenth of each class, at most 5,000 images of the whole data set: it depends on
+    `split_seed` only, so a class subset's is the same images as in the whole task. Training rows go round the classes,
+    so every prefix is balanced (where classes last), and row i is the same image for every `train_size`.
+
+    Raises KfbenchError if the data are missing or damaged, a kept class does not exist, or `train_size` is too large.
+    """
+    pack = sources.find(task.dataset)
+    keep = _kept(task, pack)
+    images, labels = pack.read("train")
+    share = min(VAL_SHARE, VAL_MOST / len(labels))
+    train_rows, val_rows = [], []
+    for number in keep:
+        rows = (labels == number).nonzero().squeeze(1)
+        rows = rows[torch.randperm(len(rows), generator=stream(split_seed, "split", number))]
+        held = max(1, round(share * len(rows)))
+        if held >= len(rows):
+            raise KfbenchError(
+                f"class '{pack.classes[number]}' of data set '{pack.name}' has {len(rows)} training image(s); one to "
+                "train on and one to validate with are the least"
+            )
+        val_rows.append(rows[:held])
+        train_rows.append(rows[held:])
+    chosen = _round_robin(train_rows)
+    if train_size is not None and train_size > len(chosen):
+        raise KfbenchError(
+            f"task '{task.name}' has {len(chosen):,} training images (beside validation), not the {train_size:,} "
+            f"asked for; give --train-size {len(chosen)} or less"
+        )
+    if train_size is not None and train_size < len(keep):
+        raise KfbenchError(
+            f"task '{task.name}' has {len(keep)} classes: {train_size} training images leave some without"
+        )
+    chosen, held_out = chosen[:train_size], torch.cat(val_rows)
+    renamed = _renaming(keep, len(pack.classes))[labels]
+    train = Split(images.index_select(0, chosen), renamed[chosen])
+    val = Split(images.index_select(0, held_out), renamed[held_out])
+    mean, std = statistics(train.images)
+    return Images(train, val, tuple(pack.classes[number] for number in keep), mean, std, pack, keep)
+
+
+def _kept(task: "ImageTask", pack: Pack) -> tuple[int, ...]:
+    """Return the class indices that a task keeps, having checked that the data set is one for this task."""
+    if any(task.shape) and (pack.shape != task.shape or len(pack.classes) != task.classes):
+        here, there = ("×".join(str(side) for side in shape) for shape in (pack.shape, task.shape))
+        raise KfbenchError(
+            f"task '{task.name}' needs images of {there} in {task.classes} classes, but data set '{pack.name}' has "
+            f"{here} in {len(pack.classes)}; import the right one, or run imagefolder/{pack.name}"
+        )
+    keep = tuple(range(len(pack.classes))) if task.keep is None else task.keep
+    if max(keep) >= len(pack.classes):
+        raise KfbenchError(f"task '{task.name}' has classes 0-{len(pack.classes) - 1}, not {min(keep)}-{max(keep)}")
+    return keep
+
+
+def _renaming(keep: tuple[int, ...], classes: int) -> Tensor:
+    """Return a table [classes] from the data set's labels to the task's; -1 where a class is not kept."""
+    table = torch.full((classes,), -1)
+    table[list(keep)] = torch.arange(len(keep))
+    return table
+
+
+def _round_robin(rows: list[Tensor]) -> Tensor:
+    """Interleave the classes' rows: the first of every class, the second of every class, …"""
+    rank = torch.cat([torch.arange(len(part)) for part in rows])
+    return torch.cat(rows)[rank.argsort(stable=True)]
+
+
+def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [C] of images [N, C, H, W], in units of the 0..1 range.
+
+    From exact counts of the 256 values, so no float copy is made and threads do not change a bit.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images.cpu().unbind(1):
+        share = torch.zeros(256, dtype=torch.int64)
+        for start in range(0, len(channel), 4096):
+            share += torch.bincount(channel[start : start + 4096].flatten(), minlength=256)
+        weight = share.double() / share.sum()
+        centre = (weight * values).sum()
+        mean.append(centre)
+        std.append((weight * (values - centre) ** 2).sum().sqrt().clamp(min=1 / 255))  # a blank channel has none
+    return torch.stack(mean).float(), torch.stack(std).float()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Turn uint8 images into float ones in 0..1: the one copy in float, of a batch."""
+    return images.float().div_(255)
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Return how many optimiser steps a pass takes: an incomplete last batch is dropped, unless it is the only one."""
+    return max(1, rows // batch_size)
+
+
+def order(seed: int, epoch: int, rows: int) -> Tensor:
+    """Return the order [rows] in which an epoch sees the training rows; the same for every method."""
+    return torch.randperm(rows, generator=stream(seed, "data", epoch))
+
+
+def batches(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    pad: int = 0,
+    flip: bool = False,
+    views: int | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Rows]:
+    """Yield the rows of steps `start` to `stop` (None: for ever), epoch after epoch, on the split's device."""
+    device, rows = split.images.device, len(split)
+    per_epoch, size = steps_per_epoch(rows, batch_size), min(batch_size, rows)
+    epoch, step = -1, start
+    while stop is None or step < stop:
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            queue = order(seed, epoch, rows).to(device)
+            drawn = draw_views(seed, epoch, rows, pad=pad, flip=flip, views=views).to(device)
+        first = step % per_epoch * size
+        index = queue[first : first + size]
+        view = drawn.index_select(0, index)
+        # index_select, not images[index]: 35 times faster for uint8 on a CPU
+        images = augment(split.images.index_select(0, index), view, pad=pad, flip=flip)
+        yield Rows(step, images, split.labels.index_select(0, index), index, view, drawn)
+        step += 1

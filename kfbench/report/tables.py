@@ -1,0 +1,227 @@
+"""The tables of a study: scores, a summary over tasks, and what each method costs; `learning.py` has one more."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kfbench.report import stats
+from kfbench.report.grid import Cell, Grid
+from kfbench.report.learning_table import learning
+from kfbench.report.render import Shown, Table, interval
+from kfbench.run.records import RunRecord
+from kfbench.study.definition import Table as Layout
+
+PERCENT = "error in %, lower is better"
+POINTS = "mean return in game points, higher is better"
+
+
+def tables(grid: Grid) -> list[Table]:
+    """Return every table of a study: its own layouts (default: all cells), then summary and cost."""
+    layouts = grid.study.tables or [Layout(name="scores", title=grid.study.title)]
+    return [*(scores(grid, layout) for layout in layouts), summary(grid), learning(grid), cost(grid)]
+
+
+def scores(grid: Grid, layout: Layout) -> Table:
+    """Return mean ± standard deviation (number of seeds) of each cell, ties with the best in bold."""
+    rows, columns = layout.rows or grid.rows, layout.columns or grid.columns
+    best = {column: _best(grid, rows, column) for column in columns}
+
+    def cell(row: str, column: str) -> Shown:
+        return _with_published(grid, row, column, _score(grid, row, column, is_best=row in best[column]))
+
+    shown = tuple((row, tuple(cell(row, column) for column in columns)) for row in rows)
+    units = dict.fromkeys(POINTS if grid.is_game(column) else PERCENT for column in columns)
+    weights = {"last": "last weights", "best": "weights best on validation"}[grid.study.score]
+    base = grid.study.baseline
+    caption = (
+        f"{'; '.join(units).capitalize()}. Test score of the {weights}, the student alone: mean ± standard deviation "
+        "over seeds (number of seeds). Bold: the best mean, and what its paired 95 % interval does not tell from it. "
+        f"▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
+    )
+    return Table(layout.name, layout.title, caption, tuple(columns), shown)
+
+
+def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
+    """Return the row with the best mean and all rows not clearly below it; empty if that cannot be said."""
+    found = {row: grid.better(row, [column]) for row in rows}
+    means = {row: float(stats.mean(values)) for row, values in found.items() if not np.isnan(values).all()}
+    if len(means) < 2:
+        return set()
+    top = max(means, key=lambda row: means[row])
+    gaps = {row: stats.difference(found[top], found[row]) for row in means if row != top}
+    if all(np.isnan(gap.low) for gap in gaps.values()):
+        return set()
+    return {top} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high}
+
+
+def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:
+    for known in grid.study.reference:
+        if (known.row, known.column) == (row, column):
+            return replace(shown, published=f"{known.value:g}", source=known.source)
+    return shown
+
+
+def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
+    cell = grid.cells.get((row, column))
+    if cell is None:
+        return Shown("·")
+    if cell.planned.spec is None:
+        return Shown("n/a", note=f"n/a, because {cell.planned.reason}")
+    values = cell.scores(grid.study.score, grid.metric(column))
+    there = values[~np.isnan(values)]
+    if not len(there):
+        return Shown("–", note=_lack(grid, cell))
+    mean, sd = float(there.mean()), float(there.std(ddof=1)) if len(there) > 1 else np.nan
+    numbers: dict[str, float | int | str] = {
+        "metric": grid.metric(column),
+        "mean": mean,
+        "sd": "" if np.isnan(sd) else sd,
+        "seeds": len(there),
+        "failed": len(cell.failed),
+        "missing": cell.missing,
+    }
+    digits = 0 if grid.is_game(column) and abs(mean) >= 100 else 1
+    spread = "" if np.isnan(sd) else f" ± {sd:.{digits}f}"
+    whole = len(there) == len(cell.records)
+    count = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"
+    return Shown(
+        f"{mean:.{digits}f}{spread} ({count})",
+        is_best=is_best,
+        mark=_mark(grid, row, column),
+        note="" if whole else _lack(grid, cell),
+        values=numbers,
+        keys=tuple(record.key for record in cell.done),
+    )
+
+
+def _mark(grid: Grid, row: str, column: str) -> str:
+    if row == grid.study.baseline or grid.study.baseline not in grid.rows:
+        return ""
+    gap = stats.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
+    return "" if not gap.is_clear else "▲" if gap.value > 0 else "▼"
+
+
+def _lack(grid: Grid, cell: Cell) -> str:
+    """Say what a cell lacks, and the command that fills it."""
+    failures = "; ".join(dict.fromkeys(record.error or "no reason recorded" for record in cell.failed))
+    failed = f"{len(cell.failed)} failed ({failures})" if cell.failed else ""
+    missing = f"{cell.missing} not run yet" if cell.missing else ""
+    return f"{', '.join(filter(None, [failed, missing]))}: {fill(grid, cell.planned.row, cell.planned.column)}"
+
+
+def fill(grid: Grid, row: str, column: str) -> str:
+    """Return the command that runs what a cell lacks."""
+    return f'kfbench study reports/{grid.study.name} --row "{row}" --column "{column}"'
+
+
+def summary(grid: Grid) -> Table:
+    """Return aggregates over all columns, and each method against the baseline."""
+    base = grid.study.baseline
+    shown = tuple((row, tuple(_summary(grid, row))) for row in grid.rows)
+    caption = (
+        "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
+        "all runs, with stratified 95 % bootstrap intervals. Difference: paired by seed, in hundredths of the "
+        "normalised score (points of accuracy), with the wider of the bootstrap's and Student's intervals. "
+        f"P: probability that a run of the method beats one of {base}, mean over tasks. Transfer: number of tasks "
+        f"where the method is clearly better than {base}, where neither is, where it is clearly worse."
+    )
+    head = ("columns", "IQM", "mean", f"difference to {base}", f"P(better than {base})", "transfer ▲ / · / ▼")
+    return Table("summary", "Summary over tasks", caption, head, shown)
+
+
+def _summary(grid: Grid, row: str) -> list[Shown]:
+    base, every = grid.study.baseline, grid.columns
+    normal = grid.normalised(row, every)
+    keys = tuple(r.key for column in every if (row, column) in grid.cells for r in grid.cells[row, column].done)
+    count = int((~np.isnan(normal)).any(0).sum())
+    most = max(int((~np.isnan(grid.normalised(other, every))).any(0).sum()) for other in grid.rows)
+    part = f"over {count} columns, others over {most}: IQM and mean do not compare" if 0 < count < most else ""
+    columns = Shown(f"{count} of {len(every)}", note=part, values={"value": count})
+    if not keys:
+        return [columns, *[Shown("–")] * 5]
+    aggregates = [interval(stats.bootstrap(statistic, normal), keys) for statistic in (stats.iqm, stats.mean)]
+    if row == base or base not in grid.rows:
+        return [columns, *aggregates, *[Shown("·")] * 3]
+    ours, theirs = 100 * normal, 100 * grid.normalised(base, every)
+    both = ~np.isnan(ours).all(0) & ~np.isnan(theirs).all(0)
+    if not both.any():
+        return [columns, *aggregates, *[Shown("–")] * 3]
+    gap = stats.difference(ours, theirs)
+    chance = stats.bootstrap_improvement(ours[:, both], theirs[:, both])
+    marks = [_mark(grid, row, column) for column, known in zip(every, np.atleast_1d(both), strict=True) if known]
+    counts = [marks.count(mark) for mark in ("▲", "", "▼")]
+    return [
+        columns,
+        *aggregates,
+        interval(stats.Interval(gap.value, gap.low, gap.high), keys, sign="+", digits=2),
+        interval(chance, keys, digits=2),
+        Shown(" / ".join(map(str, counts)), values=dict(zip(("better", "unclear", "worse"), counts, strict=True))),
+    ]
+
+
+def cost(grid: Grid) -> Table:
+    """Return what is kept and what training took, mean over the runs of each method."""
+    head = (
+        "parameters kept",
+        "multiply-adds",
+        "latency, ms",
+        "training, s",
+        "teachers, s",
+        f"training ÷ {grid.study.baseline}",
+    )
+    base = _mean_seconds(grid, grid.study.baseline)
+    shown = tuple((row, _cost(grid, row, base)) for row in grid.rows)
+    caption = (
+        "Of the network that is kept: parameters, multiply-adds and latency of one input (a range where tasks differ). "
+        "Training: mean seconds a run of the student, and of its teachers' own training, on the records' hardware; "
+        f"last, its time over that of {grid.study.baseline}, on the tasks that both have run."
+    )
+    return Table("cost", "Cost", caption, head, shown)
+
+
+def _cost(grid: Grid, row: str, base: dict[str, float]) -> tuple[Shown, ...]:
+    done = [r for column in grid.columns if (row, column) in grid.cells for r in grid.cells[row, column].done]
+    if not done:
+        return (Shown("–"),) * 6
+    keys = tuple(record.key for record in done)
+    own = _mean_seconds(grid, row)
+    both = [column for column in own if base.get(column, 0) > 0]
+    ratio = sum(own[column] for column in both) / sum(base[column] for column in both) if both else np.nan
+    numbers = [_range(done, name) for name in ("parameters", "multiply_adds", "latency_ms")]
+    seconds = [_mean(done, name) for name in ("seconds", "teacher_seconds")]
+    last = Shown(f"× {ratio:.2f}" if both else "–", values={"low": ratio} if both else {}, keys=keys if both else ())
+    return (*(_with(shown, keys) for shown in (*numbers, *seconds)), last)
+
+
+def _with(shown: Shown, keys: tuple[str, ...]) -> Shown:
+    return Shown(shown.text, values=shown.values, keys=keys if shown.values else ())
+
+
+def _mean_seconds(grid: Grid, row: str) -> dict[str, float]:
+    found = {column: grid.cells[row, column].cost("seconds") for column in grid.columns if (row, column) in grid.cells}
+    return {column: seconds for column, seconds in found.items() if not np.isnan(seconds)}
+
+
+def _range(records: list[RunRecord], name: str) -> Shown:
+    stated = [record.cost[name] for record in records if name in record.cost]
+    if not stated:
+        return Shown("–")
+    low, high = min(stated), max(stated)
+    if name == "latency_ms":  # a timing differs a little from run to run: that is no range over tasks
+        low = high = float(np.median(stated))
+    text = short(low) if short(low) == short(high) else f"{short(low)}–{short(high)}"
+    return Shown(text, values={"low": low, "high": high})
+
+
+def _mean(records: list[RunRecord], name: str) -> Shown:
+    stated = [record.cost[name] for record in records if name in record.cost]
+    return Shown(short(float(np.mean(stated))), values={"low": float(np.mean(stated))}) if stated else Shown("–")
+
+
+def short(number: float) -> str:
+    """Return a number with three figures and k, M, G."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"

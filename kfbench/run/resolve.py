@@ -1,0 +1,200 @@
+"""From what a user typed to a RunSpec with nothing left open: defaults filled in, impossible pairs refused."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kfbench import networks, registry
+from kfbench.errors import KfbenchError
+from kfbench.networks.names import FAMILIES
+from kfbench.run import budgets
+from kfbench.spec import GameRecipe, Recipe, RunSpec, Setting
+
+if TYPE_CHECKING:
+    from kfbench.methods import Method
+    from kfbench.networks.network import Network
+    from kfbench.tasks import GameTask, ImageTask
+
+KINDS = ("random", "run", "file", "torchvision", "timm")
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """A teacher as text: `[random:]TASK[/variant][/network][@budget[:field=value+…]]`, or `kind:rest`."""
+
+    kind: str  # "trained" or one of KINDS
+    rest: str = ""  # of run, file, torchvision, timm: what follows the colon
+    task: str = ""
+    network: str = ""
+    budget: str = ""
+    recipe: tuple[tuple[str, str], ...] = ()  # fields of the recipe that differ from the budget's
+
+    def __str__(self) -> str:
+        if self.rest:
+            return f"{self.kind}:{self.rest}"
+        changed = ":" + "+".join(f"{name}={value}" for name, value in self.recipe) if self.recipe else ""
+        return f"{'random:' if self.kind == 'random' else ''}{self.task}/{self.network}@{self.budget}{changed}"
+
+    def spec(self) -> RunSpec:
+        """Return the run that trains this teacher."""
+        return resolve("scratch", self.task, budget=self.budget, recipe={"network": self.network, **dict(self.recipe)})
+
+
+def teacher_name(text: str, *, budget: str) -> TeacherName:
+    """Read a teacher's name; what it leaves open is filled in from the task and the run's budget."""
+    kind, colon, rest = text.partition(":")
+    if colon and kind in KINDS and kind != "random":
+        return TeacherName(kind, rest)
+    kind, text = ("random", rest) if kind == "random" and colon else ("trained", text)
+    name, _, tail = text.partition("@")
+    chosen, _, changes = tail.partition(":")
+    chosen = chosen or budget
+    parts = name.split("/")
+    named = len(parts) > 1 and any(re.fullmatch(family.pattern, parts[-1]) for family in FAMILIES)
+    task, network = ("/".join(parts[:-1]), parts[-1]) if named else (name, "")
+    declared = registry.load_task(task)
+    recipe = []
+    for change in filter(None, changes.split("+")):
+        field, equals, value = change.partition("=")
+        if not equals:
+            raise KfbenchError(f"teacher '{text}': write @{chosen}:field=value+field=value, not '{change}'")
+        recipe.append((field, value))
+    network = network or budgets.teacher_network(declared, chosen)
+    made = TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=tuple(recipe))
+    _fits(declared, budgets.recipe(declared, chosen, {"network": network, **dict(recipe)}).network)
+    return made
+
+
+def _fits(task: "ImageTask | GameTask", network: str) -> "Network | None":
+    """Refuse a network that does not exist or cannot take the task's images, before anything is trained.
+
+    Returns the network without its weights; None for a library's, or a shape that only the imported data tell.
+    """
+    import torch
+
+    if ":" in network or not all(task.shape):
+        return None
+    with torch.device("meta"):  # no memory, no random numbers
+        return networks.make(network, shape=task.shape, outputs=2)
+
+
+def resolve(
+    method: str,
+    task: str,
+    *,
+    budget: str = "small",
+    teachers: Sequence[str] | None = None,
+    seed: int = 0,
+    recipe: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Setting] | None = None,
+) -> RunSpec:
+    """Return the full spec of a run. Raises KfbenchError for anything unknown, or a pair that cannot work."""
+    made = registry.load_method(method, dict(settings or {}))
+    declared = registry.load_task(task)
+    if declared.kind not in made.kinds:
+        raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {declared.kind}")
+    changes = dict(recipe or {})
+    full = budgets.recipe(declared, budget, changes)
+    _fits(declared, full.network)
+    if teachers is None:
+        names = _default_teachers(made, declared, budget, full.network, changes)
+    else:
+        names = [teacher_name(text, budget=budget) for text in teachers if text]
+    if registry.split(method)[1] in made.instead_of_teachers:
+        from kfbench.run import equal_cost
+
+        default = [teacher_name(source, budget=budget) for source in declared.sources]
+        full, names = equal_cost.longer(declared, full, default if teachers is None else names), []
+    _count(made, method, declared.name, names)
+    for name in names:
+        _refuse(made, method, declared, full, name)
+    if getattr(made, "source", None) == "":
+        sources = list(dict.fromkeys(name.task for name in names)) or list(declared.sources[:1])
+        if not all(sources) or not sources:
+            raise KfbenchError(f"method '{method}' needs a task to train on first; give --set source=TASK")
+        made = dataclasses.replace(made, source="+".join(sources))  # type: ignore[call-arg]
+    for source in filter(None, getattr(made, "source", "").split("+")):
+        if registry.load_task(source).kind != declared.kind:
+            raise KfbenchError(f"source '{source}' is not a task of {declared.kind}, as '{declared.name}' is")
+        if not all(registry.load_task(source).shape):
+            raise KfbenchError(f"source '{source}' tells its classes only with its data; use another, such as cifar10")
+    return RunSpec(
+        method=method,
+        task=declared.name,
+        budget=budget,
+        teachers=tuple(str(name) for name in names),
+        seed=seed,
+        recipe=full,
+        settings=dataclasses.asdict(made),
+    )
+
+
+def _default_teachers(
+    method: "Method", task: "ImageTask | GameTask", budget: str, network: str, changes: Mapping[str, Any]
+) -> list[TeacherName]:
+    fewest, most = method.teachers
+    if fewest == 0:
+        return []
+    if method.needs == "outputs":  # the same task, a larger network (and the student's), as many labels as the student
+        own = ("network", "precision", "views")  # of the student's run, not of its teacher's training
+        same = tuple((name, str(value)) for name, value in changes.items() if name not in own)
+        others = [] if method.teacher_is_twin else [budgets.teacher_network(task, budget)]
+        chosen = [*others, network][:fewest]
+        return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in chosen]
+    sources = [teacher_name(source, budget=budget) for source in task.sources]
+    if method.needs == "architecture":
+        sources = [dataclasses.replace(source, network=network) for source in sources]
+    return sources[:most]
+
+
+def _count(method: "Method", name: str, task: str, teachers: Sequence[TeacherName]) -> None:
+    fewest, most = method.teachers
+    if len(teachers) < fewest:
+        raise KfbenchError(f"method '{name}' needs {fewest} teacher(s) for task '{task}'; give --teachers TASK[,TASK…]")
+    if most is not None and len(teachers) > most:
+        takes = f"takes {most} teacher(s), not {len(teachers)}" if most else "takes no teachers"
+        raise KfbenchError(f"method '{name}' {takes}; leave --teachers {'shorter' if most else 'out'}")
+
+
+def _refuse(
+    method: "Method", name: str, task: "ImageTask | GameTask", recipe: "Recipe | GameRecipe", teacher: TeacherName
+) -> None:
+    """Refuse what can be seen to be impossible from names alone; `check_loaded` sees the rest."""
+    if teacher.kind not in ("trained", "random"):
+        return
+    network = recipe.network
+    if method.needs == "architecture" and teacher.network != network:
+        raise KfbenchError(
+            f"method '{name}' needs a teacher of the student's network '{network}', but '{teacher}' is a "
+            f"'{teacher.network}'; use --teachers {teacher.task}/{network} or --network {teacher.network}"
+        )
+    if method.needs == "architecture":
+        from kfbench.transfer.transplant import misfit
+
+        theirs, ours = _fits(registry.load_task(teacher.task), network), _fits(task, network)
+        why = misfit(theirs, ours) if theirs and ours else None
+        if why:
+            raise KfbenchError(
+                f"method '{name}' copies weights, but '{teacher}' has other sizes: {why}; use a teacher for images "
+                "like those of the task, or a --network that pools them, such as cnn-16"
+            )
+    if method.needs == "outputs" and task.kind == "games" and registry.load_task(teacher.task).kind == "images":
+        raise KfbenchError(
+            f"method '{name}' copies a policy, but '{teacher}' is of images; use --teachers {task.name}, or a method "
+            "that takes features (kf)"
+        )
+    if method.needs == "outputs" and teacher.task != task.name and task.kind == "images":
+        raise KfbenchError(
+            f"method '{name}' needs a teacher with the classes of '{task.name}', but '{teacher}' has others; "
+            f"use --teachers {task.name}/{teacher.network}, or a method that takes features (kf)"
+        )
+    if method.needs == "outputs" and isinstance(recipe, GameRecipe) and teacher.task != task.name:
+        made = teacher.spec().recipe
+        assert isinstance(made, GameRecipe)
+        if not (recipe.full_actions and made.full_actions):
+            raise KfbenchError(
+                f"method '{name}' copies a policy, so '{teacher.task}' and '{task.name}' must share their actions; use "
+                f"--set-recipe full_actions=true and --teachers {teacher.task}@{teacher.budget}:full_actions=true"
+            )

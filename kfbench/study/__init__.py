@@ -1,0 +1,1 @@
+"""Many runs: what a study is, which runs it lacks, who runs them, and searches."""

@@ -1,0 +1,79 @@
+"""Checkpoints: a loop's state on disk, never half, never unpickled; and signals that ask for one."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kfbench.errors import KfbenchError
+from kfbench.train.loop import Loop
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of tensors and plain values, never half: an older one stays if this one cannot be written."""
+    half = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"threads": torch.get_num_threads(), **state}, half)
+        os.replace(half, path)
+    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+        raise KfbenchError(
+            f"cannot write '{path}' ({_first_line(error)}); make room, and the same command goes on from the last one"
+        ) from error
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a state; nothing but tensors and plain values is unpickled. Raises KfbenchError if it is damaged."""
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        threads = state.pop("threads")
+    except Exception as error:
+        raise KfbenchError(f"checkpoint '{path}' cannot be read; delete it, or start anew with --force") from error
+    if threads != torch.get_num_threads():
+        raise KfbenchError(
+            f"checkpoint '{path}' was made with --threads {threads}; give that, or start anew with --force"
+        )
+    return state
+
+
+def restore(loop: Loop, path: Path) -> None:
+    """Bring a loop to a checkpoint's state. Raises KfbenchError if the file is damaged or of another run."""
+    state = read(path)
+    try:
+        loop.restore(state)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise KfbenchError(
+            f"checkpoint '{path}' is not of this run ({_first_line(error)}); delete it, or start anew with --force"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of dying in mid-step; a second one dies."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, _frame: Any) -> None:
+        if asked:
+            signal.default_int_handler(number, _frame)
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""What transfer methods are made of."""

@@ -1,0 +1,54 @@
+"""What `kfbench bench` times: methods of images over their floors, contenders in games by CPU and clock."""
+
+import pytest
+import torch
+
+from kfbench.bench import games, images
+
+
+def test_all_methods_are_timed() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = images.measure(
+        images.methods(), task="digits", network="cnn-4", teacher="cnn-8", batch_size=16, precision="fp32", repeats=2
+    )
+    torch.set_num_threads(threads)
+    found = {row["method"]: row for row in rows}
+    assert list(found) == images.methods()
+    assert all(row["step_ms"] > 0 and row["floor_ms"] > 0 for row in rows)
+    assert found["ca_mkd"]["floor_ms"] > found["scratch"]["floor_ms"]  # two teachers are asked
+    assert "of_full" in found[images.REMEMBERED]
+    assert all(name in images.text(rows) for name in found)
+
+
+def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(games, "TURN", 1)
+    turns = [
+        games.loop("scratch", "atari/pong", "bf16", "cpu", 1),
+        games.loop("scratch", "atari/pong", "fp32", "cpu", 1, overlap=1),
+        games.loop("kf", "atari/pong", "bf16", "cpu", 1),
+        games.loop(games.AFTER_CUT, "atari/pong", "fp32", "cpu", 1),
+        games.bare("pong", 1),
+        games.emulators("pong", 1),
+        games.floor(2, "atari/pong", "bf16", "cpu", 1),
+    ]
+    for turn in turns:
+        turn()
+        turn()
+
+
+def test_ratios_in_games_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up times: scratch 1 s of CPU a turn and 2 s of the clock, the others half, in rounds of unequal speed."""
+
+    def rounds(makers: dict[str, object], repeats: int) -> dict[str, list[tuple[float, float]]]:
+        slow = [1.0 + n for n in range(repeats)]
+        return {name: [(s, 2 * s) if name == "scratch" else (s / 2, s / 2) for s in slow] for name in makers}
+
+    monkeypatch.setattr(games, "_rounds", rounds)
+    found = {row["name"]: row for row in games.measure("atari/pong", methods=["kf"], repeats=5)}
+    assert {"scratch", "kf", "kf after the cut", "scratch, overlap", "scratch, bf16", "bare loop"} <= set(found)
+    assert found["kf"]["speed"] == 2 and found["kf"]["speed_by_clock"] == 4
+    floors = {name: row["over_floor"] for name, row in found.items() if row["over_floor"]}
+    assert floors == {"scratch": 2, "kf": 1, "kf after the cut": 1} and {"floor", "floor, 2 teachers"} <= set(found)
+    assert found["scratch"]["steps_per_cpu_second"] == games.TURN * 80 / 3
+    assert "by the clock" in games.text(list(found.values()))

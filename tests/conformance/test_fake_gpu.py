@@ -1,0 +1,69 @@
+"""Neither training loop waits for a GPU between looks at the loss: seen on one that is not there."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from playing import make_setup, trained
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kfbench.conformance import fake_gpu, rules
+from kfbench.run import stand_in
+from kfbench.train import optimizer
+from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.meter import Meter
+from kfbench.train.supervised import Supervised
+
+
+def move(loop: Any, mode: Any, patch: pytest.MonkeyPatch) -> None:
+    """Bring what a loop trains to the GPU, with a fresh optimiser; as autograd cannot run there, gradients are 0."""
+    setup = loop.setup
+    fake_gpu.move(setup.student, mode, set())
+    setup.device = loop.device = torch.device("cuda")
+    loop._optimizer, loop.meter = optimizer.make(setup.method, setup.student, loop.recipe), Meter()
+
+    def backward(loss: Tensor) -> None:
+        assert loss.device.type == "cuda"
+        for weight in setup.student.parameters():
+            weight.grad = torch.zeros_like(weight)
+
+    patch.setattr(Tensor, "backward", backward)
+
+
+def there(value: Any, mode: Any) -> Any:
+    """Return a dataclass with its tensors on the GPU."""
+    return type(value)(**{f.name: fake_gpu.moved(getattr(value, f.name), mode) for f in dataclasses.fields(value)})
+
+
+def test_steps_on_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Supervised(stand_in.setup(rules.spec_of("scratch"), rows=rules.ROWS))
+    for _ in zip(range(loop.per_epoch), loop, strict=False):
+        pass
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        move(loop, mode, monkeypatch)
+        loop.train = there(loop.train, mode)
+        loop._rows = loop._from(loop.position)
+        loop._step()  # the epoch's order of rows goes over
+        loop.position += 1
+        with fake_gpu.Watch() as watch:
+            loop._step()
+    assert watch.waits == []
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "ppo"])
+def test_steps_on_a_rollout(monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
+    """The minibatches' rows are copied over together, before the first step."""
+    plain = {"optimizer": "rmsprop", "minibatches": 1, "passes": 1} if algorithm == "a2c" else {}
+    loop = ActorCritic(make_setup(algorithm=algorithm, **plain))
+    trained(loop)
+    rollout = loop._play(0)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        move(loop, mode, monkeypatch)
+        rollout = there(dataclasses.replace(rollout, scores=()), mode)
+        with fake_gpu.Watch() as watch:
+            loop._learn(rollout, 0.5)
+    shape = [loop.recipe.passes, loop.rows]
+    wanted = [f"for a copy from cpu to cuda of shape {shape}, at actor_critic.py"] if algorithm == "ppo" else []
+    assert [wait.rpartition(":")[0] for wait in watch.waits] == wanted

@@ -1,0 +1,176 @@
+"""The methods of games: what they learn from, what fades, and what is dropped."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kfbench import registry, seeding
+from kfbench.errors import KfbenchError
+from kfbench.methods import Batch, Stage
+from kfbench.run import resolve, stand_in
+from kfbench.tasks import GameTask
+from kfbench.teachers import Teacher
+from kfbench.train import actor_critic
+from kfbench.train.setup import Setup
+from kfbench.transfer.companion import WithCompanions
+from kfbench.transfer.pathways import Modules
+
+TINY = {
+    "frames": 4 * 4 * 8 * 4,
+    "environments": 4,
+    "rollout": 8,
+    "minibatches": 2,
+    "evaluations": 1,
+    "evaluation_environments": 1,
+    "test_episodes": 1,
+    "evaluation_frames": 80,
+    "full_actions": True,
+}
+GAME, OTHER = "atari/road_runner", "atari/krull"
+
+
+def setup(method: str, settings: dict[str, Any], **recipe: Any) -> Setup:
+    """What the loop works with; the one teacher, of another game, is not trained."""
+    spec = resolve.resolve("scratch", GAME, recipe={**TINY, **recipe})
+    declared = registry.load_task(spec.task)
+    assert isinstance(declared, GameTask)
+    task = actor_critic.make_task(spec, declared)
+    chosen = registry.load_method(method, settings)
+    teachers = []
+    if chosen.teachers[0]:
+        with seeding.global_stream(1, "teacher"):
+            teachers = [Teacher(task.make_network(), "teacher", OTHER, task.classes, "")]
+    rng = seeding.stream(0, "method")
+    return Setup(spec, chosen, chosen.make_student(task, teachers, rng), teachers, task, torch.device("cpu"), rng, None)
+
+
+def batch(made: Setup, rows: int = 6, progress: float = 0.0) -> Batch:
+    """A batch as the loop makes it: what `act` gave comes back with the rows."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (rows, 4, 84, 84), generator=generator, dtype=torch.uint8)
+    acting = Batch(images=images, rng=made.rng)
+    with torch.no_grad():
+        output, extras = made.method.act(made.student, made.teachers, acting, progress)
+    return Batch(
+        images=images,
+        rng=made.rng,
+        actions=torch.randint(0, made.task.outputs, (rows,), generator=generator),
+        returns=torch.randn(rows, generator=generator),
+        advantages=torch.randn(rows, generator=generator),
+        output=output,
+        extras=extras,
+    )
+
+
+def begin(made: Setup, stage: Stage) -> None:
+    made.method.begin(made.student, made.teachers, stage, [], made.rng)
+
+
+def test_kickstarting_follows_the_teacher_less_and_less_and_then_no_more() -> None:
+    made = setup("kickstarting", {"weight": 2.0, "until": 0.5})
+    parts = []
+    for progress in (0.0, 0.25, 0.5):
+        taken = batch(made, progress=progress)
+        _, found = made.method.losses(made.student, made.teachers, taken, made.task, progress)
+        parts.append({name: part.detach() for name, part in found.items()})
+        assert {"policy", "value", "entropy"} <= set(found)
+    assert float(parts[1]["teacher 0"]) == pytest.approx(float(parts[0]["teacher 0"]) / 2)
+    assert "teacher 0" not in parts[2]
+    said = made.teachers[0](batch(made)).logits.softmax(1)
+    own = made.student(batch(made).images).logits.log_softmax(1)
+    assert float(parts[0]["teacher 0"]) == pytest.approx(2 * float(-(said * own.detach()).sum(1).mean()), rel=1e-5)
+
+
+def test_policy_distillation_plays_as_its_teacher_and_ends_as_it() -> None:
+    made = setup("policy_distillation", {})
+    with torch.no_grad():
+        made.teachers[0].network.get_submodule("body.policy").weight.mul_(50)  # untrained policies are all alike
+    taken = batch(made)
+    said = made.teachers[0](taken)
+    assert taken.output is not None and torch.equal(taken.output.logits, said.logits)
+    _, parts = made.method.losses(made.student, made.teachers, taken, made.task, 0.0)
+    assert set(parts) == {"distillation"} and float(parts["distillation"].detach()) > 1e-4
+    made.student.load_state_dict(made.teachers[0].network.state_dict())
+    _, parts = made.method.losses(made.student, made.teachers, taken, made.task, 0.0)
+    assert float(parts["distillation"].detach()) == pytest.approx(0, abs=1e-6)
+
+
+def test_policy_distillation_may_let_the_student_play() -> None:
+    made = setup("policy_distillation", {"actor": "student"})
+    taken = batch(made)
+    assert taken.output is not None and torch.equal(taken.output.logits, made.student(taken.images).logits)
+
+
+def test_actor_mimic_drops_its_heads_and_keeps_the_rest() -> None:
+    made = setup("actor_mimic", {"source": OTHER, "rounds": 2})
+    assert [stage.task for stage in made.method.stages] == [OTHER, OTHER, None]
+    assert isinstance(made.student, WithCompanions)
+    begin(made, made.method.stages[0])
+    taken = batch(made)
+    _, parts = made.method.losses(made.student, made.teachers, taken, made.task, 0.0)
+    assert set(parts) == {"mimic", "features"}
+    before = {name: value.clone() for name, value in made.student.network.state_dict().items()}
+    begin(made, made.method.stages[2])
+    after = made.student.network.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed and all(name.startswith(("body.policy", "body.value")) for name in changed)
+    _, parts = made.method.losses(made.student, made.teachers, batch(made), made.task, 0.6)
+    assert set(parts) == {"policy", "value", "entropy"}
+
+
+def test_actor_mimic_names_a_game_without_expert() -> None:
+    made = setup("actor_mimic", {"source": "atari/pong"})
+    begin(made, made.method.stages[0])
+    with pytest.raises(KfbenchError, match="no teacher was trained on 'atari/pong'"):
+        batch(made)
+
+
+@pytest.mark.parametrize("method", ["kickstarting", "policy_distillation", "actor_mimic"])
+def test_policies_are_copied_between_games_with_one_action_set_only(method: str) -> None:
+    with pytest.raises(KfbenchError, match="full_actions"):
+        resolve.resolve(method, "atari/pong", teachers=[OTHER])
+    full = {"full_actions": True}
+    made = resolve.resolve(method, "atari/pong", teachers=[f"{OTHER}@small:full_actions=true"], recipe=full)
+    if method == "actor_mimic":
+        assert made.settings["source"] == OTHER
+    assert resolve.resolve(method, "atari/pong").teachers == ("atari/pong/a3c@small",)
+
+
+@pytest.mark.parametrize(("full", "pong"), [(False, 6), (True, 18)])
+def test_a_path_has_a_head_for_the_actions_of_each_game(full: bool, pong: int) -> None:
+    """Krull understands all 18 actions, which must not be taken for the console's full set."""
+    spec = resolve.resolve("pathnet", "atari/krull", budget="smoke", recipe={"full_actions": full})
+    assert spec.settings["source"] == "atari/pong"
+    student = stand_in.setup(spec).student
+    heads = {name: student.heads[name]["logits"].out_features for name in student.heads}
+    assert heads == {"source atari/pong": pong, "target": 18}
+
+
+def test_a_column_learns_from_the_features_it_acted_on() -> None:
+    made = setup("progressive", {})
+    taken = batch(made)
+    output, _ = made.method.losses(made.student, [], taken, made.task, 0.0)  # no teacher is asked again
+    assert taken.output is not None and torch.allclose(output.logits, taken.output.logits, atol=1e-5)
+    kept = made.method.export(made.student).eval()
+    with torch.no_grad():
+        assert torch.allclose(kept(taken.images).logits, taken.output.logits, atol=1e-5)
+
+
+def test_a_path_is_changed_between_rollouts_and_never_within_one() -> None:
+    made = setup("pathnet", {"source": "", "episodes": 2, "population": 4})
+    student = made.student
+    assert isinstance(student, Modules)
+    begin(made, made.method.stages[-1])
+
+    def present() -> Tensor:
+        return student.paths[student.pair[student.turn]].clone()
+
+    first = present()
+    made.method.observe(student, [5.0])
+    assert torch.equal(present(), first) and student.turn == 0
+    made.method.observe(student, [5.0, 5.0])  # the rollout's last episode counts for the path that played it
+    assert student.turn == 1 and student.count == 0 and not torch.equal(present(), first)
+    made.method.observe(student, [1.0, 1.0])
+    assert student.tournaments == 1 and torch.equal(student.winner, first)

@@ -1,0 +1,83 @@
+"""Plots: what they draw, and that the same records give the same bytes."""
+
+import numpy as np
+import pytest
+
+from kfbench.report import curve_plots, grid, plots, stats, style
+from kfbench.study import definition
+
+
+@pytest.fixture(scope="module")
+def made(reported):
+    folder, results = reported
+    return grid.load(folder, definition.load(folder), results)
+
+
+def test_every_plot_that_applies_is_drawn(reported, made):
+    folder, _ = reported
+    names = {"gains", "curves", "attached", "labels", "profile", "improvement", "cost", "shares-1"}  # parameters agree
+    assert {path.stem for path in (folder / "plots").glob("*.svg")} == names
+    assert {path.stem for path in (folder / "plots").glob("*.png")} == names
+
+
+def test_the_same_figure_gives_the_same_bytes(reported, made, tmp_path):
+    folder, _ = reported
+    with style.in_style():
+        drawn = plots.gains(made)
+        assert drawn is not None
+        style.save(drawn[2], tmp_path / "gains")
+    for suffix in (".svg", ".png"):
+        assert (tmp_path / f"gains{suffix}").read_bytes() == (folder / "plots" / f"gains{suffix}").read_bytes()
+    text = (tmp_path / "gains.svg").read_text()
+    assert "<dc:date>" not in text and "points of accuracy over scratch" in text  # text stays text
+
+
+def test_curves_line_up_by_progress_and_skip_what_is_absent(made):
+    times, values = curve_plots.curve(made, "kf", "cifar100", "val_error_attached")
+    assert values.shape == (4, 9) and times.max() == 0.8  # teachers are cut off at 0.9
+    assert curve_plots.curve(made, "scratch", "cifar100", "share/student")[1].size == 0
+    assert curve_plots.curve(made, "pathnet", "cifar100", "val_error")[1].size == 0
+
+
+def test_the_band_is_the_bootstrap_of_the_mean_at_each_point():
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    values[2, 1] = np.nan
+    mean, low, high = curve_plots.band(values)
+    assert mean == pytest.approx(np.nanmean(values, axis=0))
+    for t in (0, 1, 2):
+        exact = stats.bootstrap(stats.mean, values[:, t : t + 1], repeats=20_000)
+        assert (low[t], high[t]) == pytest.approx((exact.low, exact.high), abs=0.3)
+    lone, bottom, top = curve_plots.band(values[:1])
+    assert (lone == bottom).all() and (lone == top).all() and lone == pytest.approx(values[0])
+
+
+def test_shares_stack_to_one(made):
+    with style.in_style():
+        figure = curve_plots.shares(made)[0].figure
+    for axis in figure.axes:
+        if axis.get_visible():
+            top = axis.collections[-1].get_paths()[0].vertices[:, 1].max()
+            assert len(axis.collections) == 3 and top == pytest.approx(1.0)
+
+
+def test_improvement_matrix_is_skew(made):
+    with style.in_style():
+        drawn = plots.improvement(made)
+    assert drawn is not None
+    texts = [float(text.get_text()) for text in drawn[2].axes[0].texts]
+    assert len(texts) == 12  # four methods, no diagonal
+    matrix = np.full((4, 4), 0.5)
+    matrix[~np.eye(4, dtype=bool)] = texts
+    assert matrix + matrix.T == pytest.approx(1.0, abs=0.011)
+
+
+def test_a_study_without_records_draws_nothing(made):
+    empty = grid.join(made.study, [cell.planned for cell in made.cells.values()], [])
+    with style.in_style():
+        assert plots.plots(empty) == []
+
+
+def test_neighbours_differ_without_colour():
+    """Grey print stays readable."""
+    assert len({(style.colour(n), style.dash(n), style.marker(n)) for n in range(12)}) == 12
+    assert all(style.dash(n) != style.dash(n + 1) and style.marker(n) != style.marker(n + 1) for n in range(11))

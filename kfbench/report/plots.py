@@ -225,11 +225,11 @@ def _against(
                 continue
             place, score = x(row, column), float(stats.mean(grid.scores(row, [column])))
             more = extra(row, column) if extra else 0.0
-            style: dict[str, Any] = {"color": style.colour(index), "markersize": 6}
+            look: dict[str, Any] = {"color": style.colour(index), "markersize": 6}
             if more > 0:
                 axis.plot([place, place + more], [score, score], ":", color=style.colour(index), linewidth=1.2)
-                axis.plot(place + more, score, style.marker(index), **style, markerfacecolor="none")
-            axis.plot(place, score, style.marker(index), **style, linestyle="none", label=row)
+                axis.plot(place + more, score, style.marker(index), **look, markerfacecolor="none")
+            axis.plot(place, score, style.marker(index), **look, linestyle="none", label=row)
         axis.set(title=column, xlabel=name)
         left, right = axis.get_xlim()
         if left > 0 and right > 10 * left:

@@ -6,7 +6,7 @@ sets it apart. Everything a run has to remember (mixing weights, memory banks, g
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -84,10 +84,15 @@ class Method:
     trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
+    younger: ClassVar[dict[str, Any]] = {}  # setting -> its value in records older than it: specs leave it out there
     variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`
     instead_of_teachers: ClassVar[tuple[str, ...]] = ()  # variants trained longer by what the teachers would have cost
     search: ClassVar[dict[str, dict[str, Any]]] = {}  # setting -> {"low", "high", "log"} or {"choices"}
     variant_search: ClassVar[dict[str, dict[str, Any]]] = {}  # variant -> its own; else `search` less what it sets
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as a spec has them: all but the `younger` ones that are as in older records."""
+        return {name: v for name, v in asdict(self).items() if name not in self.younger or v != self.younger[name]}
 
     def make_student(self, task: "Task", teachers: "Sequence[Teacher]", rng: torch.Generator) -> nn.Module:
         """Return the module that is trained. The plain network comes first, from `task.make_network()`."""

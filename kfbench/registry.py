@@ -120,6 +120,11 @@ def load_method(name: str, settings: Mapping[str, Setting] | None = None) -> "Me
     return validated(made, chosen, of=f"method '{name}'", word="setting")
 
 
+def recorded_method(name: str, settings: Mapping[str, Setting]) -> "Method":
+    """Make a method from the settings of a spec, which leaves out what is as it was before there was that setting."""
+    return load_method(name, {**method_class(split(name)[0]).younger, **settings})
+
+
 def load_task(name: str) -> "ImageTask | GameTask":
     """Return the declaration of a task, `name` or `name/variant`. Raises KfbenchError with the nearest name."""
     stem, _, variant = name.partition("/")

@@ -176,3 +176,15 @@ def test_names_need_no_torch() -> None:
         check=True,
     )
     assert done.stdout == "False\n"
+
+
+def test_a_setting_younger_than_the_records_is_left_out_at_its_old_value(tmp_path: Path) -> None:
+    """Keys of old records hold, and a spec without the setting means its old value, whatever its default is now."""
+    younger = 'variants = {"light": {"weight": 0.1}}\n    younger = {"weight": 0.0}'
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.replace('variants = {"light": {"weight": 0.1}}', younger))
+    assert registry.load_method(str(path)).settings() == {"weight": 0.5, "size": 3}
+    assert registry.load_method(str(path), {"weight": 0}).settings() == {"size": 3}
+    for name in (str(path), f"{path}/light"):
+        assert registry.recorded_method(name, {"size": 3}).settings() == {"size": 3}
+    assert registry.recorded_method(str(path), {"size": 3, "weight": 0.2}).settings() == {"size": 3, "weight": 0.2}

@@ -130,7 +130,7 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
     """Load data and teachers (training the missing ones) and work out the run's key."""
     from kfbench.run import teacher_store
 
-    method = registry.load_method(spec.method, spec.settings)
+    method = registry.recorded_method(spec.method, spec.settings)
     declared = registry.load_task(spec.task)
     data = None
     if isinstance(declared, ImageTask):

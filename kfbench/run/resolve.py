@@ -127,7 +127,7 @@ def resolve(
         teachers=tuple(str(name) for name in names),
         seed=seed,
         recipe=full,
-        settings=dataclasses.asdict(made),
+        settings=made.settings(),
     )
 
 

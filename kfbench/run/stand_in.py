@@ -26,7 +26,7 @@ def setup(spec: RunSpec, *, rows: int = 0, device: str = "cpu") -> Setup:
     A game has its emulators instead. Raises KfbenchError for a task whose image shape only its data tell.
     """
     declared, place = registry.load_task(spec.task), torch_device(device)
-    method = registry.load_method(spec.method, spec.settings)
+    method = registry.recorded_method(spec.method, spec.settings)
     teachers = [teacher(name, spec, index) for index, name in enumerate(spec.teachers)]
     data, others = None, {}
     if isinstance(declared, ImageTask):

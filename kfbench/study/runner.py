@@ -68,7 +68,7 @@ def is_current(record: records.RunRecord) -> bool:
     if record.status != "done" or record.identity.get("harness_revision") != execute.HARNESS:
         return False
     try:
-        method = registry.load_method(record.spec["method"], record.spec["settings"])
+        method = registry.recorded_method(record.spec["method"], record.spec["settings"])
     except KfbenchError:
         return False
     return bool(record.identity.get("method_revision") == method.revision)

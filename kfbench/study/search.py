@@ -111,8 +111,11 @@ def objective(about: dict[str, Any], results: Path, device: str) -> queue.Object
     search = Search.from_json(about)
 
     def run(trial: Trial) -> float:
-        made = registry.load_method(search.spec.method, {**search.spec.settings, **suggest(trial, search.spec.method)})
-        spec = dataclasses.replace(search.spec, settings=dataclasses.asdict(made))
+        settings = {**search.spec.settings, **suggest(trial, search.spec.method)}
+        made = registry.recorded_method(search.spec.method, settings)
+            search.spec.method, {**search.spec.settings, **suggest(trial, search.spec.method)}
+        )
+        spec = dataclasses.replace(search.spec, settings=made.settings())
         scores: list[float] = []
         for number in range(search.seeds_per_trial):
             seeded = dataclasses.replace(spec, seed=FIRST_SEED + number)
@@ -177,5 +180,5 @@ def settings(trial: FrozenTrial) -> dict[str, Setting]:
 
 def fresh(search: Search, chosen: dict[str, Setting], seeds: list[int]) -> list[RunSpec]:
     """Return the runs that report chosen settings, on seeds the search has not seen."""
-    made = registry.load_method(search.spec.method, {**search.spec.settings, **chosen})
-    return [dataclasses.replace(search.spec, seed=seed, settings=dataclasses.asdict(made)) for seed in seeds]
+    made = registry.recorded_method(search.spec.method, {**search.spec.settings, **chosen})
+    return [dataclasses.replace(search.spec, seed=seed, settings=made.settings()) for seed in seeds]

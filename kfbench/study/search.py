@@ -113,8 +113,6 @@ def objective(about: dict[str, Any], results: Path, device: str) -> queue.Object
     def run(trial: Trial) -> float:
         settings = {**search.spec.settings, **suggest(trial, search.spec.method)}
         made = registry.recorded_method(search.spec.method, settings)
-            search.spec.method, {**search.spec.settings, **suggest(trial, search.spec.method)}
-        )
         spec = dataclasses.replace(search.spec, settings=made.settings())
         scores: list[float] = []
         for number in range(search.seeds_per_trial):

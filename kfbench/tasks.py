@@ -27,10 +27,11 @@ class ImageTask:
 
     A file gives the first block, from literals; `at` fills in the second, and follows a variant: a named one, a range
     of classes (`cifar100/0-49`, both ends kept), or, where `any_dataset` says so, the name of an imported folder.
+    A file that leaves shape and classes at zero has them from the description of its imported data set, read by `at`.
     """
 
-    shape: tuple[int, int, int]  # C, H, W; zeros: as the imported folder has it
-    classes: int  # number of classes of the data set; 0: as many as the imported folder has
+    shape: tuple[int, int, int] = (0, 0, 0)  # C, H, W; zeros: as the data set has it
+    classes: int = 0  # number of classes of the data set; 0: as many as it has
     sources: tuple[str, ...] = ()  # default teachers' tasks
     dataset: str = ""  # name in the data folder; "": the file's own name
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> fields that differ
@@ -43,13 +44,14 @@ class ImageTask:
 
     @property
     def outputs(self) -> int:
-        """Number of classes that this task keeps; 0: as many as the imported folder has."""
+        """Number of classes that this task keeps."""
         return self.classes if self.keep is None else len(self.keep)
 
     def at(self, stem: str, variant: str = "") -> "ImageTask":
         """Return the task of file `stem`, at a variant ("", "low", "0-49", "5k/0-4").
 
-        Raises KfbenchError for an unknown variant, and for a range outside the classes.
+        Raises KfbenchError for an unknown variant, a range outside the classes, and a data set that must tell shape and
+        classes but is not on this machine.
         """
         task = replace(self, name=stem, dataset=self.dataset or stem)
         parts = variant.split("/") if variant else []
@@ -59,8 +61,17 @@ class ImageTask:
             task = replace(task, name=f"{stem}/{parts[0]}", dataset=parts[0])
             parts = parts[1:]
         for part in parts:
-            task = task._named(part) if part in task.variants else task._range(part)
-        return task
+            task = task._named(part) if part in task.variants else task._described()._range(part)
+        return task._described()
+
+    def _described(self) -> "ImageTask":
+        """Return the task with shape and classes; from its data set's description where the file leaves them open."""
+        if all(self.shape):
+            return self
+        from kfbench.data import sources
+
+        pack = sources.find(self.dataset)
+        return replace(self, shape=pack.shape, classes=len(pack.classes))
 
     def _named(self, part: str) -> "ImageTask":
         return replace(self, **{**self.variants[part], "name": f"{self.name}/{part}", "variants": {}})
@@ -71,10 +82,10 @@ class ImageTask:
             named = near(part, self.variants) if self.variants else "there is only the whole"
             raise KfbenchError(f"no variant '{part}' of task '{self.name}'; {named} (or a range of classes, as 0-4)")
         first, last = int(found[1]), int(found[2])
-        if first > last or (self.outputs and last >= self.outputs):
+        if first > last or last >= self.outputs:
             raise KfbenchError(f"task '{self.name}' has no classes '{part}'; it has 0-{self.outputs - 1}")
         below, above = (0, first - 1), (last + 1, self.outputs - 1)
-        others = [f"{self.name}/{low}-{high}" for low, high in (below, above) if self.outputs and low <= high]
+        others = [f"{self.name}/{low}-{high}" for low, high in (below, above) if low <= high]
         keep = tuple(range(first, last + 1)) if self.keep is None else self.keep[first : last + 1]
         sources = (others[0],) if len(others) == 1 else self.sources
         return replace(self, name=f"{self.name}/{part}", keep=keep, sources=sources, variants={})

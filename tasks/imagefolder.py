@@ -7,8 +7,6 @@ Differs: `paper` is DenseNet's recipe for CIFAR (see `cifar10`).
 from kfbench.tasks import ImageTask
 
 TASK = ImageTask(
-    shape=(0, 0, 0),
-    classes=0,
     any_dataset=True,
     budgets={"all": {"train_size": None, "flip": True}, "smoke": {"epochs": 1}},
 )

@@ -1,11 +1,13 @@
 """Image tasks: every file, variants, default teachers' tasks, and what a budget makes of them."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
+import torch
 
 from kfbench import registry
-from kfbench.data import images
+from kfbench.data import images, packs
 from kfbench.errors import KfbenchError
 from kfbench.networks import make
 from kfbench.run import budgets
@@ -15,6 +17,14 @@ from kfbench.tasks import ImageTask
 IMAGE_TASKS = [
     name for name in registry.names("tasks") if name != "imagefolder" and registry.describe("tasks", name).get("shape")
 ]
+
+
+@pytest.fixture(autouse=True)
+def flowers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An imported data set of five classes."""
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
+    rows = packs.Rows(torch.zeros(10, 3, 6, 7, dtype=torch.uint8), torch.arange(10) % 5)
+    packs.write("flowers", packs.Raw(rows, rows, tuple("abcde")), source="made up")
 
 
 def image_task(name: str) -> ImageTask:
@@ -31,7 +41,7 @@ def test_the_tasks_of_the_suite_are_there() -> None:
 @pytest.mark.parametrize("name", [*IMAGE_TASKS, "digits/low", "mnist/5k", "cifar100/0-49", "imagefolder/flowers"])
 def test_every_budget_of_every_task_is_a_recipe_of_a_network_that_exists(name: str) -> None:
     task = image_task(name)
-    shape, outputs = task.shape if any(task.shape) else (3, 32, 32), task.outputs or 5
+    shape, outputs = (3, 32, 32) if name == "imagefolder/flowers" else task.shape, task.outputs
     for budget in budgets.BUDGETS:
         recipe = budgets.recipe(task, budget)
         assert isinstance(recipe, Recipe)
@@ -69,7 +79,7 @@ def test_a_file_of_literals_is_read_without_importing_it() -> None:
         ("mnist/5k", None, ("digits",)),
         ("mnist/5k/0-4", range(5), ("mnist/5k/5-9",)),
         ("imagefolder/flowers", None, ()),
-        ("imagefolder/flowers/0-2", range(3), ()),
+        ("imagefolder/flowers/0-2", range(3), ("imagefolder/flowers/3-4",)),
     ],
 )
 def test_variants(name: str, keep: range | None, sources: tuple[str, ...]) -> None:
@@ -84,6 +94,15 @@ def test_a_variant_may_have_another_data_set() -> None:
     assert image_task("imagefolder/flowers").dataset == "flowers"
 
 
+def test_an_imported_data_set_tells_shape_and_classes_as_soon_as_its_task_is_loaded(flowers: None) -> None:
+    for split in ("train", "test"):  # the description is all that is read
+        (packs.data_folder() / "flowers" / f"{split}.safetensors").unlink()
+    task = image_task("imagefolder/flowers")
+    assert (task.shape, task.classes, task.outputs) == ((3, 6, 7), 5, 5)
+    part = image_task("imagefolder/flowers/1-2")
+    assert (part.shape, part.classes, part.outputs, part.keep) == ((3, 6, 7), 5, 2, (1, 2))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -94,6 +113,8 @@ def test_a_variant_may_have_another_data_set() -> None:
         ("digits/low/0-5", "task 'digits/low' has no classes '0-5'; it has 0-4"),
         ("mnist/5k/5k", "no variant '5k' of task 'mnist/5k'"),
         ("imagefolder", "needs a name: imagefolder/NAME"),
+        ("imagefolder/flower", "no data set 'flower' .*did you mean 'flowers'.*kfbench data import flower PATH"),
+        ("imagefolder/flowers/3-5", "task 'imagefolder/flowers' has no classes '3-5'; it has 0-4"),
         ("cifar10O", "no task 'cifar10O'; did you mean 'cifar100?'"),
     ],
 )
@@ -143,8 +164,7 @@ def test_what_the_user_sets_wins_and_is_checked() -> None:
         budgets.recipe(task, "smal")
 
 
-def test_default_budgets_find_enough_images(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path))
+def test_default_budgets_find_enough_images() -> None:
     for name in ("digits", "digits/low", "digits/high/0-1", "mnist/5k", "mnist/5k/0-4"):
         task = image_task(name)
         for budget in budgets.BUDGETS:

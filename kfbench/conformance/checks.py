@@ -95,13 +95,13 @@ def check_task(name: str) -> list[tuple[str, str, str | None]]:
 
 
 def _example(name: str) -> str:
-    """Return the task's name, completed if it is a family's: `imagefolder/NAME`, `atari/pong`."""
+    """Return the task's name, completed if it is a family's: `imagefolder/digits`, `atari/pong`."""
     if "/" in name:
         return name
     declared = getattr(registry.load_module("tasks", name), "TASK", None)
     if isinstance(declared, GameTask):
         return f"{name}/pong"
-    return f"{name}/NAME" if isinstance(declared, ImageTask) and declared.any_dataset else name
+    return f"{name}/digits" if isinstance(declared, ImageTask) and declared.any_dataset else name
 
 
 def reads(name: str) -> None:
@@ -120,8 +120,8 @@ def reads(name: str) -> None:
 def builds(name: str) -> None:
     """The networks of the budgets that a CPU can carry fit the task's shape, and a loop can be made."""
     declared = registry.load_task(_example(name))
-    if not isinstance(declared, ImageTask) or not declared.outputs:
-        return  # a game has its emulator's shape, an imported folder its own
+    if not isinstance(declared, ImageTask):
+        return  # a game has its emulator's shape
     for budget in ("smoke", "small"):
         spec = resolve.resolve("scratch", declared.name, budget=budget, recipe={"batch_size": 8})
         make_loop(stand_in.setup(spec, rows=max(8, declared.outputs)))

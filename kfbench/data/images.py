@@ -142,7 +142,7 @@ def load(task: "ImageTask", train_size: int | None = None, split_seed: int = 0) 
 
 def _kept(task: "ImageTask", pack: Pack) -> tuple[int, ...]:
     """Return the class indices that a task keeps, having checked that the data set is one for this task."""
-    if any(task.shape) and (pack.shape != task.shape or len(pack.classes) != task.classes):
+    if pack.shape != task.shape or len(pack.classes) != task.classes:
         here, there = ("×".join(str(side) for side in shape) for shape in (pack.shape, task.shape))
         raise KfbenchError(
             f"task '{task.name}' needs images of {there} in {task.classes} classes, but data set '{pack.name}' has "

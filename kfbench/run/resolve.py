@@ -70,11 +70,11 @@ def teacher_name(text: str, *, budget: str) -> TeacherName:
 def _fits(task: "ImageTask | GameTask", network: str) -> "Network | None":
     """Refuse a network that does not exist or cannot take the task's images, before anything is trained.
 
-    Returns the network without its weights; None for a library's, or a shape that only the imported data tell.
+    Returns the network without its weights; None for a library's.
     """
     import torch
 
-    if ":" in network or not all(task.shape):
+    if ":" in network:
         return None
     with torch.device("meta"):  # no memory, no random numbers
         return networks.make(network, shape=task.shape, outputs=2)
@@ -107,7 +107,7 @@ def resolve(
 
         default = [teacher_name(source, budget=budget) for source in declared.sources]
         full, names = equal_cost.longer(declared, full, default if teachers is None else names), []
-    _count(made, method, declared.name, names)
+    _count(made, method, declared, full.network, names)
     for name in names:
         _refuse(made, method, declared, full, name)
     if getattr(made, "source", None) == "":
@@ -118,8 +118,6 @@ def resolve(
     for source in filter(None, getattr(made, "source", "").split("+")):
         if registry.load_task(source).kind != declared.kind:
             raise KfbenchError(f"source '{source}' is not a task of {declared.kind}, as '{declared.name}' is")
-        if not all(registry.load_task(source).shape):
-            raise KfbenchError(f"source '{source}' tells its classes only with its data; use another, such as cifar10")
     return RunSpec(
         method=method,
         task=declared.name,
@@ -149,10 +147,18 @@ def _default_teachers(
     return sources[:most]
 
 
-def _count(method: "Method", name: str, task: str, teachers: Sequence[TeacherName]) -> None:
+def _count(
+    method: "Method", name: str, task: "ImageTask | GameTask", network: str, teachers: Sequence[TeacherName]
+) -> None:
     fewest, most = method.teachers
     if len(teachers) < fewest:
-        raise KfbenchError(f"method '{name}' needs {fewest} teacher(s) for task '{task}'; give --teachers TASK[,TASK…]")
+        many = "a teacher" if fewest == 1 else f"{fewest} teachers"
+        none = "" if task.sources else ", which has no default ones"
+        if method.needs == "architecture":
+            give = f"give one of the student's network: --teachers cifar10/{network}, run:KEY or file:PATH"
+        else:
+            give = "give --teachers TASK[,TASK…], as cifar10, or run:KEY, file:PATH, torchvision:resnet18:pretrained"
+        raise KfbenchError(f"method '{name}' needs {many} for task '{task.name}'{none}; {give}")
     if most is not None and len(teachers) > most:
         takes = f"takes {most} teacher(s), not {len(teachers)}" if most else "takes no teachers"
         raise KfbenchError(f"method '{name}' {takes}; leave --teachers {'shorter' if most else 'out'}")

@@ -114,7 +114,7 @@ BAD = {
     ),
     "teacher's run": (f"{RUN} --method kf --teachers run:0123", "begins with '0123'"),
     "teacher's file": (f"{RUN} --method kf --teachers file:nowhere.safetensors", "no weights 'nowhere.safetensors'"),
-    "no teachers": (f"{RUN} --method kf --teachers ,", "method 'kf' needs 1 teacher(s)"),
+    "no teachers": (f"{RUN} --method kf --teachers ,", "method 'kf' needs a teacher for task 'digits'; give"),
     "too many teachers": (f"{RUN} --method scratch --teachers digits", "method 'scratch' takes no teachers"),
     "setting": (f"{RUN} --method kd --set temprature=2", "has no setting 'temprature'; did you mean 'temperature'?"),
     "setting's type": (

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from console import Console
 
 from kfbench.run import records
 from kfbench.run.records import RunRecord
@@ -155,6 +156,12 @@ def packed_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("KFBENCH_DATA", str(folder))
         sources.find("digits")
     return folder
+
+
+@pytest.fixture
+def type_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Console:
+    """Run a command in this process, as the console script would."""
+    return Console(monkeypatch, capsys)
 
 
 @pytest.fixture

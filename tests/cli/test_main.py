@@ -12,10 +12,11 @@ import zipfile
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from console import Done
 
 import kfbench.methods
 from kfbench import networks, registry
@@ -28,16 +29,6 @@ CODE = "from kfbench.cli.main import main; main()"
 TINY = ["--budget", "smoke", "--network", "cnn-4", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.err.splitlines()
-
-
 @pytest.fixture(autouse=True)
 def data_folder(packed_digits: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
@@ -45,23 +36,6 @@ def data_folder(packed_digits: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def type_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command in this process, as the console script would."""
-
-    def typed(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["kfbench", *map(str, words)])
-        capsys.readouterr()
-        try:
-            main.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
-        return Done(code, *capsys.readouterr())
-
-    return typed
 
 
 def in_a_process(*words: str, environment: dict[str, str] | None = None, code: str = CODE) -> Done:

@@ -35,6 +35,7 @@ from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 from kfbench.transfer import losses
 from kfbench.transfer.mixing import Links, MixedStudent, parse_links
+from kfbench.transfer.previous import LastOutputs
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 Weight = Annotated[float, Ge(0)]
@@ -48,7 +49,9 @@ class KnowledgeFlow(Method):
     links: str = "depth"  # by relative depth, or "LAYER=0:LAYER+1:LAYER;LAYER=…" (student layer = teacher:layer)
     links_per_layer: Annotated[int, Gt(0)] = 1  # of each teacher, with "depth"; choice: the descendants link one
     normalise: bool = True  # images: standardise teachers' features before Q, by statistics measured once; choice
+    matched: bool = False  # scale each candidate to the student's own root mean square, so that a share is an influence
     share: Literal["learned", "scheduled"] = "learned"  # p_0: learned, or linear from initial_share to 1 at the cut
+    withdrawal: Literal["together", "lowest-first"] = "together"  # "scheduled": layers at once, or one after another
     initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; descendant: logits -0.1 and 0.01
     share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this; choice
     mix_rate: Annotated[float, Gt(0)] = 10.0  # learning rate of the mixing weights over the network's; choice
@@ -67,6 +70,7 @@ class KnowledgeFlow(Method):
 
     teachers = (1, None)
     needs = "features"
+    younger = {"matched": False, "withdrawal": "together"}
     variants = {
         "descendant": {"dep": 1.0, "dep_start": 0.45, "dep_end": 0.9, "cut": 0.9, "restart": False},
         "alone": {
@@ -130,9 +134,8 @@ class KnowledgeFlow(Method):
         """Return the task's plain network among mixing weights and transformations."""
         network = task.make_network()
         links = self._links(network, teachers)
-        memory = task.train_size if task.kind == "images" and self.kl and self.previous == "last" else 0
         with seeding.global_generator(rng):
-            return MixedStudent(
+            student = MixedStudent(
                 network,
                 teachers,
                 links,
@@ -141,11 +144,15 @@ class KnowledgeFlow(Method):
                 initial_share=self.initial_share,
                 floor=self.share_floor,
                 learned=self.share == "learned",
+                matched=self.matched,
                 separate_statistics=self.alone + self.agree > 0,
                 hints=self.hint > 0,
-                memory=memory,
-                snapshot=task.kind == "images" and self.kl > 0 and self.previous == "snapshot",
             )
+        if task.kind == "images" and self.kl and self.previous == "last":
+            student.last = LastOutputs(task.train_size, network.outputs)
+        elif task.kind == "images" and self.kl:
+            student.take_snapshots()
+        return student
 
     def _links(self, network: Network, teachers: Sequence[Teacher]) -> Links:
         if self.links != "depth":
@@ -180,17 +187,18 @@ class KnowledgeFlow(Method):
     ) -> tuple[Output, Parts]:
         """Task loss of the mixed student, dependency and KL terms; after the cut, of the student alone."""
         assert isinstance(student, MixedStudent)
-        share = self._scheduled(progress)
-        student.note(share)
+        schedule = self._scheduled(progress, len(student.links))
+        student.shares.note(schedule)
         if not self._flows(student, progress):
+            student.forget()
             output: Output = student(batch.images)
             return output, task.loss(output, batch) | self._stay(student, batch, output)
         features = batch.extras or student.ask(teachers, batch)
-        output = student(batch.images, features, share)
-        parts = task.loss(output, batch) | self._stay(student, batch, output, features, share)
+        output = student(batch.images, features, schedule)
+        parts = task.loss(output, batch) | self._stay(student, batch, output, features, schedule)
         if self.dep and self.share == "learned":
             ramp = (progress - self.dep_start) / max(self.dep_end - self.dep_start, 1e-9)
-            parts["dependency"] = self.dep * min(1.0, max(0.0, ramp)) * student.dependency()
+            parts["dependency"] = self.dep * min(1.0, max(0.0, ramp)) * student.shares.dependency()
         if self.alone or self.agree:
             lone = student(batch.images)
             target = losses.softened(output.logits.detach(), self.temperature)
@@ -206,7 +214,7 @@ class KnowledgeFlow(Method):
         batch: Batch,
         output: Output,
         features: Parts | None = None,
-        share: float | None = None,
+        schedule: Sequence[float] | None = None,
     ) -> Parts:
         """L_KL: the output stays near that of the rollout (games), of the last visit or of the snapshot (images)."""
         if not self.kl:
@@ -215,21 +223,26 @@ class KnowledgeFlow(Method):
             before = F.softmax(batch.output.logits.detach().float(), dim=1)
             return {"kl": self.kl * losses.kl(before, output.logits)}
         if self.previous == "snapshot":
-            before = F.softmax(student.before(batch.images, features, share, refresh=self.refresh).float(), dim=1)
+            before = F.softmax(student.before(batch.images, features, schedule, refresh=self.refresh).float(), dim=1)
             return {"kl": self.kl * losses.kl(before, output.logits)}
-        return {"kl": self.kl * student.moved(batch, output.logits)}
+        assert student.last is not None and batch.index is not None
+        return {"kl": self.kl * student.last.moved(batch.index, output.logits)}
 
     def _flows(self, student: MixedStudent, progress: float) -> bool:
         """Say whether teachers are asked: never in the stage after the cut, which may begin a step before it."""
         return self.is_attached(progress) and not student.stands_alone
 
-    def _scheduled(self, progress: float) -> float | None:
-        """Return the student's share where it is not learned; 1 from the cut on."""
+    def _scheduled(self, progress: float, layers: int) -> list[float] | None:
+        """Return the student's share of each layer where it is not learned; 1 from the cut on."""
         if self.share == "learned":
             return None
         if not self.is_attached(progress):
-            return 1.0
-        return self.initial_share + (1 - self.initial_share) * min(1.0, progress / self.cut)
+            return [1.0] * layers
+        done = min(1.0, progress / self.cut)
+        parts = [done] * layers
+        if self.withdrawal == "lowest-first":  # each layer has a part of the time of its own
+            parts = [min(1.0, max(0.0, done * layers - j)) for j in range(layers)]
+        return [self.initial_share + (1 - self.initial_share) * part for part in parts]
 
     def act(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, progress: float
@@ -239,11 +252,11 @@ class KnowledgeFlow(Method):
         if not self._flows(student, progress):
             return student(batch.images), {}
         features = student.ask(teachers, batch)
-        return student(batch.images, features, self._scheduled(progress)), features
+        return student(batch.images, features, self._scheduled(progress, len(student.links))), features
 
     def parameter_groups(self, student: nn.Module) -> list[Group]:
         """The network and the transformations at the recipe's rate, the mixing weights at a multiple, undecayed."""
-        mixing = list(cast(MixedStudent, student).mix.parameters())
+        mixing = list(cast(MixedStudent, student).shares.parameters())
         rest = [weight for weight in student.parameters() if all(weight is not other for other in mixing)]
         learned = [w for w in mixing if w.requires_grad]
         groups: list[Group] = [
@@ -253,8 +266,8 @@ class KnowledgeFlow(Method):
         return [group for group in groups if group["params"]]
 
     def metrics(self, student: nn.Module) -> dict[str, float]:
-        """`share/LAYER/student`, `share/LAYER/TEACHER` and the mean over layers, `share/student`."""
-        return cast(MixedStudent, student).shares()
+        """Shares and influences of every layer's candidates, and the student's mean share, `share/student`."""
+        return cast(MixedStudent, student).numbers()
 
     def export(self, student: nn.Module) -> Network:
         """A plain network with the student's weights; nothing of the mix remains."""

@@ -107,6 +107,48 @@ def mix(own: Tensor, share: Tensor, candidates: Sequence[Candidate]) -> Tensor:
     return mixed
 
 
+def rms(features: Tensor) -> Tensor:
+    """Return the root mean square of all elements, []."""
+    return features.float().square().mean().sqrt()
+
+
+class Matched(nn.Module):
+    """A mix whose candidates are scaled to the root mean square of the student's own features: a share is an influence.
+
+    In training the scale is the batch's, and its gradient is part of the candidate's (Q cannot grow to make up for a
+    falling share); without gradients it is a running mean, so that an evaluation does not depend on the batch.
+    """
+
+    squares: Tensor
+    steps: Tensor
+
+    def __init__(self, candidates: int, momentum: float = 0.05) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("squares", torch.zeros(1 + candidates))  # running mean squares; the student's own first
+        self.register_buffer("steps", torch.tensor(0))
+
+    def forward(self, own: Tensor, share: Tensor, candidates: Sequence[Candidate]) -> Tensor:
+        """Return share · own + sum_k weight_k · scale_k · Q_k(norm_k(features_k)), of own's shape [B, C, …]."""
+        parts = [transform(features, 1.0, norm) for transform, features, _, norm in candidates]
+        squares = torch.stack([part.float().square().mean() for part in (own.detach(), *parts)])
+        if self.training and torch.is_grad_enabled():
+            self._note(squares.detach())
+        else:
+            squares = torch.where(self.steps > 0, self.squares, squares)
+        scales = (squares[0] / squares[1:].clamp(min=1e-12)).sqrt().to(own.dtype)
+        mixed = share * own
+        for part, scale, (_, _, weight, _) in zip(parts, scales.unbind(), candidates, strict=True):
+            mixed = mixed + weight * scale * part
+        return mixed
+
+    def _note(self, squares: Tensor) -> None:
+        """Take a batch's mean squares into the running means; the first are taken whole."""
+        rate = torch.where(self.steps == 0, 1.0, self.momentum)
+        self.squares.lerp_(squares, rate)
+        self.steps += 1
+
+
 class Mix(torch.autograd.Function):
     """share · own + bias + sum_k W_k z_k, where z_k [B, C_k, …] are frozen and W_k [C, C_k] maps one position.
 

@@ -4,13 +4,11 @@ At a layer j the features h become p_0 h + sum_k p_k Q_k(z_k) with weights p tha
 (`student(images)`) the hooks do nothing and the plain network runs.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kfbench.errors import KfbenchError
@@ -19,8 +17,11 @@ from kfbench.networks import taps
 from kfbench.networks.network import Network, Output
 from kfbench.networks.taps import Position
 from kfbench.teachers import Teacher
-from kfbench.transfer import losses
-from kfbench.transfer.candidates import Norm, Transform, mix
+from kfbench.transfer.candidates import Matched, Norm, Transform, mix, rms
+from kfbench.transfer.hints import Hints
+from kfbench.transfer.previous import LastOutputs, Snapshot
+from kfbench.transfer.shares import Shares
+from kfbench.transfer.statistics import MixedStatistics
 
 Links = dict[str, list[tuple[int, str]]]  # student layer -> (teacher, its layer) of each candidate
 
@@ -41,12 +42,12 @@ def parse_links(text: str, teachers: int) -> Links:
 
 
 class MixedStudent(nn.Module):
-    """The plain network, mixing weights `mix` (logits, the student's own first) and transformations `transforms`."""
+    """The plain network, and what flows into its layers: shares, transformations of the teachers' features, statistics.
 
-    share: Tensor
-    last: Tensor
-    seen: Tensor
-    age: Tensor
+    `links` names each layer's candidates, `shares` weighs them. With `matched` every candidate is scaled to the root
+    mean square of the student's own features, so that a share says how much flows. A method adds what else it needs:
+    `hints`, the `last` outputs, a `snapshot`.
+    """
 
     def __init__(
         self,
@@ -59,112 +60,73 @@ class MixedStudent(nn.Module):
         initial_share: float = 0.5,
         floor: float = 0.0,
         learned: bool = True,
+        matched: bool = False,
         separate_statistics: bool = False,
         hints: bool = False,
-        memory: int = 0,
-        snapshot: bool = False,
     ) -> None:
         super().__init__()
-        self.network, self.links, self.position, self.floor, self.learned = network, links, position, floor, learned
-        self.names = [teacher.name for teacher in teachers]
-        if len(set(self.names)) < len(self.names):
-            self.names = [f"{k}:{name}" for k, name in enumerate(self.names)]
+        self.network, self.links, self.position = network, links, position
+        self.names = _distinct([teacher.name for teacher in teachers])
         self.asked = [
             sorted({name for pairs in links.values() for k, name in pairs if k == i}) for i in range(len(teachers))
         ]
         own = taps.shapes(network, list(links), position)
         theirs = [teacher.shapes(asked, position) for teacher, asked in zip(teachers, self.asked, strict=True)]
-        self.mix = nn.ParameterDict()
-        self.transforms = nn.ModuleDict()
-        self.regressions = nn.ModuleDict()
-        self.norms = nn.ModuleDict()
-        if normalise:
-            for k, shapes in enumerate(theirs):
-                for name, shape in shapes.items():
-                    self.norms[f"{k}/{name}".replace(".", "/")] = Norm(shape[0])
+        counts = {_key(layer): len(pairs) for layer, pairs in links.items()}
+        self.shares = Shares(counts, initial=initial_share, floor=floor, learned=learned)
+        self.transforms, self.norms = nn.ModuleDict(), nn.ModuleDict()
+        self.hints = Hints() if hints else None
+        for k, shapes in enumerate(theirs):
+            self.norms.update({_key(f"{k}/{name}"): Norm(shape[0]) for name, shape in shapes.items() if normalise})
         for layer, pairs in links.items():
-            key = layer.replace(".", "/")
-            start = torch.zeros(1 + len(pairs))
-            start[0] = math.log(max(1e-6, initial_share - floor) / max(1e-6, 1 - initial_share) * max(1, len(pairs)))
-            self.mix[key] = nn.Parameter(start, requires_grad=learned)
-            self.transforms[key] = nn.ModuleList(Transform(theirs[k][name], own[layer]) for k, name in pairs)
-            if hints:
-                self.regressions[key] = nn.ModuleList(Transform(own[layer], theirs[k][name]) for k, name in pairs)
-        self.register_buffer("share", torch.tensor(initial_share))  # of the latest step, where it is scheduled
-        if memory:
-            self.register_buffer("last", torch.zeros(memory, network.outputs))
-            self.register_buffer("seen", torch.zeros(memory, dtype=torch.bool))
-        self._norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self.separate = separate_statistics
-        if separate_statistics:
-            for i, norm in enumerate(self._norms):
-                for name in ("running_mean", "running_var", "num_batches_tracked"):
-                    if getattr(norm, name) is not None:
-                        self.register_buffer(f"mixed_{i}_{name}", getattr(norm, name).clone())
-        if snapshot:
-            self.register_buffer("age", torch.tensor(0))
-            for i, value in enumerate(self._live().values()):
-                self.register_buffer(f"before_{i}", value.detach().clone())
+            shapes_of_links = [theirs[k][name] for k, name in pairs]
+            self.transforms[_key(layer)] = nn.ModuleList(Transform(shape, own[layer]) for shape in shapes_of_links)
+            if self.hints is not None:
+                self.hints.add(_key(layer), own[layer], shapes_of_links)
+        self.matched = nn.ModuleDict({key: Matched(count) for key, count in counts.items()} if matched else {})
+        self.statistics = MixedStatistics(network) if separate_statistics else None
+        self.last: LastOutputs | None = None
+        self.snapshot: Snapshot | None = None
         self.stands_alone = False  # in the stage after the cut
-        self._features: Parts | None = None
-        self._share: Tensor | None = None  # of the present pass
-        self._own: Parts = {}
+        self._features: Parts | None = None  # of the present pass, as is the schedule
+        self._schedule: Sequence[float] | None = None
+        self._own: Parts = {}  # the student's features in the latest pass, where hints regress them
+        self._latest: dict[str, tuple[Tensor, list[Tensor]]] = {}  # what the latest mixed pass mixed, for `influences`
         taps.rewrite(network, {layer: self._mixer(layer) for layer in links}, position)
 
-    def forward(self, images: Tensor, features: Parts | None = None, share: float | None = None) -> Output:
+    def forward(self, images: Tensor, features: Parts | None = None, schedule: Sequence[float] | None = None) -> Output:
         """Map images [B, C, H, W] to an Output, mixed with teachers' features {"k/layer": [B, …]} if they are given.
 
-        `share` sets the student's own share at every layer in place of its learned value.
+        `schedule` sets the student's own share of every layer where shares are not learned.
         """
-        self._features = features
-        self._share = None if share is None else torch.full_like(self.share, share)
+        self._features, self._schedule = features, schedule
         try:
-            with self._statistics(mixed=features is not None):
+            mixed = self.statistics is not None and features is not None
+            with self.statistics.lent() if mixed and self.statistics else nullcontext():
                 output: Output = self.network(images)
                 return output
         finally:
-            self._features = self._share = None
-
-    def note(self, share: float | None) -> None:
-        """Keep the scheduled share of a step, for `shares`."""
-        if share is not None:
-            self.share.fill_(share)
+            self._features = self._schedule = None
 
     def _mixer(self, layer: str) -> Callable[[Tensor], Tensor | None]:
-        key = layer.replace(".", "/")
+        key = _key(layer)
         transforms = cast(Iterable[Transform], self.transforms[key])
         places = [f"{k}/{name}" for k, name in self.links[layer]]
         norms = [self._norm(place) for place in places]
 
         def rewritten(own: Tensor) -> Tensor | None:
-            if self.regressions:
-                self._own[layer] = own
+            if self.hints is not None:
+                self._own[key] = own
             if self._features is None:
                 return None
-            first, *rest = self.weights(key).to(own.dtype).unbind()
             features = [self._features[place] for place in places]
-            return mix(own, first, list(zip(transforms, features, rest, norms, strict=True)))
+            self._latest[layer] = (own.detach(), features)
+            first, *rest = self.shares(key, self._schedule).to(own.dtype).unbind()
+            candidates = list(zip(transforms, features, rest, norms, strict=True))
+            mixed: Tensor = self.matched[key](own, first, candidates) if self.matched else mix(own, first, candidates)
+            return mixed
 
         return rewritten
-
-    def weights(self, key: str) -> Tensor:
-        """Return the weights of a layer's candidates, [1 + candidates], the student's own first; they sum to 1."""
-        logits = self.mix[key]
-        if not self.learned:
-            share = self.share if self._share is None else self._share
-            rest = F.softmax(logits[1:], dim=0) * (1 - share)
-            return torch.cat([share.view(1), rest])
-        weights = F.softmax(logits, dim=0)
-        if self.floor:
-            weights = weights * (1 - self.floor)
-            weights = torch.cat([weights[:1] + self.floor, weights[1:]])
-        return weights
-
-    def dependency(self) -> Tensor:
-        """Return L_dep = -mean_j log p_0^j."""
-        if self.floor:
-            return -torch.stack([self.weights(key)[0].log() for key in self.mix]).mean()
-        return losses.dependency(list(self.mix.values()))
 
     def ask(self, teachers: Sequence[Teacher], batch: Batch) -> Parts:
         """Return the linked teachers' features {"k/layer": [B, …]}, each teacher run once and no deeper than needed."""
@@ -175,99 +137,103 @@ class MixedStudent(nn.Module):
         }
 
     def _norm(self, place: str) -> Norm | None:
-        key = place.replace(".", "/")
-        return cast(Norm, self.norms[key]) if key in self.norms else None
+        return cast(Norm, self.norms[_key(place)]) if _key(place) in self.norms else None
 
     @torch.no_grad()
     def measure(self, teachers: Sequence[Teacher], batches: Iterable[Batch], *, images: int = 2000) -> None:
         """Measure the teachers' features over the first `images` training images, to standardise them from now on."""
         if not self.norms:
             return
-        found: dict[str, list[Tensor]] = {}
+        features_of: dict[str, list[Tensor]] = {}
         seen = 0
         for batch in batches:
             for place, features in self.ask(teachers, batch).items():
-                found.setdefault(place, []).append(features)
+                features_of.setdefault(place, []).append(features)
             seen += len(batch.images)
             if seen >= images:
                 break
-        for place, parts in found.items():
-            cast(Norm, self._norm(place)).measure(torch.cat(parts))
+        for place, chunks in features_of.items():
+            cast(Norm, self._norm(place)).measure(torch.cat(chunks))
 
     def hint_loss(self, features: Parts) -> Tensor:
-        """Return the mean squared error between the latest pass's own features, regressed, and the teachers' features.
+        """Return the mean squared error between the latest pass's own features, regressed, and the teachers'."""
+        assert self.hints is not None
+        return cast(
+            Tensor, self.hints(self._own, {_key(layer): self._targets(layer, features) for layer in self.links})
+        )
 
-        A mean over elements, links and layers, of standardised features.
-        """
-        errors = []
-        for layer, pairs in self.links.items():
-            key = layer.replace(".", "/")
-            for i, (k, name) in enumerate(pairs):
-                norm = self._norm(f"{k}/{name}")
-                target = features[f"{k}/{name}"] if norm is None else norm(features[f"{k}/{name}"])
-                made = self.regressions[key][i](self._own[layer])  # type: ignore[index]
-                errors.append(F.mse_loss(made.expand_as(target), target))
-        return torch.stack(errors).mean()
+    def _targets(self, layer: str, features: Parts) -> list[Tensor]:
+        """Return the features linked to a layer, standardised."""
+        places = [f"{k}/{name}" for k, name in self.links[layer]]
+        norms = [self._norm(place) for place in places]
+        return [
+            features[place] if norm is None else norm(features[place])
+            for place, norm in zip(places, norms, strict=True)
+        ]
 
-    def moved(self, batch: Batch, logits: Tensor) -> Tensor:
-        """Return the mean KL(last || now) over the images seen before, and remember the logits [B, K] as their last."""
-        rows = batch.index
-        assert rows is not None
-        seen = self.seen[rows].float()
-        before = F.log_softmax(self.last[rows], dim=1)
-        each = F.kl_div(F.log_softmax(logits.float(), dim=1), before, reduction="none", log_target=True).sum(1)
-        self.last[rows] = logits.detach().float()
-        self.seen[rows] = True
-        return (each * seen).sum() / seen.sum().clamp(min=1)
-
-    def _live(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Tensor]:
         """What a snapshot remembers: all that a mixed pass reads or, as BatchNorm does, writes."""
-        own = ("network.", "mix.", "transforms.", "norms.", "mixed_")
-        return {name: value for name, value in self.state_dict(keep_vars=True).items() if name.startswith(own)}
+        parts = ("network.", "shares.logits.", "transforms.", "norms.", "matched.", "statistics.")
+        return {name: value for name, value in self.state_dict(keep_vars=True).items() if name.startswith(parts)}
 
-    def before(self, images: Tensor, features: Parts | None, share: float | None, *, refresh: int) -> Tensor:
+    def take_snapshots(self) -> None:
+        """Keep a frozen copy of the student from now on, for `before`."""
+        self.snapshot = Snapshot(self._tensors())
+
+    def before(
+        self, images: Tensor, features: Parts | None, schedule: Sequence[float] | None, *, refresh: int
+    ) -> Tensor:
         """Return the logits [B, K] of the snapshot, which is replaced by the present weights every `refresh` steps."""
-        setup, own = self._live(), dict(self._own)
-        kept = [getattr(self, f"before_{i}") for i in range(len(setup))]
-        with torch.no_grad():
-            due = self.age % refresh == 0  # on the device: nothing waits for it
-            for old, new in zip(kept, setup.values(), strict=True):
-                old.copy_(torch.where(due, new, old))
-            self.age += 1
-            snapshot = dict(zip(setup, (value.clone() for value in kept), strict=True))
-            output: Output = torch.func.functional_call(self, snapshot, (images, features, share))
-        self._own = own  # what hints regress is the live pass's
-        return output.logits
+        assert self.snapshot is not None
+        own, latest = dict(self._own), dict(self._latest)
+        logits = self.snapshot.outputs(self, self._tensors(), (images, features, schedule), refresh).logits
+        self._own, self._latest = own, latest  # hints and influences are the present pass's
+        return logits
 
-    def shares(self) -> dict[str, float]:
-        """Return each candidate's weight at each layer, and the student's mean over layers, for the curve."""
+    def forget(self) -> None:
+        """Let go of what the latest mixed pass mixed: nothing flows any more."""
+        self._latest.clear()
+
+    @torch.no_grad()
+    def numbers(self) -> dict[str, float]:
+        """Return shares and influences for the curve.
+
+        `share/LAYER/student` and `share/LAYER/TEACHER` are the candidates' weights, `share/student` the mean of the
+        student's over layers. `influence/LAYER/TEACHER` is the root mean square of what a teacher brings to the mix,
+        p_k Q_k(z_k), over that of the student's own part, p_0 h, in the latest mixed pass: Q's scale is free, so a
+        share alone does not say how much flows. None after the teachers are removed.
+        """
         numbers: dict[str, float] = {}
-        with torch.no_grad():
-            for layer, pairs in self.links.items():
-                weights = self.weights(layer.replace(".", "/")).tolist()
-                numbers[f"share/{layer}/student"] = weights[0]
-                for (k, _name), weight in zip(pairs, weights[1:], strict=True):
-                    place = f"share/{layer}/{self.names[k]}"
-                    numbers[place] = numbers.get(place, 0.0) + weight
+        for layer, pairs in self.links.items():
+            weights = self.shares(_key(layer)).tolist()
+            numbers[f"share/{layer}/student"] = weights[0]
+            for (k, _), weight in zip(pairs, weights[1:], strict=True):
+                place = f"share/{layer}/{self.names[k]}"
+                numbers[place] = numbers.get(place, 0.0) + weight
         own = [numbers[f"share/{layer}/student"] for layer in self.links]
-        return {"share/student": sum(own) / len(own), **numbers}
+        return {"share/student": sum(own) / len(own), **numbers, **self._influences()}
 
-    @contextmanager
-    def _statistics(self, *, mixed: bool) -> Iterator[None]:
-        """Let BatchNorm use and update its statistics of the mixed pass; the lone student's stay untouched."""
-        if not (mixed and self.separate):
-            yield
-            return
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
+    def _influences(self) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        for layer, (own, features) in self._latest.items():
+            first, *rest = self.shares(_key(layer)).unbind()
+            parts: dict[str, Tensor] = {}
+            for i, (k, name) in enumerate(self.links[layer]):
+                transform = cast(Transform, cast(nn.ModuleList, self.transforms[_key(layer)])[i])
+                part = transform(features[i].float(), 1.0, self._norm(f"{k}/{name}"))
+                if self.matched:
+                    part = part * rms(own) / rms(part)
+                place = f"influence/{layer}/{self.names[k]}"
+                parts[place] = parts.get(place, torch.zeros(())) + rest[i] * part
+            numbers |= {place: float(rms(part) / (first * rms(own)).clamp(min=1e-12)) for place, part in parts.items()}
+        return numbers
 
-    def _swap(self) -> None:
-        for i, norm in enumerate(self._norms):
-            for name in ("running_mean", "running_var", "num_batches_tracked"):
-                if getattr(norm, name) is not None:
-                    own, mixed = getattr(norm, name), getattr(self, f"mixed_{i}_{name}")
-                    setattr(norm, name, mixed)
-                    setattr(self, f"mixed_{i}_{name}", own)
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return teachers' names, numbered where two are the same."""
+    return names if len(set(names)) == len(names) else [f"{k}:{name}" for k, name in enumerate(names)]
+
+
+def _key(place: str) -> str:
+    """Return a layer's name, or "k/layer", as a module's name can be."""
+    return place.replace(".", "/")

@@ -16,7 +16,7 @@ from kfbench.networks.network import Network
 from kfbench.run import resolve, stand_in
 from kfbench.teachers import Teacher
 from kfbench.train.supervised import Supervised
-from kfbench.transfer.candidates import Mix, Norm, Transform, mix
+from kfbench.transfer.candidates import Matched, Mix, Norm, Transform, mix, rms
 from kfbench.transfer.mixing import MixedStudent, parse_links
 
 ROWS = 48
@@ -52,7 +52,7 @@ def test_mix_is_the_formula() -> None:
     layer = student.network.layers[1]
     key = layer.replace(".", "/")
     with torch.no_grad():
-        student.mix[key].copy_(torch.tensor([0.3, -0.2, 0.5]))
+        student.shares.logits[key].copy_(torch.tensor([0.3, -0.2, 0.5]))
     student.eval()
     features = student.ask(loop.setup.teachers, batch)
     with torch.no_grad(), taps.read(student.network, [layer]) as mixed:
@@ -80,11 +80,11 @@ def mixed_before(
 ) -> Tensor:
     """The layer's own features h_j, before the mix: its weight set to the student alone."""
     key = layer.replace(".", "/")
-    kept = student.mix[key].detach().clone()
+    kept = student.shares.logits[key].detach().clone()
     with torch.no_grad(), taps.read(student.network, [layer]) as found:
-        student.mix[key].copy_(torch.tensor([60.0, -60.0, -60.0]))
+        student.shares.logits[key].copy_(torch.tensor([60.0, -60.0, -60.0]))
         student(batch.images, features)
-        student.mix[key].copy_(kept)
+        student.shares.logits[key].copy_(kept)
     return found[layer].double()
 
 
@@ -97,11 +97,11 @@ def pooled(z: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 def test_dependency_is_the_formula() -> None:
     _, student, _ = begun()
     rows = []
-    for n, weight in enumerate(student.mix.values()):
+    for n, weight in enumerate(student.shares.logits.values()):
         with torch.no_grad():
             weight.copy_(torch.tensor([0.1 * n, -0.4, 0.9]))
         rows.append(-np.log(softmax(np.array([0.1 * n, -0.4, 0.9]))[0]))
-    assert student.dependency().item() == pytest.approx(np.mean(rows), rel=1e-6)
+    assert student.shares.dependency().item() == pytest.approx(np.mean(rows), rel=1e-6)
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.45, 0.675, 0.9 - 1e-9])
@@ -110,29 +110,31 @@ def test_dependency_rises_with_its_schedule(progress: float) -> None:
     setup = loop.setup
     _, parts = setup.method.losses(student, setup.teachers, batch, setup.task, progress)
     ramp = min(1.0, max(0.0, (progress - 0.45) / 0.45))
-    assert parts["dependency"].item() == pytest.approx(0.5 * ramp * student.dependency().item(), abs=1e-6)
+    assert parts["dependency"].item() == pytest.approx(0.5 * ramp * student.shares.dependency().item(), abs=1e-6)
 
 
 def test_kl_is_the_formula_over_images_seen_before() -> None:
     loop, student, batch = begun(kl=0.3)
     setup = loop.setup
     assert batch.index is not None
-    student.seen[:] = False
-    student.seen[batch.index[:5]] = True
-    student.last.normal_()
-    before = student.last[batch.index].double().numpy()
+    assert student.last is not None
+    student.last.seen[:] = False
+    student.last.seen[batch.index[:5]] = True
+    student.last.logits.normal_()
+    before = student.last.logits[batch.index].double().numpy()
     output, parts = setup.method.losses(student, setup.teachers, batch, setup.task, 0.2)
     now = output.logits.detach().double().numpy()
     each = [np.sum(softmax(p) * (np.log(softmax(p)) - np.log(softmax(q)))) for p, q in zip(before, now, strict=True)]
     assert parts["kl"].item() == pytest.approx(0.3 * np.mean(each[:5]), rel=1e-4)
-    assert torch.equal(student.last[batch.index], output.logits.detach())
-    assert bool(student.seen[batch.index].all())
+    assert torch.equal(student.last.logits[batch.index], output.logits.detach())
+    assert bool(student.last.seen[batch.index].all())
 
 
 def test_kl_to_a_snapshot_is_zero_right_after_it_is_taken() -> None:
     loop, student, batch = begun(previous="snapshot", refresh=3)
     setup = loop.setup
-    student.age.zero_()
+    assert student.snapshot is not None
+    student.snapshot.age.zero_()
     parts = setup.method.losses(student, setup.teachers, batch, setup.task, 0.2)[1]
     assert parts["kl"].item() == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
@@ -143,11 +145,11 @@ def test_kl_to_a_snapshot_is_zero_right_after_it_is_taken() -> None:
 
 def test_shares_sum_to_one_and_name_every_candidate() -> None:
     _, student, _ = begun(share_floor=0.2)
-    for key in student.mix:
-        weights = student.weights(key)
+    for key in student.shares.logits:
+        weights = student.shares(key)
         assert weights.sum().item() == pytest.approx(1.0)
         assert weights[0].item() >= 0.2
-    shares = student.shares()
+    shares = student.numbers()
     for layer in student.network.layers:
         own = [value for name, value in shares.items() if name.startswith(f"share/{layer}/")]
         assert len(own) == 3
@@ -157,14 +159,14 @@ def test_shares_sum_to_one_and_name_every_candidate() -> None:
 @pytest.mark.parametrize(("share", "floor"), [(0.47, 0.0), (0.8, 0.3), (0.05, 0.0)])
 def test_the_first_share_is_what_was_asked(share: float, floor: float) -> None:
     setup = live_with(initial_share=share, share_floor=floor)
-    assert setup.student.shares()["share/student"] == pytest.approx(share, abs=1e-5)  # type: ignore[operator]
+    assert setup.student.numbers()["share/student"] == pytest.approx(share, abs=1e-5)  # type: ignore[operator]
 
 
 def test_with_share_one_the_mix_is_the_plain_student() -> None:
     loop, student, batch = begun(share="scheduled", initial_share=1.0)
     student.eval()
     with torch.no_grad():
-        mixed = student(batch.images, student.ask(loop.setup.teachers, batch), 1.0)
+        mixed = student(batch.images, student.ask(loop.setup.teachers, batch), [1.0] * len(student.links))
         assert torch.equal(mixed.logits, student(batch.images).logits)
 
 
@@ -296,11 +298,11 @@ def test_a_scheduled_share_is_reported_from_the_start_to_the_end() -> None:
     loop = Supervised(live_with(share="scheduled", initial_share=0.3, cut=0.5, restart=False))
     student = loop.setup.student
     assert isinstance(student, MixedStudent)
-    assert student.shares()["share/student"] == pytest.approx(0.3)
+    assert student.numbers()["share/student"] == pytest.approx(0.3)
     for _ in loop:
         pass
-    assert student.shares()["share/student"] == 1
-    assert all(share == 0 for name, share in student.shares().items() if "teacher" in name)
+    assert student.numbers()["share/student"] == 1
+    assert all(share == 0 for name, share in student.numbers().items() if "teacher" in name)
 
 
 @pytest.mark.parametrize("previous", ["last", "snapshot"])
@@ -319,8 +321,8 @@ def test_the_snapshots_pass_leaves_the_statistics_of_the_live_student() -> None:
         pass
     state = loop.setup.student.state_dict()
     counts = {name: int(value) for name, value in state.items() if name.endswith("num_batches_tracked")}
-    setup = {name: count for name, count in counts.items() if name.startswith(("network.", "mixed_"))}
-    assert any(name.startswith("mixed_") for name in setup) and set(setup.values()) == {6}
+    setup = {name: count for name, count in counts.items() if name.startswith(("network.", "statistics."))}
+    assert any(name.startswith("statistics.") for name in setup) and set(setup.values()) == {6}
 
 
 @pytest.mark.parametrize("form", ["map", "channels_last", "vector"])
@@ -354,3 +356,78 @@ def test_a_mix_of_any_shapes_is_the_weighted_sum(taken: tuple[int, ...], made: t
     assert_close = torch.testing.assert_close
     assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, None)]), 0.7 * own + 0.3 * q(features))
     assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, norm)]), 0.7 * own + 0.3 * q(norm(features)))
+
+
+def spoken(student: MixedStudent, name: str) -> dict[str, float]:
+    return {place: value for place, value in student.numbers().items() if place.startswith(f"{name}/")}
+
+
+def test_influence_is_the_ratio_of_root_mean_squares() -> None:
+    """Of p_k Q_k(z_k) over p_0 h, in the latest mixed pass."""
+    loop, student, batch = begun(teachers=["digits/low/cnn-8"])
+    layer = student.network.layers[1]
+    key = layer.replace(".", "/")
+    with torch.no_grad():
+        student.shares.logits[key].copy_(torch.tensor([0.3, -0.2]))
+    student.eval()
+    features = student.ask(loop.setup.teachers, batch)
+    with torch.no_grad(), taps.read(student.network, [layer]) as mixed:
+        student(batch.images, features)
+        influence = student.numbers()[f"influence/{layer}/{student.names[0]}"]
+        student.shares.logits[key].copy_(torch.tensor([60.0, -60.0]))
+        whole = mixed[layer].double().numpy()
+        student(batch.images, features)
+    weights = softmax(np.array([0.3, -0.2]))
+    own = weights[0] * mixed[layer].double().numpy()
+    wanted = np.sqrt(np.mean((whole - own) ** 2)) / np.sqrt(np.mean(own**2))
+    assert influence == pytest.approx(wanted, rel=1e-4)
+
+
+def test_nothing_has_influence_after_the_cut() -> None:
+    loop, student, batch = begun(cut=0.5, restart=False)
+    setup = loop.setup
+    assert spoken(student, "influence")
+    setup.method.losses(student, setup.teachers, batch, setup.task, 0.7)
+    assert not spoken(student, "influence") and spoken(student, "share")
+
+
+def test_a_matched_share_is_an_influence_whatever_the_scale_of_q() -> None:
+    loop, student, batch = begun(matched=True, teachers=["digits/low/cnn-8"])
+    setup = loop.setup
+    with torch.no_grad():
+        for transform in student.transforms.values():
+            transform[0].weight.mul_(7.0)  # type: ignore[index]
+    setup.method.losses(student, setup.teachers, batch, setup.task, 0.1)
+    numbers = student.numbers()
+    for layer in student.links:
+        own, theirs = student.shares(layer.replace(".", "/")).tolist()
+        assert numbers[f"influence/{layer}/{student.names[0]}"] == pytest.approx(theirs / own, rel=1e-4)
+
+
+def test_a_matched_mix_is_scaled_to_the_students_own_features_and_its_gradient_holds_q() -> None:
+    torch.manual_seed(0)
+    own, z = torch.randn(6, 4, 5, 5), 3 * torch.randn(6, 2, 5, 5)
+    q, matched = Transform((2, 5, 5), (4, 5, 5)), Matched(1)
+    mixed = matched(own, torch.tensor(0.0), [(q, z, torch.tensor(1.0), None)])
+    assert rms(mixed).item() == pytest.approx(rms(own).item(), rel=1e-5)
+    (mixed * torch.randn_like(mixed)).sum().backward()
+    assert q.weight.grad is not None  # a change of Q's scale changes nothing: its gradient is orthogonal to it
+    assert (q.weight.grad * q.weight).sum().item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_evaluating_a_matched_mix_does_not_depend_on_the_batch() -> None:
+    loop, student, batch = begun(matched=True)
+    student.eval()
+    features = student.ask(loop.setup.teachers, batch)
+    with torch.no_grad():
+        whole = student(batch.images, features).logits
+        first = student(batch.images[:1], {place: z[:1] for place, z in features.items()}).logits
+    torch.testing.assert_close(first, whole[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_layers_are_withdrawn_one_after_another() -> None:
+    method = registry.load_method(
+        "kf", {"share": "scheduled", "initial_share": 0.2, "withdrawal": "lowest-first", "cut": 0.8}
+    )
+    shares = [method._scheduled(progress, 4) for progress in (0.0, 0.1, 0.3, 0.8)]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(shares, [[0.2] * 4, [0.6, 0.2, 0.2, 0.2], [1, 0.6, 0.2, 0.2], [1] * 4])

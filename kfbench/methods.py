@@ -6,55 +6,24 @@ sets it apart. Everything a run has to remember (mixing weights, memory banks, g
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from kfbench.batch import Batch, Parts, Trajectory
 from kfbench.folders import folders
 from kfbench.networks.network import Network, Output
+from kfbench.tasks import Task
+from kfbench.teachers import Teacher
 
-if TYPE_CHECKING:
-    from kfbench.tasks import Task
-    from kfbench.teachers import Teacher
-    from kfbench.train.memory import Past
+# what a method's file needs of the contract, from one place
+__all__ = ["Batch", "Group", "Method", "Output", "Parts", "Stage", "Task", "Teacher", "Trajectory"]
 
 __path__ = folders("methods")  # makes Python look for `kfbench.methods.kf` in the folder `methods/`
 
-Parts = dict[str, Tensor]
 Group = dict[str, Any]
-
-
-class Trajectory(NamedTuple):
-    """What followed on each step of a rollout, as V-trace needs it: T steps of N environments."""
-
-    rewards: Tensor  # [T, N], with the value behind where only the limit of frames stopped an episode
-    goes_on: Tensor  # [T, N], 1, or 0 where a return stops
-    after: Tensor  # [N], value of the observation behind the last step, when acting
-
-
-@dataclass
-class Batch:
-    """The rows of one optimiser step, on the device; B rows.
-
-    In games the rows come from the rollout: `images` are observations, and `actions`, `returns`, `advantages`, the
-    acting-time `output` and `extras` (whatever `act` returned for these rows) are filled, `labels` is not.
-    """
-
-    images: Tensor  # [B, C, H, W], float in 0..1 and not normalised, or uint8
-    rng: torch.Generator  # the method's own stream, the CPU's; `seeding.uniform` draws by it on the images' device
-    labels: Tensor | None = None  # [B] int64
-    index: Tensor | None = None  # [B] int64, rows of the training split, 0..train_size-1
-    view: Tensor | None = None  # [B] int64, which augmentation of the image this is
-    actions: Tensor | None = None  # [B] int64
-    returns: Tensor | None = None  # [B]
-    advantages: Tensor | None = None  # [B]
-    output: Output | None = None  # what the student said when it acted
-    trajectory: Trajectory | None = None  # of a whole rollout in order (row t·N + n); None for a part of one
-    extras: Parts = field(default_factory=dict)  # {name: [B, …]}
-    memo: dict[Any, Any] = field(default_factory=dict)  # answers of teachers to this batch, so none is asked twice
-    past: "Past | None" = None  # what teachers said to these rows in earlier epochs and runs, where that is remembered
 
 
 @dataclass(frozen=True)
@@ -94,19 +63,19 @@ class Method:
         """Return the settings as a spec has them: all but the `younger` ones that are as in older records."""
         return {name: v for name, v in asdict(self).items() if name not in self.younger or v != self.younger[name]}
 
-    def make_student(self, task: "Task", teachers: "Sequence[Teacher]", rng: torch.Generator) -> nn.Module:
+    def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> nn.Module:
         """Return the module that is trained. The plain network comes first, from `task.make_network()`."""
         return task.make_network()
 
     def losses(
-        self, student: nn.Module, teachers: "Sequence[Teacher]", batch: Batch, task: "Task", progress: float
+        self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
     ) -> tuple[Output, Parts]:
         """Return the student's output and the named parts of the loss, each a scalar mean over the batch."""
         output = student(batch.images)
         return output, task.loss(output, batch)
 
     def act(
-        self, student: nn.Module, teachers: "Sequence[Teacher]", batch: Batch, progress: float
+        self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, progress: float
     ) -> tuple[Output, Parts]:
         """Return what the student, teachers attached, says now, and tensors [B, …] to remember with these rows.
 
@@ -128,7 +97,7 @@ class Method:
     def begin(
         self,
         student: nn.Module,
-        teachers: "Sequence[Teacher]",
+        teachers: Sequence[Teacher],
         stage: Stage,
         batches: Iterable[Batch],
         rng: torch.Generator,
@@ -138,7 +107,7 @@ class Method:
         After a resume it is called again, before the checkpoint is loaded over what it did.
         """
 
-    def observe(self, student: nn.Module, scores: "Sequence[float]") -> None:
+    def observe(self, student: nn.Module, scores: Sequence[float]) -> None:
         """Take note of scores, higher is better: a validation accuracy in %, or the returns of training episodes.
 
         Those that ended in a rollout, if any did, are told together, after the steps that learn from it.

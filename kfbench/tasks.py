@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from kfbench import networks, seeding
+from kfbench.batch import Batch
+from kfbench.data import sources
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import folders
-from kfbench.methods import Batch
 from kfbench.networks.network import Network, Output
 
 __path__ = folders("tasks")  # makes Python look for `kfbench.tasks.cifar100` in the folder `tasks/`
@@ -68,8 +69,6 @@ class ImageTask:
         """Return the task with shape and classes; from its data set's description where the file leaves them open."""
         if all(self.shape):
             return self
-        from kfbench.data import sources
-
         pack = sources.find(self.dataset)
         return replace(self, shape=pack.shape, classes=len(pack.classes))
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kfbench.methods import Batch
+from kfbench.batch import Batch
 from kfbench.networks import taps
 from kfbench.networks.network import Network, Output
 from kfbench.networks.taps import Position

@@ -8,8 +8,9 @@ import torch
 from kfbench import networks
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
-from kfbench.run import execute, resolve, stand_in, teacher_store
+from kfbench.run import resolve, stand_in, teacher_names, teacher_store
 from kfbench.teachers import Teacher, fit
+from kfbench.train.loop import Watcher
 
 
 def made(shape: tuple[int, int, int] = (3, 16, 16)) -> Teacher:
@@ -82,9 +83,9 @@ def test_features_are_those_of_a_whole_pass_in_evaluation_mode() -> None:
     ],
 )
 def test_names_of_teachers(text: str, canonical: str) -> None:
-    named = resolve.teacher_name(text, budget="smoke")
+    named = teacher_names.read(text, budget="smoke")
     assert str(named) == canonical
-    assert resolve.teacher_name(canonical, budget="paper") == named
+    assert teacher_names.read(canonical, budget="paper") == named
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_names_of_teachers(text: str, canonical: str) -> None:
 )
 def test_wrong_names_of_teachers_are_told_in_a_line(text: str, said: str) -> None:
     with pytest.raises(KfbenchError, match=said):
-        resolve.teacher_name(text, budget="smoke")
+        teacher_names.read(text, budget="smoke")
 
 
 def test_a_random_teacher_of_a_game_has_the_actions_that_are_asked_for(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_random_teacher_of_a_game_has_the_actions_that_are_asked_for(tmp_path:
 
     def outputs(name: str) -> int:
         made = teacher_store.load(
-            name, spec=spec, index=0, results=tmp_path, device=torch.device("cpu"), watcher=execute.Watcher()
+            name, spec=spec, index=0, results=tmp_path, device=torch.device("cpu"), watcher=Watcher()
         )
         return made.network.outputs
 

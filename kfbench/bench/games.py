@@ -32,9 +32,9 @@ from kfbench.spec import RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.loop import autocast
 from kfbench.train.rollout import brightness
 from kfbench.train.setup import Setup
-from kfbench.train.supervised import autocast
 
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn

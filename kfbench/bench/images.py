@@ -21,9 +21,10 @@ from kfbench.networks import taps
 from kfbench.run import resolve, stand_in
 from kfbench.spec import Recipe, RunSpec
 from kfbench.train import optimizer
+from kfbench.train.loop import autocast
 from kfbench.train.memory import Memory
 from kfbench.train.setup import Setup
-from kfbench.train.supervised import Supervised, autocast
+from kfbench.train.supervised import Supervised
 
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 REMEMBERED = "kd remembered"  # the same step with what its teacher says read from the memory
@@ -63,7 +64,7 @@ def measure(
         turn = iter(loop)
         with tempfile.TemporaryDirectory(prefix="kfbench-bench-") as folder:
             if name == REMEMBERED:
-                setup.memory = Memory(setup, Path(folder), source={})
+                setup.memory = _memory(loop, Path(folder))
             next(turn)  # fills the memory; its mapping outlives the file
         asked = _asked(loop) if setup.memory is None else {}
         key = tuple((spec.teachers[k], tuple(sorted(layers or ()))) for k, layers in asked.items())
@@ -90,6 +91,12 @@ def measure(
         }
         rows.append(row | (_ratio("of_full", times[name], times["kd"]) if name == REMEMBERED and "kd" in times else {}))
     return rows
+
+
+def _memory(loop: Supervised, folder: Path) -> Memory:
+    return Memory(
+        folder, loop.recipe, loop.data.train, shape=loop.setup.task.shape, device=loop.setup.device, source={}
+    )
 
 
 def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, precision: str) -> RunSpec:

@@ -78,8 +78,8 @@ def run(
     from kfbench.cli import summary
     from kfbench.cli.progress import Bar
     from kfbench.run import execute, resolve
+    from kfbench.run.device import torch_device
     from kfbench.spec import GameRecipe
-    from kfbench.train.loop import torch_device
 
     spec = resolve.resolve(
         method,

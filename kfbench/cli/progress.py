@@ -13,9 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kfbench.run.execute import Watcher
 from kfbench.spec import Recipe, RunSpec
-from kfbench.train.loop import Loop
+from kfbench.train.loop import Loop, Watcher
 
 SHOWN = {
     "loss": "loss {:.3f}",

@@ -38,6 +38,7 @@ def study(
     """Run what a study lacks, its teachers first, and make its report; started again it goes on."""
     from rich.console import Console
 
+    from kfbench.report import page
     from kfbench.study import driver
     from kfbench.study.runner import Place, default_storage
 
@@ -47,6 +48,8 @@ def study(
         return
     place = Place(results, storage or default_storage(results), jobs, device, threads, heartbeat, grace)
     failed = driver.full(folder, place, row=row, column=column, console=console)
+    made = page.make(folder, place.results)
+    console.print(f"{folder / 'index.html'}: {made.done} of {made.planned} runs")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -27,10 +27,11 @@ def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], 
 
 def _recorded(spec: RunSpec, results: Path, device: str) -> bool:
     from kfbench.run import execute
-    from kfbench.train.loop import torch_device
+    from kfbench.run.device import torch_device
+    from kfbench.train.loop import Watcher
 
     place = torch_device(device)
-    key = execute.prepare(spec, results=results, device=place, watcher=execute.Watcher()).key
+    key = execute.prepare(spec, results=results, device=place, watcher=Watcher()).key
     return records.path_of(results, key, spec).is_file()
 
 

@@ -132,10 +132,10 @@ def train_teacher(
     """Train a teacher, if the store does not have it."""
     from kfbench.cli.progress import Bar
     from kfbench.errors import KfbenchError
-    from kfbench.run import execute, resolve, teacher_store
-    from kfbench.train.loop import torch_device
+    from kfbench.run import execute, teacher_names, teacher_store
+    from kfbench.run.device import torch_device
 
-    asked = resolve.teacher_name(name, budget=budget)
+    asked = teacher_names.read(name, budget=budget)
     if asked.kind != "trained":
         raise KfbenchError(f"'{name}' is not trained; give TASK[/network][@budget]")
     set_threads(threads, games=asked.task.startswith("atari"))

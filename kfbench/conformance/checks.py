@@ -10,11 +10,11 @@ from typing import TypeVar
 from kfbench import registry
 from kfbench.conformance.rules import GAME_RULES, RULES, Broken, Rule, spec_of
 from kfbench.errors import KfbenchError
-from kfbench.run import budgets, resolve, stand_in
+from kfbench.run import budgets, resolve, stand_in, teacher_names
+from kfbench.run.prepare import make_loop
 from kfbench.spec import RunSpec
 from kfbench.study import search
 from kfbench.tasks import GameTask, ImageTask
-from kfbench.train.loop import make_loop
 
 T = TypeVar("T")
 TaskRule = Callable[[str], None]
@@ -114,7 +114,7 @@ def reads(name: str) -> None:
         budgets.recipe(declared, budget)
         budgets.teacher_network(declared, budget)
     for source in declared.sources:
-        resolve.teacher_name(source, budget="small")
+        teacher_names.read(source, budget="small")
 
 
 def builds(name: str) -> None:

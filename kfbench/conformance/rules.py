@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from kfbench import registry
+from kfbench.batch import Batch
 from kfbench.conformance import fake_gpu
 from kfbench.errors import KfbenchError
-from kfbench.methods import Batch
 from kfbench.networks.network import Network, Output
 from kfbench.run import resolve, stand_in
+from kfbench.run.prepare import make_loop
 from kfbench.spec import GameRecipe, RunSpec
-from kfbench.train.loop import make_loop
 from kfbench.train.setup import Setup
 
 Rule = Callable[[RunSpec], None]

@@ -9,7 +9,7 @@ Measured: CIFAR-10, batch 64, crop and flip, float result, one thread of a Xeon,
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,10 +20,31 @@ from kfbench.data.packs import Pack
 from kfbench.errors import KfbenchError
 from kfbench.seeding import stream
 
-if TYPE_CHECKING:
-    from kfbench.tasks import ImageTask
-
 VAL_SHARE, VAL_MOST = 0.1, 5000  # the validation split: a tenth of the training images, at most 5,000
+
+
+class Wanted(Protocol):
+    """Which part of a data set is to be loaded: `kfbench.tasks.ImageTask` says it."""
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W that its images are expected to have."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes it is expected to have."""
+
+    @property
+    def keep(self) -> tuple[int, ...] | None:
+        """The class indices to keep; None: all."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,7 @@ class Images:
         return replace(self, train=self.train.to(device), val=self.val.to(device), device=torch.device(device))
 
 
-def load(task: "ImageTask", train_size: int | None = None, split_seed: int = 0) -> Images:
+def load(task: Wanted, train_size: int | None = None, split_seed: int = 0) -> Images:
     """Load what a task trains on: `train` of `train_size` images (None: all that `val` leaves) and `val`.
 
     The validation split is a fixed tenth of each class, at most 5,000 images of the whole data set: it depends on
@@ -140,7 +161,7 @@ def load(task: "ImageTask", train_size: int | None = None, split_seed: int = 0) 
     return Images(train, val, tuple(pack.classes[number] for number in keep), mean, std, pack, keep)
 
 
-def _kept(task: "ImageTask", pack: Pack) -> tuple[int, ...]:
+def _kept(task: Wanted, pack: Pack) -> tuple[int, ...]:
     """Return the class indices that a task keeps, having checked that the data set is one for this task."""
     if pack.shape != task.shape or len(pack.classes) != task.classes:
         here, there = ("×".join(str(side) for side in shape) for shape in (pack.shape, task.shape))
@@ -188,6 +209,16 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 def to_float(images: Tensor) -> Tensor:
     """Turn uint8 images into float ones in 0..1: the one copy in float, of a batch."""
     return images.float().div_(255)
+
+
+def channels_last(taken: Tensor) -> Tensor:
+    """Return images [B, C, H, W] with their channels last in memory, as convolutions like them."""
+    return taken.contiguous(memory_format=torch.channels_last)
+
+
+def as_float(taken: Tensor) -> Tensor:
+    """Return uint8 images [B, C, H, W] as floats in 0..1, channels last in memory."""
+    return to_float(channels_last(taken))
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

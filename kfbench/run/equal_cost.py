@@ -13,7 +13,7 @@ from kfbench.networks.measure import multiply_adds
 from kfbench.spec import GameRecipe, Recipe
 
 if TYPE_CHECKING:
-    from kfbench.run.resolve import TeacherName
+    from kfbench.run.teacher_names import TeacherName
     from kfbench.tasks import GameTask, ImageTask
 
 BACKWARD = 2  # a backward pass costs about two forward passes

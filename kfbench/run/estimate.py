@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kfbench import registry
 from kfbench.data import images
-from kfbench.run import execute, records, resolve, stand_in
-from kfbench.run.execute import Watcher
+from kfbench.run import execute, records, stand_in, teacher_names
+from kfbench.run.device import torch_device
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import ImageTask
 from kfbench.train.actor_critic import ActorCritic
-from kfbench.train.loop import torch_device
+from kfbench.train.loop import Watcher
 from kfbench.train.supervised import Supervised, steps
 
 
@@ -53,7 +53,7 @@ def missing_teachers(spec: RunSpec, *, results: Path) -> list[RunSpec]:
     place = torch_device("cpu")
     missing = []
     for name in spec.teachers:
-        asked = resolve.teacher_name(name, budget=spec.budget)
+        asked = teacher_names.read(name, budget=spec.budget)
         if asked.kind != "trained":
             continue
         wanted = asked.spec()

@@ -7,12 +7,12 @@ import statistics
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from kfbench import registry
+from kfbench import machine, registry
 from kfbench.data import images
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.games import emulators
@@ -21,35 +21,19 @@ from kfbench.networks import weights
 from kfbench.networks.measure import multiply_adds, parameters
 from kfbench.networks.network import Network
 from kfbench.run import budgets, provenance, records
+from kfbench.run.device import torch_device
+from kfbench.run.prepare import Prepared, compile_networks, make_loop, make_setup
 from kfbench.run.records import RunRecord
 from kfbench.spec import GameRecipe, Recipe, RunSpec, digest
 from kfbench.tasks import GameTask, ImageTask
 from kfbench.teachers import Teacher
 from kfbench.train import checkpoint
-from kfbench.train.loop import Loop, Prepared, compile_networks, make_loop, make_setup, torch_device
+from kfbench.train.loop import Loop, Watcher
+from kfbench.train.memory import Memory
 from kfbench.train.setup import Setup
-
-if TYPE_CHECKING:
-    from kfbench.train.memory import Memory
 
 HARNESS = 1  # raise it when a change of the harness changes numbers: older records then no longer count as this run
 ROOM = 50e6  # bytes that must be free for results before training starts
-
-
-class Watcher:
-    """Is told what happens; this one does not listen. The command line shows a progress bar."""
-
-    def say(self, line: str) -> None:
-        """Take one line of news."""
-
-    def start(self, spec: RunSpec, loop: Loop) -> None:
-        """A training loop begins."""
-
-    def step(self, loop: Loop, row: dict[str, float] | None) -> None:
-        """One more step is done, with a row of the curve if there was an evaluation."""
-
-    def stop(self) -> None:
-        """The loop is over, however it ended."""
 
 
 class Interrupted(KfbenchError):
@@ -159,15 +143,21 @@ def prepare(spec: RunSpec, *, results: Path, device: torch.device, watcher: Watc
     return Prepared(digest(identity), identity, method, declared, teachers, data, checksum, others)
 
 
-def _memory(setup: Setup, prepared: Prepared, results: Path, watcher: Watcher) -> "Memory | None":
+def _memory(setup: Setup, prepared: Prepared, results: Path, watcher: Watcher) -> Memory | None:
     """Return the memory of a run whose recipe fixes the views of an image, and that has teachers."""
     recipe = setup.spec.recipe
     if not isinstance(recipe, Recipe) or recipe.views is None or not setup.teachers:
         return None
-    from kfbench.train.memory import Memory
-
     source = {"data": prepared.data_checksum, "keep": prepared.data.keep, "harness": HARNESS}
-    return Memory(setup, results / ".cache" / "memory", source=source, say=watcher.say)
+    return Memory(
+        results / ".cache" / "memory",
+        recipe,
+        setup.data.train,
+        shape=setup.task.shape,
+        device=setup.device,
+        source=source,
+        say=watcher.say,
+    )
 
 
 def stage_tasks(method: Method, spec: RunSpec) -> dict[str, tuple[ImageTask, int | None]]:
@@ -281,7 +271,7 @@ def check_room(results: Path) -> None:
         results.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"0" * 4096)
         probe.unlink()
-        free = os.statvfs(results).f_bavail * os.statvfs(results).f_frsize
+        free = machine.free(results)
     except OSError as error:
         raise KfbenchError(
             f"cannot write to '{results}' ({error.strerror}); give another folder with --results"

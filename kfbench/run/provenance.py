@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import kfbench
+from kfbench import machine
 from kfbench.folders import PACKAGE
 
 PACKAGES = ("torch", "torchvision", "numpy", "ale-py", "gymnasium", "optuna")
@@ -45,18 +46,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def processor(device: torch.device) -> str:
-    """Return the name of the processor or GPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def of_run(device: torch.device) -> dict[str, Any]:
     """Return what a record says of where it was made."""
     head, changed = commit()
@@ -65,7 +54,7 @@ def of_run(device: torch.device) -> dict[str, Any]:
         "code_changed": changed,
         "versions": versions(),
         "device": device.type,
-        "processor": processor(device),
+        "processor": machine.processor(str(device)),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
     }

@@ -1,83 +1,18 @@
 """From what a user typed to a RunSpec with nothing left open: defaults filled in, impossible pairs refused."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kfbench import networks, registry
+from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.networks.names import FAMILIES
-from kfbench.run import budgets
+from kfbench.run import budgets, equal_cost, teacher_names
+from kfbench.run.teacher_names import TeacherName, outline
 from kfbench.spec import GameRecipe, Recipe, RunSpec, Setting
 
 if TYPE_CHECKING:
     from kfbench.methods import Method
-    from kfbench.networks.network import Network
     from kfbench.tasks import GameTask, ImageTask
-
-KINDS = ("random", "run", "file", "torchvision", "timm")
-
-
-@dataclass(frozen=True)
-class TeacherName:
-    """A teacher as text: `[random:]TASK[/variant][/network][@budget[:field=value+…]]`, or `kind:rest`."""
-
-    kind: str  # "trained" or one of KINDS
-    rest: str = ""  # of run, file, torchvision, timm: what follows the colon
-    task: str = ""
-    network: str = ""
-    budget: str = ""
-    recipe: tuple[tuple[str, str], ...] = ()  # fields of the recipe that differ from the budget's
-
-    def __str__(self) -> str:
-        if self.rest:
-            return f"{self.kind}:{self.rest}"
-        changed = ":" + "+".join(f"{name}={value}" for name, value in self.recipe) if self.recipe else ""
-        return f"{'random:' if self.kind == 'random' else ''}{self.task}/{self.network}@{self.budget}{changed}"
-
-    def spec(self) -> RunSpec:
-        """Return the run that trains this teacher."""
-        return resolve("scratch", self.task, budget=self.budget, recipe={"network": self.network, **dict(self.recipe)})
-
-
-def teacher_name(text: str, *, budget: str) -> TeacherName:
-    """Read a teacher's name; what it leaves open is filled in from the task and the run's budget."""
-    kind, colon, rest = text.partition(":")
-    if colon and kind in KINDS and kind != "random":
-        return TeacherName(kind, rest)
-    kind, text = ("random", rest) if kind == "random" and colon else ("trained", text)
-    name, _, tail = text.partition("@")
-    chosen, _, changes = tail.partition(":")
-    chosen = chosen or budget
-    parts = name.split("/")
-    named = len(parts) > 1 and any(re.fullmatch(family.pattern, parts[-1]) for family in FAMILIES)
-    task, network = ("/".join(parts[:-1]), parts[-1]) if named else (name, "")
-    declared = registry.load_task(task)
-    recipe = []
-    for change in filter(None, changes.split("+")):
-        field, equals, value = change.partition("=")
-        if not equals:
-            raise KfbenchError(f"teacher '{text}': write @{chosen}:field=value+field=value, not '{change}'")
-        recipe.append((field, value))
-    network = network or budgets.teacher_network(declared, chosen)
-    made = TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=tuple(recipe))
-    _fits(declared, budgets.recipe(declared, chosen, {"network": network, **dict(recipe)}).network)
-    return made
-
-
-def _fits(task: "ImageTask | GameTask", network: str) -> "Network | None":
-    """Refuse a network that does not exist or cannot take the task's images, before anything is trained.
-
-    Returns the network without its weights; None for a library's.
-    """
-    import torch
-
-    if ":" in network:
-        return None
-    with torch.device("meta"):  # no memory, no random numbers
-        return networks.make(network, shape=task.shape, outputs=2)
 
 
 def resolve(
@@ -97,15 +32,13 @@ def resolve(
         raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {declared.kind}")
     changes = dict(recipe or {})
     full = budgets.recipe(declared, budget, changes)
-    _fits(declared, full.network)
+    outline(declared, full.network)
     if teachers is None:
         names = _default_teachers(made, declared, budget, full.network, changes)
     else:
-        names = [teacher_name(text, budget=budget) for text in teachers if text]
+        names = [teacher_names.read(text, budget=budget) for text in teachers if text]
     if registry.split(method)[1] in made.instead_of_teachers:
-        from kfbench.run import equal_cost
-
-        default = [teacher_name(source, budget=budget) for source in declared.sources]
+        default = [teacher_names.read(source, budget=budget) for source in declared.sources]
         full, names = equal_cost.longer(declared, full, default if teachers is None else names), []
     _count(made, method, declared, full.network, names)
     for name in names:
@@ -141,7 +74,7 @@ def _default_teachers(
         others = [] if method.teacher_is_twin else [budgets.teacher_network(task, budget)]
         chosen = [*others, network][:fewest]
         return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in chosen]
-    sources = [teacher_name(source, budget=budget) for source in task.sources]
+    sources = [teacher_names.read(source, budget=budget) for source in task.sources]
     if method.needs == "architecture":
         sources = [dataclasses.replace(source, network=network) for source in sources]
     return sources[:most]
@@ -179,7 +112,7 @@ def _refuse(
     if method.needs == "architecture":
         from kfbench.transfer.transplant import misfit
 
-        theirs, ours = _fits(registry.load_task(teacher.task), network), _fits(task, network)
+        theirs, ours = outline(registry.load_task(teacher.task), network), outline(task, network)
         why = misfit(theirs, ours) if theirs and ours else None
         if why:
             raise KfbenchError(

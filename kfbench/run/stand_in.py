@@ -11,11 +11,12 @@ import torch
 from kfbench import networks, registry, seeding
 from kfbench.data import images
 from kfbench.data.packs import Pack
-from kfbench.run import execute, resolve
+from kfbench.run import execute, teacher_names
+from kfbench.run.device import torch_device
+from kfbench.run.prepare import Prepared, make_setup
 from kfbench.spec import GameRecipe, Recipe, RunSpec
 from kfbench.tasks import GameTask, ImageTask
 from kfbench.teachers import Teacher
-from kfbench.train.loop import Prepared, make_setup, torch_device
 from kfbench.train.setup import Setup
 
 
@@ -48,7 +49,7 @@ def made_up(declared: ImageTask, rows: int) -> images.Images:
 
 def teacher(name: str, spec: RunSpec, index: int) -> Teacher:
     """Return an untrained teacher of the network, shape and outputs that the name stands for."""
-    asked = resolve.teacher_name(name, budget=spec.budget)
+    asked = teacher_names.read(name, budget=spec.budget)
     declared = registry.load_task(asked.task or spec.task)
     if isinstance(declared, GameTask):
         recipe = asked.spec().recipe if asked.task else spec.recipe

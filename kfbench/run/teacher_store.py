@@ -12,16 +12,18 @@ from kfbench.data import images
 from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
-from kfbench.run import export, records, resolve
-from kfbench.run.execute import Watcher, run
+from kfbench.run import export, records, teacher_names
+from kfbench.run.execute import run
+from kfbench.run.teacher_names import TeacherName
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, ImageTask
 from kfbench.teachers import Teacher
+from kfbench.train.loop import Watcher
 
 
 def load(name: str, *, spec: RunSpec, index: int, results: Path, device: torch.device, watcher: Watcher) -> Teacher:
     """Return a teacher of a run, on the CPU. Raises KfbenchError if it cannot be had."""
-    asked = resolve.teacher_name(name, budget=spec.budget)
+    asked = teacher_names.read(name, budget=spec.budget)
     if asked.kind == "trained":
         return trained(asked, index=index, results=results, device=device, watcher=watcher)
     if asked.kind == "random":
@@ -34,9 +36,7 @@ def load(name: str, *, spec: RunSpec, index: int, results: Path, device: torch.d
     return _of_library(name, spec, index)
 
 
-def trained(
-    asked: resolve.TeacherName, *, index: int, results: Path, device: torch.device, watcher: Watcher
-) -> Teacher:
+def trained(asked: TeacherName, *, index: int, results: Path, device: torch.device, watcher: Watcher) -> Teacher:
     """Return a teacher from the store; train it first if it is not there."""
     folder = results / "teachers"
     wanted = asked.spec()
@@ -52,7 +52,7 @@ def trained(
     return Teacher(network, str(asked), about["task"], tuple(about["classes"]), digest, index, record.cost["seconds"])
 
 
-def _random(asked: resolve.TeacherName, index: int) -> Teacher:
+def _random(asked: TeacherName, index: int) -> Teacher:
     """Return the control: the same network with its first weights, its BatchNorm calibrated on 500 training images.
 
     Without that its deeper features would vanish or explode, and the control would be a straw man.
@@ -88,7 +88,7 @@ def calibrate(network: Network, taken: torch.Tensor) -> None:
         norm.momentum = momentum
 
 
-def _of_run(asked: resolve.TeacherName, index: int, results: Path) -> Teacher:
+def _of_run(asked: TeacherName, index: int, results: Path) -> Teacher:
     record, network, about = export.load(asked.rest, results=results)
     seconds = record.cost["seconds"] + record.cost["teacher_seconds"]
     digest: str = record.provenance["weights"]

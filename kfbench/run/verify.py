@@ -11,8 +11,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from kfbench.run import execute, records
-from kfbench.run.execute import Watcher
 from kfbench.run.records import RunRecord
+from kfbench.train.loop import Watcher
 
 Word = Literal["bit-equal", "equal within its interval", "different"]
 TIMES = ("seconds", "images_per_second", "frames_per_second", "rate")  # of a curve's row: no two runs agree on these

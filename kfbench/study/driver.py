@@ -8,21 +8,20 @@ from typing import Any
 from rich.console import Console
 
 from kfbench.errors import KfbenchError, near
-from kfbench.report import page as report
 from kfbench.run import records
+from kfbench.run.device import torch_device
 from kfbench.spec import RunSpec, Setting
 from kfbench.study import definition, plan, queue, runner, search, trials, worker
 from kfbench.study.definition import Study
 from kfbench.study.plan import Planned
 from kfbench.study.runner import Place
 from kfbench.study.search import Search
-from kfbench.train.loop import torch_device
 
 PATIENCE = 60.0  # seconds in which a dry run times what has no recorded like
 
 
 def full(folder: Path, place: Place, *, row: str | None, column: str | None, console: Console) -> int:
-    """Tune if the study says so, run what is missing, make the report; return how many runs failed."""
+    """Tune if the study says so and run what is missing; return how many runs failed."""
     torch_device(place.device)
     made = definition.load(folder)
     _known(made, row, column)
@@ -52,10 +51,8 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
             console.print(f"{label}: {trial.user_attrs['outcome']}: {why}", soft_wrap=True, markup=False)
     now = definition.load(folder)
     if now != made:
-        console.print("study.toml was changed meanwhile; the report follows it, another run makes what it adds")
+        console.print("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
         plan.write(folder, now, plan.make(now, plan.tuned(folder)))
-    page = report.make(folder, place.results)
-    console.print(f"{folder / 'index.html'}: {page.done} of {page.planned} runs")
     return len(bad)
 
 

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.run import execute, records, resolve
+from kfbench.run import execute, records, teacher_names
 from kfbench.spec import RunSpec, digest
 from kfbench.study import queue, trials, worker
 from kfbench.study.definition import Study
@@ -92,7 +92,7 @@ def teachers(specs: list[RunSpec]) -> dict[str, RunSpec]:
     found: dict[str, RunSpec] = {}
     for spec in specs:
         for name in spec.teachers:
-            asked = resolve.teacher_name(name, budget=spec.budget)
+            asked = teacher_names.read(name, budget=spec.budget)
             if asked.kind == "trained":
                 found.setdefault(str(asked), asked.spec())
     return found

@@ -8,11 +8,10 @@ from optuna.trial import Trial
 
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.run import execute, records
-from kfbench.run.execute import Watcher
 from kfbench.run.records import RunRecord
 from kfbench.spec import RunSpec, digest
 from kfbench.study import queue
-from kfbench.train.loop import Loop
+from kfbench.train.loop import Loop, Watcher
 
 TELL = 5.0  # seconds between signs of progress
 

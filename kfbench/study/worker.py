@@ -8,12 +8,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
 from kfbench.errors import KfbenchError, near
-from kfbench.run import execute, records, resolve, teacher_store
+from kfbench.run import execute, records, teacher_names, teacher_store
+from kfbench.run.device import torch_device
 from kfbench.run.records import RunRecord
 from kfbench.spec import RunSpec
 from kfbench.study import queue, search
 from kfbench.study.trials import TrialWatcher, goodness, run_one
-from kfbench.train.loop import torch_device
 
 
 def grid_objective(results: Path, device: str) -> queue.Objective:
@@ -23,7 +23,7 @@ def grid_objective(results: Path, device: str) -> queue.Objective:
         spec = RunSpec.from_json(trial.user_attrs["spec"])
         trial.suggest_int("seed", 0, 2**31 - 1)
         if "teacher" in trial.user_attrs:
-            asked = resolve.teacher_name(trial.user_attrs["teacher"], budget=spec.budget)
+            asked = teacher_names.read(trial.user_attrs["teacher"], budget=spec.budget)
             place = torch_device(device)
             try:
                 made = teacher_store.trained(

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from kfbench import seeding
+from kfbench.batch import Batch, Parts, Trajectory
 from kfbench.errors import KfbenchError
 from kfbench.games.emulators import Arcade
-from kfbench.methods import Batch, Parts, Trajectory
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
 from kfbench.train import episodes
+from kfbench.train.loop import autocast
 from kfbench.train.returns import generalised_advantages
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.setup import Setup
-from kfbench.train.supervised import autocast
 
 
 class Actor:

@@ -8,7 +8,6 @@ number, and the actions from which the emulators are replayed.
 
 import contextlib
 import ctypes
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -18,21 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kfbench import seeding
+from kfbench import machine, seeding
+from kfbench.batch import Batch
 from kfbench.games import emulators
-from kfbench.methods import Batch
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
 from kfbench.train import actor, episodes, evaluation, optimizer
 from kfbench.train.actor import Actor
 from kfbench.train.evaluation import Evaluation
+from kfbench.train.loop import Row, autocast, set_training, spans
 from kfbench.train.meter import Meter
 from kfbench.train.objective import Objective
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.setup import Setup
-from kfbench.train.supervised import autocast, set_training, spans
 
-Row = dict[str, float]
 CHECKED = 50  # optimiser steps, at least, between looks at whether the loss is finite
 
 
@@ -67,8 +65,7 @@ class ActorCritic:
         """Open the emulators; `threads` of them work at a time (None: one a core), which changes no number."""
         assert isinstance(setup.spec.recipe, GameRecipe)
         self.setup, self.recipe, self.device = setup, setup.spec.recipe, setup.device
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = threads or min(cores, self.recipe.environments)
+        self.threads = threads or min(machine.cores(), self.recipe.environments)
         self.rows = self.recipe.rollout * self.recipe.environments
         self.total = rollouts(self.recipe)
         looks = self.recipe.evaluations

@@ -7,8 +7,7 @@ from kfbench.games import emulators
 from kfbench.games.emulators import Arcade
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.train import episodes
-
-Row = dict[str, float]
+from kfbench.train.loop import Row
 
 
 class Evaluation:

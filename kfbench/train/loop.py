@@ -1,21 +1,16 @@
-"""From a run's spec to its training loop; and the surface that both loops have."""
+"""The surface that both training loops have, who looks on, and what they share."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from kfbench import seeding
 from kfbench.errors import KfbenchError
-from kfbench.methods import Method
-from kfbench.networks.network import Network
-from kfbench.spec import GameRecipe, RunSpec
-from kfbench.tasks import GameTask, ImageTask
-from kfbench.teachers import Teacher
-from kfbench.train import actor_critic, supervised
-from kfbench.train.setup import Setup
+from kfbench.methods import Stage
+from kfbench.spec import RunSpec
+
+Row = dict[str, float]  # of a curve
 
 
 class Loop(Protocol):
@@ -29,72 +24,51 @@ class Loop(Protocol):
     total: int
     position: int
     seconds: float
-    curve: list[dict[str, float]]
+    curve: list[Row]
     best: dict[str, Tensor]
 
-    def __iter__(self) -> Iterator[dict[str, float] | None]: ...
-    def status(self) -> dict[str, float]: ...
+    def __iter__(self) -> Iterator[Row | None]: ...
+    def status(self) -> Row: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...
-    def score(self, networks: dict[str, nn.Module]) -> dict[str, dict[str, float]]: ...
+    def score(self, networks: dict[str, nn.Module]) -> dict[str, Row]: ...
 
 
-@dataclass
-class Prepared:
-    """What is known of a run before its student is made."""
+class Watcher:
+    """Is told what happens; this one does not listen. The command line shows a progress bar."""
 
-    key: str
-    identity: dict[str, Any]
-    method: Method
-    declared: ImageTask | GameTask
-    teachers: list[Teacher]
-    data: Any
-    data_checksum: str | None  # of the images, or of the ROM
-    others: dict[str, Any] = field(default_factory=dict)  # {task of a stage: its `images.Images`}
+    def say(self, line: str) -> None:
+        """Take one line of news."""
 
+    def start(self, spec: RunSpec, loop: Loop) -> None:
+        """A training loop begins."""
 
-def make_setup(spec: RunSpec, prepared: Prepared, *, device: torch.device) -> Setup:
-    """Make the student and all that its loop works with, on the device."""
-    rng = seeding.stream(spec.seed, "method")
-    method, data, declared = prepared.method, prepared.data, prepared.declared
-    if isinstance(declared, ImageTask):
-        task = supervised.make_task(spec, spec.task, data)
-        data = data.to(device)
-    else:
-        assert isinstance(spec.recipe, GameRecipe)
-        task = actor_critic.make_task(spec, declared)
-    for teacher in prepared.teachers:
-        teacher.network.to(device).to(memory_format=torch.channels_last)
-    student = method.make_student(task, prepared.teachers, rng)
-    student.to(device).to(memory_format=torch.channels_last)
-    others = {
-        name: (supervised.make_task(spec, name, other), other.train.to(device))
-        for name, other in prepared.others.items()
-    }
-    return Setup(spec, method, student, prepared.teachers, task, device, rng, data, others)
+    def step(self, loop: Loop, row: Row | None) -> None:
+        """One more step is done, with a row of the curve if there was an evaluation."""
+
+    def stop(self) -> None:
+        """The loop is over, however it ended."""
 
 
-def compile_networks(setup: Setup) -> None:
-    """Compile the student's networks in place, where no hook reads or rewrites their layers: those it would freeze."""
-    for network in setup.student.modules():
-        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-        if isinstance(network, Network) and not hooked:
-            network.compile()
+def spans(stages: tuple[Stage, ...], total: int) -> list[tuple[Stage, int, int]]:
+    """Return each stage with its first step and the step after its last; together they fill the budget."""
+    shares = [stage.share for stage in stages]
+    if abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
+        raise KfbenchError(f"the shares of a method's stages must be above 0 and sum to 1, not {shares}")
+    ends = [round(total * sum(shares[: i + 1])) for i in range(len(shares))]
+    starts = [0, *ends[:-1]]
+    return [(stage, first, last) for stage, first, last in zip(stages, starts, ends, strict=True) if last > first]
 
 
-def make_loop(setup: Setup) -> Loop:
-    """Make the training loop of the task's kind."""
-    return supervised.Supervised(setup) if setup.task.kind == "images" else actor_critic.ActorCritic(setup)
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context of a forward pass: bf16 where it serves, or nothing at all."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def torch_device(name: str) -> torch.device:
-    """Return a device that is there. Raises KfbenchError."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise KfbenchError(f"no device '{name}'; use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise KfbenchError(f"no GPU '{name}': torch sees {torch.cuda.device_count()}; use --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise KfbenchError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
-    return device
+def set_training(student: nn.Module) -> None:
+    """Put a student in training mode, but for modules whose own weights are all frozen: their buffers must not move."""
+    student.train()
+    for module in student.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(weight.requires_grad for weight in own):
+            module.eval()

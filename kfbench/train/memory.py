@@ -19,32 +19,28 @@ Rounding: fp16 keeps 11 bits, an answer differs by at most 2^-11 of itself from 
 and by what fp32 gives when a batch is composed otherwise.
 """
 
-import fcntl
 import math
 import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
+from kfbench import machine
+from kfbench.batch import Answering, Entry
 from kfbench.data import images
 from kfbench.data.augment import augment, fixed_views
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
-from kfbench.run import provenance
 from kfbench.spec import Recipe, digest
-from kfbench.teachers import Teacher, fit
-from kfbench.train.supervised import as_float
+from kfbench.teachers import fit
 
-if TYPE_CHECKING:
-    from kfbench.train.setup import Setup
-
-Entry = tuple[str, ...]  # ("output",), or (position, layer)
 OUTPUT: Entry = ("output",)
 BLOCK = 64  # rows of a canonical batch
 LIMIT = 4 * 2**30  # bytes of a file; a layer that would need more is computed in every step
@@ -53,14 +49,14 @@ SALT = 0x9E3779B97F4A7C  # so that a record of zeros has a check unlike that of 
 
 
 @dataclass(frozen=True)
-class Past:
-    """The door from a batch to the memory; good for its own images only, not for what a method makes of them."""
+class Door:
+    """A batch's `Past`: good for its own images only, not for what a method makes of them."""
 
     memory: "Memory"
     taken: Tensor  # the batch's own images [B, C, H, W]
     rows: images.Rows
 
-    def recall(self, teacher: Teacher, entries: Sequence[Entry]) -> dict[Entry, Tensor]:
+    def recall(self, teacher: Answering, entries: Sequence[Entry]) -> dict[Entry, Tensor]:
         """Return {entry: the teacher's answers [B, …], fp32}; nothing if an entry is too large to be kept."""
         return self.memory.recall(teacher, entries, self.rows)
 
@@ -72,30 +68,37 @@ class Memory:
     """
 
     def __init__(
-        self, setup: "Setup", folder: Path, *, source: dict[str, Any], say: Callable[[str], None] = lambda _: None
+        self,
+        folder: Path,
+        recipe: Recipe,
+        split: images.Split,
+        *,
+        shape: tuple[int, int, int],
+        device: torch.device,
+        source: dict[str, Any],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        recipe = setup.spec.recipe
-        assert isinstance(recipe, Recipe) and recipe.views is not None
-        self.folder, self.say, self.device = folder, say, setup.device
-        self.split: images.Split = setup.data.train
-        self.shape, self.pad, self.flip = setup.task.shape, recipe.pad, recipe.flip
+        """Remember in a folder what is said to a training split's views; `shape` [C, H, W] is that of the batches."""
+        assert recipe.views is not None, "without fixed views there is nothing to remember"
+        self.folder, self.say, self.device = folder, say, device
+        self.split, self.shape, self.pad, self.flip = split, shape, recipe.pad, recipe.flip
         self.table = fixed_views(len(self.split), recipe.views, pad=recipe.pad, flip=recipe.flip)  # [N, K]
         self.asked = self.computed = 0
         self._identity = {
             **source,
             "augmentation": [recipe.pad, recipe.flip, self.table.shape[1]],
-            "made by": [torch.__version__, provenance.processor(setup.device), setup.device.type],
+            "made by": [torch.__version__, machine.processor(str(device)), device.type],
             "threads": torch.get_num_threads(),
         }
         self._files: dict[tuple[int, Entry], File | None] = {}
         self._drawn: Tensor | None = None
         self._slots = torch.zeros(0)
 
-    def past(self, taken: Tensor, rows: images.Rows) -> Past:
+    def past(self, taken: Tensor, rows: images.Rows) -> Door:
         """Return the door for a batch: its images as teachers get them, and the rows they were made from."""
-        return Past(self, taken, rows)
+        return Door(self, taken, rows)
 
-    def recall(self, teacher: Teacher, entries: Sequence[Entry], rows: images.Rows) -> dict[Entry, Tensor]:
+    def recall(self, teacher: Answering, entries: Sequence[Entry], rows: images.Rows) -> dict[Entry, Tensor]:
         """Return {entry: answers [B, …]}, having computed what nobody has yet; nothing if an entry is too large."""
         files = {entry: self._file(teacher, entry) for entry in entries}
         index = rows.index.cpu()
@@ -122,7 +125,7 @@ class Memory:
             self._drawn, self._slots = drawn, (self.table == drawn.cpu()[:, None]).int().argmax(1)
         return self._slots
 
-    def _fill(self, teacher: Teacher, files: dict[Entry, "File"], first: int, slots: Tensor) -> None:
+    def _fill(self, teacher: Answering, files: dict[Entry, "File"], first: int, slots: Tensor) -> None:
         """Compute what a block lacks of this epoch's views, unless another process has."""
         rows = torch.arange(first, min(first + BLOCK, len(self.split)))
         views = self.table.shape[1]
@@ -138,13 +141,13 @@ class Memory:
         for entry, file in files.items():
             file.write((rows * views + chosen)[new], answers[entry][: len(rows)].cpu()[new])
 
-    def _compute(self, teacher: Teacher, entries: list[Entry], rows: Tensor, chosen: Tensor) -> dict[Entry, Tensor]:
+    def _compute(self, teacher: Answering, entries: list[Entry], rows: Tensor, chosen: Tensor) -> dict[Entry, Tensor]:
         """Return {entry: answers [BLOCK, …]} to views of a block's rows; a block cut short is filled up with blanks."""
         view = self.table[rows, chosen].to(self.device)
         taken = self.split.images.index_select(0, rows.to(self.device))
         whole = taken.new_zeros(BLOCK, *taken.shape[1:])
         whole[: len(rows)] = augment(taken, view, pad=self.pad, flip=self.flip)
-        wanted = fit(fit(as_float(whole), self.shape), teacher.network.shape)
+        wanted = fit(fit(images.as_float(whole), self.shape), teacher.network.shape)
         layers = {layer: position for position, layer in (entry for entry in entries if entry != OUTPUT)}
         position: Any = next(iter(layers.values()), "post")
         stop = OUTPUT not in entries
@@ -154,14 +157,14 @@ class Memory:
             found[OUTPUT] = teacher.network(wanted).logits
         return found | {(position, layer): answer for layer, answer in features.items()}
 
-    def _file(self, teacher: Teacher, entry: Entry) -> "File | None":
+    def _file(self, teacher: Answering, entry: Entry) -> "File | None":
         """Return a layer's file, made on first use; None if it would be too large."""
         key = (teacher.index, entry)
         if key not in self._files:
-            shape = (teacher.network.outputs,)
+            shape: tuple[int, ...] = (teacher.network.outputs,)
             if entry != OUTPUT:
                 position: Any = entry[0]
-                shape = teacher.shapes([entry[1]], position)[entry[1]]  # type: ignore[assignment]
+                shape = taps.shapes(teacher.network, [entry[1]], position)[entry[1]]
             size = File.size(self.table.numel(), shape)
             what = {"teacher": teacher.digest, "network": teacher.network.name, "entry": entry, **self._identity}
             stem = re.sub(r"[^\w.-]+", "_", f"{teacher.network.name}-{'-'.join(entry)}-{digest(what)}")
@@ -183,14 +186,14 @@ class File:
         size = self.size(records, shape)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "ab") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # else a run of fewer rows could shorten what another has just made
-                there = os.fstat(file.fileno())
-                free = os.statvfs(path.parent).f_bavail * os.statvfs(path.parent).f_frsize
-                if size - there.st_blocks * 512 > free:
+            # the lock: else a run of fewer rows could shorten what another has just made
+            with FileLock(path.parent / ".lock"), open(path, "ab") as file:
+                there, free = os.fstat(file.fileno()), machine.free(path.parent)
+                taken = getattr(there, "st_blocks", there.st_size // 512) * 512  # Windows does not tell of holes
+                if size - taken > free:
                     raise OSError(None, f"{size / 1e9:.1f} GB are needed, {free / 1e9:.1f} are free")
                 if there.st_size < size:
-                    os.ftruncate(file.fileno(), size)  # holes: nothing is taken up before it is written
+                    file.truncate(size)  # holes: nothing is taken up before it is written
             # never written through the mapping: on a full disk that would kill the process
             self._words = torch.from_numpy(np.memmap(path, np.int16, "r+", shape=(records, size // 2 // records)))
         except OSError as error:
@@ -230,7 +233,7 @@ class File:
         try:
             with open(self.path, "r+b", buffering=0) as file:
                 for place, record in zip(places.tolist(), records, strict=True):
-                    if os.pwrite(file.fileno(), record, place * record.nbytes) < record.nbytes:
+                    if machine.write_at(file, record, place * record.nbytes) < record.nbytes:
                         raise OSError(None, "the disk is full")
         except OSError as error:
             raise _unwritable(self.path, error) from error

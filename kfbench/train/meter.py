@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from kfbench.batch import Parts
 from kfbench.errors import Diverged
-from kfbench.methods import Parts
 
 
 class Meter:

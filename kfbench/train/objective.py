@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kfbench.methods import Batch
+from kfbench.batch import Batch
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
 from kfbench.train.returns import vtrace

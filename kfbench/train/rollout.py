@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kfbench.methods import Batch, Parts, Trajectory
+from kfbench.batch import Batch, Parts, Trajectory
 from kfbench.networks.network import Output
 
 

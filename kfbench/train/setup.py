@@ -1,7 +1,7 @@
 """What a training loop works with: a run's student, teachers, task and data, on their device."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +11,7 @@ from kfbench.methods import Method
 from kfbench.spec import RunSpec
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-
-if TYPE_CHECKING:
-    from kfbench.train.memory import Memory
+from kfbench.train.memory import Memory
 
 
 @dataclass
@@ -29,4 +27,4 @@ class Setup:
     rng: torch.Generator  # the method's stream; part of every checkpoint
     data: Any  # `images.Images`; None in games
     others: dict[str, tuple[Task, Split]] = field(default_factory=dict)  # {task of a stage: itself, its images}
-    memory: "Memory | None" = None  # of what the teachers say to the training images, where views are fixed
+    memory: Memory | None = None  # of what the teachers say to the training images, where views are fixed

@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kfbench import seeding
+from kfbench.batch import Batch
 from kfbench.data import images
-from kfbench.errors import KfbenchError
-from kfbench.methods import Batch, Stage
+from kfbench.methods import Stage
 from kfbench.networks.network import Output
 from kfbench.spec import Recipe, RunSpec
 from kfbench.tasks import Task
 from kfbench.teachers import fit
 from kfbench.train import optimizer
+from kfbench.train.loop import Row, autocast, set_training, spans
 from kfbench.train.meter import Meter
 from kfbench.train.objective import CrossEntropy
 from kfbench.train.setup import Setup
 
-Row = dict[str, float]
 CHECKED = 50  # steps between looks at whether the loss is finite: each is a wait for the device
 
 
@@ -133,7 +133,7 @@ class Supervised:
     def batch(self) -> Batch:
         """Return the next batch: the same for every method of this seed."""
         rows = next(self._rows)
-        taken = fit(as_float(rows.images), self.setup.task.shape)
+        taken = fit(images.as_float(rows.images), self.setup.task.shape)
         memory = self.setup.memory if self.train is self.data.train else None
         past = None if memory is None else memory.past(taken, rows)
         return Batch(images=taken, labels=rows.labels, index=rows.index, view=rows.view, rng=self.setup.rng, past=past)
@@ -142,7 +142,7 @@ class Supervised:
         """Yield one pass over the training split, in its own order, without augmentation."""
         train = self.train
         for rows in torch.arange(len(train), device=self.device).split(self.batch_size):  # type: ignore[no-untyped-call]
-            whole = fit(as_float(train.images[rows]), self.setup.task.shape)
+            whole = fit(images.as_float(train.images[rows]), self.setup.task.shape)
             yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.setup.rng)
 
     def status(self) -> Row:
@@ -188,7 +188,7 @@ class Supervised:
         setup, wrong = self.setup, 0
         with torch.no_grad(), autocast(self.device, self.recipe.precision):
             for taken, labels in self.data.val.chunks():
-                batch = Batch(images=channels_last(taken), labels=labels, rng=setup.rng)
+                batch = Batch(images=images.channels_last(taken), labels=labels, rng=setup.rng)
                 output, _ = setup.method.act(setup.student, setup.teachers, batch, progress)
                 wrong += int((output.logits.argmax(1) != labels).sum())
         return 100 * wrong / len(self.data.val)
@@ -235,40 +235,6 @@ def steps(recipe: Recipe, rows: int) -> int:
     return max(1, round(recipe.epochs * images.steps_per_epoch(rows, recipe.batch_size)))
 
 
-def spans(stages: tuple[Stage, ...], total: int) -> list[tuple[Stage, int, int]]:
-    """Return each stage with its first step and the step after its last; together they fill the budget."""
-    shares = [stage.share for stage in stages]
-    if abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
-        raise KfbenchError(f"the shares of a method's stages must be above 0 and sum to 1, not {shares}")
-    ends = [round(total * sum(shares[: i + 1])) for i in range(len(shares))]
-    starts = [0, *ends[:-1]]
-    return [(stage, first, last) for stage, first, last in zip(stages, starts, ends, strict=True) if last > first]
-
-
-def channels_last(taken: Tensor) -> Tensor:
-    """Return images [B, C, H, W] with their channels last in memory, as convolutions like them."""
-    return taken.contiguous(memory_format=torch.channels_last)
-
-
-def as_float(taken: Tensor) -> Tensor:
-    """Return uint8 images [B, C, H, W] as floats in 0..1, channels last in memory."""
-    return images.to_float(channels_last(taken))
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context of a forward pass: bf16 where it serves, or nothing at all."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def set_training(student: nn.Module) -> None:
-    """Put a student in training mode, but for modules whose own weights are all frozen: their buffers must not move."""
-    student.train()
-    for module in student.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(weight.requires_grad for weight in own):
-            module.eval()
-
-
 @torch.no_grad()
 def evaluate(network: nn.Module, split: images.Split, *, precision: str = "fp32") -> Row:
     """Return the `error` in % and the mean cross-entropy `loss` of a network, in evaluation mode, over a split."""
@@ -277,7 +243,7 @@ def evaluate(network: nn.Module, split: images.Split, *, precision: str = "fp32"
     loss = torch.zeros((), device=split.labels.device)
     for taken, labels in split.chunks():
         with autocast(taken.device, precision):
-            output: Output = network(channels_last(taken))
+            output: Output = network(images.channels_last(taken))
         wrong += (output.logits.argmax(1) != labels).sum()
         loss += F.cross_entropy(output.logits.float(), labels, reduction="sum")
     return {"error": 100 * float(wrong) / len(split), "loss": float(loss) / len(split)}

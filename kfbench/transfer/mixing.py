@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from kfbench.batch import Batch, Parts
 from kfbench.errors import KfbenchError
-from kfbench.methods import Batch, Parts
 from kfbench.networks import taps
 from kfbench.networks.network import Network, Output
 from kfbench.networks.taps import Position

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from kfbench.errors import Diverged, KfbenchError
 from kfbench.folders import PACKAGE
 from kfbench.networks import weights
 from kfbench.run import execute, records, resolve
-from kfbench.run.execute import Interrupted, Watcher
+from kfbench.run.execute import Interrupted
+from kfbench.run.prepare import make_setup
 from kfbench.run.records import RunRecord
 from kfbench.spec import RunSpec
-from kfbench.train.loop import Loop, make_setup
+from kfbench.train.loop import Loop, Watcher
 from kfbench.train.supervised import Supervised
 
 TEACHERS = ["random:digits/low/cnn-4", "random:digits/high/mlp-30"]  # of two kinds; nothing to train
@@ -91,7 +93,7 @@ import torch
 from kfbench import execute
 from kfbench.spec import RunSpec
 
-class Killed(execute.Watcher):
+class Killed(Watcher):
     def step(self, loop, row):
         if loop.position == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -380,9 +382,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(
     refused_before_training(Path("/proc/kfbench"), "cannot write to '/proc/kfbench'")  # not even root can
     with small_files(1000):
         refused_before_training(tmp_path, "cannot write to")
-    room = os.statvfs(tmp_path)
-    little = os.statvfs_result([*room[:4], 10, *room[5:]])
-    monkeypatch.setattr(os, "statvfs", lambda path: little)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=40_000))
     refused_before_training(tmp_path, "only 0 MB free for")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 

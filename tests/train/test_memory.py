@@ -10,25 +10,28 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from kfbench import machine
 from kfbench.cli.main import main
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE
 from kfbench.methods import Batch
 from kfbench.run import execute, resolve
-from kfbench.run.execute import Interrupted, Watcher
+from kfbench.run.execute import Interrupted
+from kfbench.run.prepare import make_setup
 from kfbench.run.records import RunRecord
-from kfbench.spec import RunSpec
+from kfbench.spec import Recipe, RunSpec
 from kfbench.teachers import Teacher
 from kfbench.train import memory
-from kfbench.train.loop import make_setup
+from kfbench.train.loop import Watcher
 from kfbench.train.memory import OUTPUT, Memory
+from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 
 ROWS, STEP = 300, 64  # training images and rows of a step: 4 steps an epoch, 4 blocks and a part of a fifth
@@ -70,11 +73,17 @@ def rows_of(record: RunRecord) -> tuple[float, float]:
     return record.cost["teacher_rows_asked"], record.cost["teacher_rows_remembered"]
 
 
+def memory_of(setup: Setup, folder: Path, checksum: str | None) -> Memory:
+    recipe, split, shape = setup.spec.recipe, setup.data.train, setup.task.shape
+    assert isinstance(recipe, Recipe)
+    return Memory(folder / "memory", recipe, split, shape=shape, device=setup.device, source={"data": checksum})
+
+
 def loop_of(tmp_path: Path, spec: RunSpec) -> Supervised:
     """The loop of a run with a memory, and nothing around it."""
     prepared = execute.prepare(spec, results=tmp_path, device=torch.device("cpu"), watcher=Watcher())
     setup = make_setup(spec, prepared, device=torch.device("cpu"))
-    setup.memory = Memory(setup, tmp_path / "memory", source={"data": prepared.data_checksum})
+    setup.memory = memory_of(setup, tmp_path, prepared.data_checksum)
     return Supervised(setup)
 
 
@@ -201,7 +210,7 @@ def test_methods_and_train_sizes_share_a_file_but_not_teachers_layers_views_or_t
     for digest in ("a", "b"):
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            kept = Memory(loop.setup, tmp_path / "memory", source={"data": "0"})
+            kept = memory_of(loop.setup, tmp_path, "0")
             file = kept._file(dataclasses.replace(teacher, digest=digest), OUTPUT)
             assert file
             stems.add(file.path)
@@ -236,17 +245,17 @@ class Killed(BaseException):
 
 def test_a_run_killed_while_filling_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = execute.run(spec_of("fitnets"), results=tmp_path / "whole")
-    written, pwrite = [], os.pwrite
+    written, write = [], machine.write_at
 
-    def dying(file: int, record: Any, place: int) -> int:
+    def dying(file: IO[bytes], record: Any, place: int) -> int:
         written.append(place)
         if len(written) == 200:
-            pwrite(file, bytes(record)[: record.nbytes // 2], place)
+            write(file, bytes(record)[: record.nbytes // 2], place)
             raise Killed
-        return pwrite(file, record, place)
+        return write(file, record, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", dying)
+        patch.setattr(machine, "write_at", dying)
         with pytest.raises(Killed):
             execute.run(spec_of("fitnets"), results=tmp_path / "killed")
     assert len(written) == 200
@@ -286,7 +295,7 @@ RUN = """
 import json, sys, torch
 from pathlib import Path
 from kfbench import cli, execute, memory
-from kfbench.spec import RunSpec
+from kfbench.spec import Recipe, RunSpec
 torch.set_num_threads(1)
 print("ready", flush=True)
 spec = RunSpec.from_json(json.loads(sys.stdin.readline()))
@@ -360,7 +369,7 @@ def test_no_room_and_no_folder_are_told_in_a_line(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", full)
+        patch.setattr(machine, "write_at", full)
         with pytest.raises(KfbenchError, match="memory of teachers cannot be kept.*No space left.*--no-memory"):
             execute.run(spec_of(), results=tmp_path)
     with monkeypatch.context() as patch:

@@ -90,8 +90,9 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from kfbench import execute
+from kfbench.run import execute
 from kfbench.spec import RunSpec
+from kfbench.train.loop import Watcher
 
 class Killed(Watcher):
     def step(self, loop, row):

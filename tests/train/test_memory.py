@@ -294,7 +294,7 @@ def test_a_damaged_file_is_mended(tmp_path: Path, damage: Any) -> None:
 RUN = """
 import json, sys, torch
 from pathlib import Path
-from kfbench import cli, execute, memory
+from kfbench.run import execute
 from kfbench.spec import Recipe, RunSpec
 torch.set_num_threads(1)
 print("ready", flush=True)
@@ -400,7 +400,7 @@ def test_views_is_an_option_of_run(
     line += ["--teachers", TEACHER, "--results", str(tmp_path), *options]
     monkeypatch.setattr(sys, "argv", ["kfbench", *line])
     with pytest.raises(SystemExit) as stopped:
-        main.main()
+        main()
     told = capsys.readouterr()
     if said:
         assert stopped.value.code == 2 and re.search(said, told.err)

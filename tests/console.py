@@ -1,11 +1,19 @@
-"""Commands typed in the tests' own process, as the console script would run them."""
+"""Commands typed in the tests' own process, as the console script would run them, or in one of their own."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from kfbench.cli import main
+from kfbench.folders import PACKAGE
+from kfbench.run import records
+
+CODE = "from kfbench.cli.main import main; main()"
+TINY = ["--budget", "smoke", "--network", "cnn-4", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
 
 
 class Done(NamedTuple):
@@ -35,3 +43,14 @@ class Console:
         except SystemExit as stopped:
             code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
         return Done(code, *self.capture.readouterr())
+
+
+def in_a_process(*words: str, environment: dict[str, str] | None = None, code: str = CODE) -> Done:
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1", **(environment or {})}
+    done = subprocess.run([sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def key_of(results: Path) -> str:
+    [record] = records.records(results)
+    return record.key

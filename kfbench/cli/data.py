@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kfbench.cli.options import AsJson
+from kfbench.cli.options import AsJson, group
 from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:
     from kfbench.data.packs import Pack
 
-app = typer.Typer(no_args_is_help=True, help="See what data are on this machine, and bring more.")
+app = group("See what data are on this machine, and bring more.")
 
 
 @app.command("list")

@@ -1,21 +1,24 @@
 """The command `kfbench`: a thin layer from arguments to functions, which imports inside commands: `list` is instant."""
 
+import io
 import json
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kfbench.cli import data, study, tools
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, pairs, set_threads
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group, pairs, set_threads
 from kfbench.errors import KfbenchError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = group("Compare knowledge-transfer methods: Knowledge Flow beside its baselines, on images and games.")
 app.add_typer(data.app, name="data")
 tools.register(app)
 study.register(app)
 
 state = {"debug": False}
+UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it in its newer versions
 
 
 @app.callback()
@@ -123,13 +126,42 @@ def show(
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is one line and exit code 2."""
+    """Run the command line: a user's mistake is one line and exit code 2, Ctrl-C is 130, a closed pipe is fine."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × or … shows a question mark
     try:
-        app(standalone_mode=True)
-    except KfbenchError as error:
+        code = app(prog_name="kfbench", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python complains when it flushes at its end
+        code = 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = _told("stopped", 130)
+    except Exception as error:
         if state["debug"]:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(0)
+        code = _judge(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _judge(error: Exception) -> int:
+    """Print a user's mistake in one line and return the exit code; a fault of ours is raised again."""
+    if isinstance(error, KfbenchError):
+        return _told(f"error: {error}", error.exit_code)
+    if isinstance(error, OSError) and error.filename is not None:  # no permission, no room, a folder for a file
+        return _told(f"error: cannot use '{error.filename}' ({error.strerror})", 2)
+    if isinstance(error, UsageError):
+        if "\n" in error.format_message():  # a group without a command: its help
+            print(error.format_message())
+            return 2
+        where = error.ctx.command_path if error.ctx else "kfbench"
+        return _told(f"error: {error.format_message().rstrip('.')}; see {where} --help", 2)
+    raise error
+
+
+def _told(line: str, code: int) -> int:
+    print(" ".join(line.split()), file=sys.stderr)
+    return code

@@ -16,8 +16,8 @@ Differs: nothing known.
 
 from dataclasses import dataclass
 
-from kfbench import losses
 from kfbench.methods import Method
+from kfbench.transfer import losses
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, set_threads
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group, set_threads
 from kfbench.errors import KfbenchError, near
 
-teacher_app = typer.Typer(no_args_is_help=True, help="Train and list teachers.")
-new_app = typer.Typer(no_args_is_help=True, help="Start a new file.")
+teacher_app = group("Train and list teachers.")
+new_app = group("Start a new file.")
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,75 @@
+"""Lists: instant, as text and as JSON, and true."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console import in_a_process, key_of
+
+import kfbench.methods
+from kfbench import registry
+from kfbench.run import records
+
+LISTS = """
+import resource, sys
+from kfbench.cli.main import main
+try:
+    main()
+except SystemExit:
+    pass
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, sorted({"torch", "numpy", "pandas", "optuna"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_list_is_instant_and_imports_no_torch() -> None:
+    seconds = []
+    for _ in range(5):
+        done = in_a_process("list", code=LISTS)
+        assert done.code == 0 and "Knowledge Flow" in done.out
+        taken, _, imported = done.lines[-1].partition(" ")
+        assert imported == "[]"
+        seconds.append(float(taken))
+        if min(seconds) < 0.3:
+            return
+    pytest.fail(f"kfbench list takes {min(seconds):.2f} s of CPU time")
+
+
+def test_lists_are_json_too(type_in: Any, recorded: Path) -> None:
+    found = json.loads(type_in("list", "--json", "--results", recorded).out)
+    assert list(found) == ["methods", "tasks", "networks", "teachers", "budgets"]
+    assert [row["name"] for row in found["methods"]] == registry.names("methods")
+    assert [row["name"] for row in found["tasks"]] == registry.names("tasks")
+    assert [row["name"] for row in found["budgets"]] == ["smoke", "small", "standard", "paper"]
+    [teacher] = found["teachers"]
+    [run] = json.loads(type_in("list", "runs", "--json", "--results", recorded).out)["runs"]
+    assert run["name"] == key_of(recorded) and run["score"] == next(records.records(recorded)).scores["last"]["error"]
+    assert json.loads(type_in("teacher", "list", "--json", "--results", recorded).out)["teachers"] == [teacher]
+    data = json.loads(type_in("data", "list", "--json").out)
+    [digits] = [row for row in data["data"] if row["name"] == "digits"]
+    assert digits["here"] and digits["train"] + digits["test"] == 1797
+    for words in (["list"], ["list", "runs"], ["teacher", "list"]):
+        assert key_of(recorded) in type_in(*words, "--results", recorded).out or words == ["list"]
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_what_is_listed_of_a_method_is_what_its_class_says(name: str) -> None:
+    told, made = registry.describe("methods", name), registry.method_class(name)
+
+    assert set(told["settings"]) == {field.name for field in dataclasses.fields(made)}
+    for attribute in (
+        "kinds",
+        "teachers",
+        "needs",
+        "teacher_is_twin",
+        "variants",
+        "keeps_teachers",
+        "starts_from_teacher",
+    ):
+        default = getattr(kfbench.methods.Method, attribute)
+        assert told["attributes"].get(attribute, default) == getattr(made, attribute)
+    for setting, value in told["settings"].items():
+        if isinstance(value, bool | int | float):
+            assert value == getattr(made(), setting)

@@ -10,6 +10,10 @@ class KfbenchError(Exception):
     exit_code = 2
 
 
+class KfbenchWarning(UserWarning):
+    """Something a user should know, in one line; the command line prints it and goes on."""
+
+
 def near(asked: str, there: Iterable[str], *, most: int = 12) -> str:
     """Return "did you mean 'x'?", or the list of what there is when nothing is close."""
     names = sorted(there)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from kfbench.cli import data, study, tools
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group, pairs, set_threads
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group, pairs
 from kfbench.errors import KfbenchError
 
 app = group("Compare knowledge-transfer methods: Knowledge Flow beside its baselines, on images and games.")
@@ -79,9 +79,9 @@ def run(
     given |= {"batch_size": batch_size, "precision": precision}
     changes = {name: value for name, value in given.items() if value is not None} | pairs(recipe, "--set-recipe")
     from kfbench.cli import summary
-    from kfbench.cli.progress import Bar
     from kfbench.run import execute, resolve
-    from kfbench.run.device import torch_device
+    from kfbench.run.device import set_threads, torch_device
+    from kfbench.run.progress import Bar
     from kfbench.spec import GameRecipe
 
     spec = resolve.resolve(

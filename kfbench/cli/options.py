@@ -36,11 +36,3 @@ def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
             raise KfbenchError(f"{option} '{entry}' has no value; write {option} {entry}=VALUE")
         found[name] = None if value.lower() == "none" else value
     return found
-
-
-def set_threads(threads: int | None, *, games: bool = False) -> None:
-    """Set torch's CPU threads: as asked, else one for games (two on busy cores are far slower), else torch's own."""
-    import torch
-
-    if threads is not None or games:
-        torch.set_num_threads(threads or 1)

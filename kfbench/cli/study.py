@@ -151,9 +151,9 @@ def verify(
     device: Device = "cpu",
 ) -> None:
     """Run a recorded run again and say whether it gives the same numbers; weights that are missing are put back."""
-    from kfbench.cli.progress import Bar
     from kfbench.run import records
     from kfbench.run import verify as checking
+    from kfbench.run.progress import Bar
 
     folder, record = records.locate(results, key)
     new = checking.again(record, folder, results=results, device=device, watcher=Bar())

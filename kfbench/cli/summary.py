@@ -1,6 +1,5 @@
 """What a person reads before and after a run."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def _recorded(spec: RunSpec, results: Path, device: str) -> bool:
 
 def as_json(record: RunRecord) -> dict[str, Any]:
     """Return a record as plain values."""
-    return dataclasses.asdict(record)
+    return record.model_dump()
 
 
 def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:

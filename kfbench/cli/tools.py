@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group, set_threads
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group
 from kfbench.errors import KfbenchError, near
 
 teacher_app = group("Train and list teachers.")
@@ -130,10 +130,10 @@ def train_teacher(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; bits depend on it.")] = None,
 ) -> None:
     """Train a teacher, if the store does not have it."""
-    from kfbench.cli.progress import Bar
     from kfbench.errors import KfbenchError
     from kfbench.run import execute, teacher_names, teacher_store
-    from kfbench.run.device import torch_device
+    from kfbench.run.device import set_threads, torch_device
+    from kfbench.run.progress import Bar
 
     asked = teacher_names.read(name, budget=budget)
     if asked.kind != "trained":

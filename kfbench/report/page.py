@@ -3,7 +3,6 @@
 Everything follows from `study.toml`, `plan.json` and the records: the same input gives the same bytes.
 """
 
-import dataclasses
 import json
 import os
 from dataclasses import dataclass
@@ -187,7 +186,7 @@ def _run(made: Grid, column: str, record: RunRecord, folder: Path, results: Path
     metric = made.metric(column)
     score = record.scores.get(made.study.score, {}).get(metric)
     unit = "" if made.is_game(column) else " %"
-    kept = {name: value for name, value in dataclasses.asdict(record).items() if name not in ("curve", "traceback")}
+    kept = {name: value for name, value in record.model_dump().items() if name not in ("curve", "traceback")}
     kept.pop("identity")
     path = path_of(results, record.key, record.run_spec())
     return {

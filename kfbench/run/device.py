@@ -16,3 +16,9 @@ def torch_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise KfbenchError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
     return device
+
+
+def set_threads(threads: int | None, *, games: bool = False) -> None:
+    """Set torch's CPU threads: as asked, else one for games (two on busy cores are far slower), else torch's own."""
+    if threads is not None or games:
+        torch.set_num_threads(threads or 1)

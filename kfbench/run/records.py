@@ -1,41 +1,54 @@
 """RunRecord: what a run leaves; one JSON file a run, written atomically, read without torch."""
 
-import dataclasses
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kfbench import registry
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.spec import RunSpec, digest
 
-if TYPE_CHECKING:
-    import pandas
-
-FORMAT = 1
+FORMAT = 1  # raise it when a field changes its meaning; new fields alone do not
 
 
-@dataclass
-class RunRecord:
-    """What a run left. `scores` are in the task's unit: `error` in % for images, `return` in game points.
+class RunRecord(BaseModel):
+    """What a run left. Scores are in the task's unit: `error` in % for images, `return` in game points.
 
-    `identity` is what the key is a digest of: the spec, and whatever else decides the numbers (data checksum, hashes of
-    the teachers' weights, revisions of method and harness).
+    Fields of a newer version are kept as they are, and told when the file is read.
     """
 
-    key: str
-    spec: dict[str, Any]
-    identity: dict[str, Any]
-    status: str  # "done" or "failed"
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)  # {"last": {"error": …}, "best": …, "val": …}
-    curve: list[dict[str, float]] = field(default_factory=list)
-    cost: dict[str, float] = field(default_factory=dict)  # seconds, teacher_seconds, parameters, multiply_adds, …
-    provenance: dict[str, Any] = field(default_factory=dict)  # commit, versions, device, threads, data, teachers
-    error: str | None = None  # one line, if failed
+    model_config = ConfigDict(extra="allow")
+
+    key: str = Field(description="First 12 hex digits of the sha256 of `identity`.")
+    spec: dict[str, Any] = Field(description="Method, task, teachers, seed, budget, recipe and settings, in full.")
+    identity: dict[str, Any] = Field(
+        description="What decides the numbers: the spec, the data's checksum, digests of the teachers' weights, "
+        "revisions of method and harness."
+    )
+    status: Literal["done", "failed"]
+    scores: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="On the test split: `last`, the weights after the last step, and `best`, those best on validation. "
+        "On the validation split: `val`, after the last step.",
+    )
+    curve: list[dict[str, float]] = Field(
+        default_factory=list, description="One row an evaluation: step, progress in 0..1, seconds, losses, scores."
+    )
+    cost: dict[str, float] = Field(
+        default_factory=dict,
+        description="seconds of training, teacher_seconds, steps; of the network kept: parameters, multiply_adds an "
+        "input, latency_ms at batch 1.",
+    )
+    provenance: dict[str, Any] = Field(
+        default_factory=dict, description="Commit, versions, device, threads, data checksum, teachers, weights' digest."
+    )
+    error: str | None = Field(default=None, description="What went wrong in a line, if the run failed.")
     traceback: str | None = None
     format: int = FORMAT
 
@@ -54,7 +67,7 @@ def write(results: Path, record: RunRecord) -> Path:
     """Write a record in place of an older one with its key, never half. Raises KfbenchError if it cannot be written."""
     path = path_of(results, record.key, record.run_spec())
     try:
-        write_text(path, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+        write_text(path, json.dumps(record.model_dump(), indent=1) + "\n")
     except OSError as error:
         raise KfbenchError(
             f"cannot write '{path}' ({error.strerror}); make room, or give --results elsewhere"
@@ -79,12 +92,27 @@ def write_text(path: Path, text: str) -> None:
 def read(path: Path) -> RunRecord:
     """Read a record. Raises KfbenchError if the file is no record or its key does not fit its content."""
     try:
-        record = RunRecord(**json.loads(path.read_text()))
+        record = RunRecord.model_validate(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise KfbenchError(f"'{path}' is not a run record ({error}); delete it, or restore it with git") from error
+        raise KfbenchError(
+            f"'{path}' is not a run record ({_what(error)}); delete it, or restore it with git"
+        ) from error
     if digest(record.identity) != record.key or record.identity.get("spec") != record.spec:
         raise KfbenchError(f"'{path}' was changed by hand: its key does not fit its content; rerun it instead")
+    if record.format > FORMAT or record.model_extra:
+        newer = ", ".join(record.model_extra or {}) or f"format {record.format}"
+        warnings.warn(
+            f"'{path}' is from a newer kfbench ({newer}); what is new is not read", KfbenchWarning, stacklevel=2
+        )
     return record
+
+
+def _what(error: Exception) -> str:
+    """Return what is wrong with a file's values in a line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"'{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}"
 
 
 def records(results: Path) -> Iterator[RunRecord]:
@@ -112,17 +140,3 @@ def locate(results: Path, key: str) -> tuple[Path, RunRecord]:
             break
     there = "no run" if not paths else f"{len(paths)} runs"
     raise KfbenchError(f"{there} in '{results}' with a key that begins with '{key}'; kfbench list runs shows all")
-
-
-def frame(results: Path) -> "pandas.DataFrame":
-    """Return one row a run: spec, settings, scores and cost, for pandas."""
-    import pandas
-
-    rows = []
-    for record in records(results):
-        row: dict[str, Any] = {"key": record.key, "status": record.status, **record.spec}
-        recipe = row.pop("recipe")
-        row |= {f"recipe.{name}": value for name, value in recipe.items()}
-        row |= {f"{which}.{name}": value for which, scores in record.scores.items() for name, value in scores.items()}
-        rows.append(row | {f"cost.{name}": value for name, value in record.cost.items()})
-    return pandas.DataFrame(rows)

@@ -1,6 +1,5 @@
 """A run as a trial of a queue: its progress is told there, its record is left there, a pruner may stop it."""
 
-import dataclasses
 import time
 from pathlib import Path
 
@@ -70,9 +69,9 @@ def run_one(
     except Exception as error:
         left = _failed(spec, results) if not isinstance(error, KfbenchError) or isinstance(error, Diverged) else None
         if left is not None:
-            trial.set_user_attr("record", dataclasses.asdict(left))
+            trial.set_user_attr("record", left.model_dump())
         raise
-    trial.set_user_attr("record", dataclasses.asdict(record))
+    trial.set_user_attr("record", record.model_dump())
     return record
 
 

@@ -45,7 +45,7 @@ def collect(study: optuna.Study, results: Path) -> int:
         kept: dict[str, Any] | None = trial.user_attrs.get("record")
         if kept is None:
             continue
-        record = RunRecord(**kept)
+        record = RunRecord.model_validate(kept)
         path = records.path_of(results, record.key, record.run_spec())
         if not path.is_file():
             records.write(results, record)

@@ -1,7 +1,5 @@
 """What the command line shows while it works: a progress bar a run, and the news in lines above it."""
 
-import sys
-
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -46,7 +44,7 @@ class Bar(Watcher):
         self._every = max(1, loop.total // 200)
         self._share = None
         title = f"{spec.method} · {spec.task} · seed {spec.seed}"
-        if not sys.stderr.isatty():
+        if not (self.console.is_terminal or self.console.is_jupyter):
             self.say(f"{title}: {loop.total:,} steps")
             return
         self._progress = Progress(

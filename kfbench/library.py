@@ -1,0 +1,120 @@
+"""The library: what the commands do, as functions for scripts and notebooks. `import kfbench` offers them, lazily.
+
+Arguments are the commands' options; strings and paths are both taken. Errors are `kfbench.KfbenchError`, one line with
+its remedy. Nothing here prints but progress, to standard error, and in a notebook as a bar.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+    from kfbench.networks.network import Network
+    from kfbench.report.page import Page
+    from kfbench.run.records import RunRecord
+    from kfbench.spec import Setting
+
+Folder = str | Path
+
+
+def run(
+    method: str,
+    task: str,
+    *,
+    teachers: str | Sequence[str] | None = None,
+    budget: str = "small",
+    seed: int = 0,
+    settings: "Mapping[str, Setting] | None" = None,
+    recipe: Mapping[str, Any] | None = None,
+    results: Folder = "results",
+    device: str = "cpu",
+    threads: int | None = None,
+    compile: bool = False,
+    memory: bool = True,
+    force: bool = False,
+    checkpoint_seconds: float = 60.0,
+    progress: bool = True,
+    **fields: Any,
+) -> "RunRecord":
+    """Run one method on one task, as `kfbench run` does, and return its record: the recorded one if there is one.
+
+    `teachers` are names as on the command line, by commas or as a sequence; None: the method's defaults. `settings` are
+    the method's, `recipe` fields of the training recipe; the recipe's fields may also be given by name: `epochs=3,
+    network="resnet20"`. `threads` is the number of CPU threads (None: as for the command), `progress` shows a bar.
+
+    Raises KfbenchError for anything that cannot work, before anything is trained; Diverged after a failed run.
+    """
+    from kfbench.run import execute, resolve
+    from kfbench.run.device import set_threads
+    from kfbench.run.progress import Bar
+    from kfbench.spec import GameRecipe
+    from kfbench.train.loop import Watcher
+
+    spec = resolve.resolve(
+        method,
+        task,
+        budget=budget,
+        teachers=teachers.split(",") if isinstance(teachers, str) else teachers,
+        seed=seed,
+        recipe={**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}},
+        settings=settings,
+    )
+    set_threads(threads, games=isinstance(spec.recipe, GameRecipe))
+    return execute.run(
+        spec,
+        results=Path(results),
+        device=device,
+        force=force,
+        compiled=compile,
+        remember=memory,
+        checkpoint_seconds=checkpoint_seconds,
+        watcher=Bar() if progress else Watcher(),
+    )
+
+
+def runs(results: Folder = "results", *, teachers: bool = False) -> "pandas.DataFrame":
+    """Return one row a recorded run, settings and scores flat; see `kfbench/report/frames.py` for the columns."""
+    from kfbench.report import frames
+
+    return frames.runs(Path(results), teachers=teachers)
+
+
+def curves(
+    results: Folder = "results", *, keys: str | Iterable[str] | None = None, metrics: str | Iterable[str] | None = None
+) -> "pandas.DataFrame":
+    """Return learning curves as a long frame for seaborn: a row a run, point and metric.
+
+    `keys` picks runs, by the beginnings of their keys; `metrics` picks metrics, such as "val_error".
+    """
+    from kfbench.report import frames
+
+    return frames.curves(Path(results), keys=_several(keys), metrics=_several(metrics))
+
+
+def load(key: str, *, results: Folder = "results") -> "Network":
+    """Return the network that a run kept, in evaluation mode: images [B, C, H, W] in 0..1 to an Output.
+
+    `Output.logits` is [B, K]; `.value` [B] in games, else None. Raises KfbenchError if there is no such run, or its
+    weights are gone.
+    """
+    from kfbench.run import export
+
+    _, network, _ = export.load(key, results=Path(results))
+    network.eval()
+    return network
+
+
+def report(study: Folder, *, results: Folder = "results") -> "Page":
+    """Make a study's tables, plots and page from its records, and return what the index says of it.
+
+    `study` is the folder with its study.toml. Raises KfbenchError if study, plan or a record is not sound.
+    """
+    from kfbench.report import page
+
+    return page.make(Path(study), Path(results))
+
+
+def _several(names: str | Iterable[str] | None) -> Iterable[str] | None:
+    return [names] if isinstance(names, str) else names

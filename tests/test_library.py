@@ -1,0 +1,43 @@
+"""The library: the commands' functions, from Python."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kfbench import library
+from kfbench.errors import KfbenchError
+
+
+def test_run_load_and_look(packed_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    tiny = {"recipe": {"train_size": 60}, "epochs": 1, "network": "cnn-4", "results": tmp_path, "progress": False}
+    record = library.run("kd", "digits", teachers=["digits/cnn-4"], budget="smoke", settings={"temperature": 2}, **tiny)  # type: ignore[arg-type]
+    again = library.run("kd", "digits", teachers="digits/cnn-4", budget="smoke", settings={"temperature": 2.0}, **tiny)  # type: ignore[arg-type]
+    assert again == record and record.spec["recipe"]["epochs"] == 1
+    network = library.load(record.key[:6], results=str(tmp_path))
+    assert not network.training
+    with torch.no_grad():
+        assert network(torch.rand(3, 1, 8, 8)).logits.shape == (3, 10)
+    (row,) = library.runs(tmp_path).to_dict("records")
+    assert row["key"] == record.key and row["settings.temperature"] == 2.0
+    assert row["last.error"] == record.scores["last"]["error"]
+    (teacher,) = library.runs(tmp_path, teachers=True).to_dict("records")
+    assert teacher["method"] == "scratch"
+    curve = library.curves(tmp_path, keys=record.key, metrics="val_error")
+    assert curve["value"].iloc[-1] == record.scores["val"]["error"]
+
+
+def test_mistakes_are_errors_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(KfbenchError, match="did you mean 'kd'"):
+        library.run("kdd", "digits", results=tmp_path)
+    with pytest.raises(KfbenchError, match="has no field 'epoch'"):
+        library.run("scratch", "digits", results=tmp_path, epoch=3)
+    with pytest.raises(KfbenchError, match="no run"):
+        library.load("abc", results=tmp_path)
+
+
+def test_report_from_python(small: tuple[Path, Path]) -> None:
+    folder, results = small
+    page = library.report(str(folder), results=str(results))
+    assert page.name == "small" and (folder / "index.html").is_file()

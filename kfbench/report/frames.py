@@ -24,15 +24,17 @@ def runs(results: Path, *, teachers: bool = False) -> pd.DataFrame:
     frame = pd.DataFrame([_row(record) for record in _read(folder)])
     if frame.empty:
         return pd.DataFrame(columns=[*WHO, "error"])
-    for name in frame.columns:
-        if len({type(value) for value in frame[name].dropna()} - {bool, int, float}) > 0 or _mixes_bool(frame[name]):
-            frame[name] = frame[name].map(str, na_action="ignore").astype("string")
-    return frame
+    return frame.apply(_of_one_type)
 
 
-def _mixes_bool(column: "pd.Series[Any]") -> bool:
+def _of_one_type(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return a column as numbers, truth values or text, which every file format takes."""
     types = {type(value) for value in column.dropna()}
-    return bool in types and len(types) > 1
+    if types == {bool}:
+        return column.astype("boolean")
+    if types <= {int, float}:
+        return column.astype("float64") if column.hasnans or not types else column
+    return column.map(str, na_action="ignore").astype("string")
 
 
 def curves(results: Path, *, keys: Iterable[str] | None = None, metrics: Iterable[str] | None = None) -> pd.DataFrame:

@@ -28,8 +28,7 @@ def test_columns_have_one_type_so_that_parquet_takes_them(small: tuple[Path, Pat
     pytest.importorskip("pyarrow")
     frame = frames.runs(small[1])
     frame.to_parquet(tmp_path / "runs.parquet")
-    again = pd.read_parquet(tmp_path / "runs.parquet")
-    assert list(again) == list(frame) and again.fillna("").astype(str).equals(frame.fillna("").astype(str))
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "runs.parquet"), frame)
 
 
 def test_curves_are_long(small: tuple[Path, Path]) -> None:

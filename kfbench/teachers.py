@@ -3,7 +3,8 @@
 TASK[/variant][/network][@budget]   trained by `scratch`, seed 0, if it is not in the store yet
 random:TASK[/…]                     the same network, never trained: the control
 run:KEY                             the student that a recorded run kept
-file:PATH                           weights with their description, as `kfbench export` writes them
+imported:NAME                       weights that others trained, once `kfbench teacher import` has taken them
+file:PATH                           weights with their description, as `kfbench export` writes it, or in PATH.json
 torchvision:NAME, timm:NAME         a network of that library; `:pretrained` loads its weights
 """
 

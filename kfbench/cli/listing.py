@@ -25,7 +25,7 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
         "methods": _methods,
         "tasks": _tasks,
         "networks": _networks,
-        "teachers": lambda: _records(results / "teachers"),
+        "teachers": lambda: _records(results / "teachers") + _imported(results),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
         "runs": lambda: _records(results),
     }
@@ -86,6 +86,19 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _imported(results: Path) -> list[dict[str, Any]]:
+    """Return the teachers that others trained; their score is on validation images, and said to be."""
+    from kfbench.networks import header
+
+    rows = []
+    for path in sorted((results / "teachers" / "imported").glob("*.safetensors")):
+        about = header.read(path)
+        known = {key: about.get(key, "") for key in ("task", "network", "digest", "file")}
+        status = "done" if about else "unreadable"
+        rows.append({"name": f"imported:{path.stem}", **known, "status": status, "val_score": about.get("val_error")})
+    return rows
+
+
 def text(found: dict[str, list[dict[str, Any]]]) -> str:
     """Return a listing as aligned lines."""
     lines: list[str] = []
@@ -100,8 +113,9 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
 
 def _cells(section: str, row: dict[str, Any]) -> tuple[str, ...]:
     if section in ("teachers", "runs"):
-        score = row.get("score")
+        score, on_val = row.get("score"), row.get("val_score")
         shown = "" if score is None else f"{score:.2f}"
+        shown = shown if on_val is None else f"{on_val:.2f} (val)"
         words = (row.get(name, "") for name in ("method", "task", "network", "budget", "seed", "status"))
         return (row["name"], *(str(word) for word in words), shown)
     name = row["name"]

@@ -47,7 +47,10 @@ def run(
     method: Annotated[str, typer.Option(help="Method, or method/variant: see kfbench list methods.")],
     task: Annotated[str, typer.Option(help="Task, or task/variant: see kfbench list tasks.")],
     teachers: Annotated[
-        str | None, typer.Option(help="TASK[/network][@budget], random:TASK, run:KEY, file:PATH, timm:NAME; by commas.")
+        str | None,
+        typer.Option(
+            help="TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, timm:NAME; by commas."
+        ),
     ] = None,
     budget: Annotated[str, typer.Option(help="smoke, small, standard or paper.")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="Of initialisation, batch order and augmentation.")] = 0,

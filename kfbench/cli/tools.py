@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from kfbench.cli import teacher_import
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group
 from kfbench.errors import KfbenchError, near
 
-teacher_app = group("Train and list teachers.")
+teacher_app = group("Train, import and list teachers.")
 new_app = group("Start a new file.")
 
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(export)
     app.command()(play)
     app.add_typer(teacher_app, name="teacher")
+    teacher_import.register(teacher_app)
     app.add_typer(new_app, name="new")
 
 

@@ -1,20 +1,23 @@
-"""Networks on disk: safetensors that describe themselves. Nothing is ever unpickled."""
+"""Networks on disk: our files describe themselves, others need a description. Nothing in a file is ever executed."""
 
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from kfbench import networks
 from kfbench.errors import KfbenchError
+from kfbench.networks import fitting, saved
 from kfbench.networks.network import Network
+from kfbench.networks.saved import Saved
 
 
 def save(network: Network, path: Path, about: dict[str, Any], *, half: bool = False) -> str:
@@ -58,42 +61,60 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return whole.hexdigest()
 
 
-def load(path: Path) -> tuple[Network, dict[str, Any], str]:
+def load(path: Path, about: Mapping[str, Any] | None = None) -> tuple[Network, dict[str, Any], str]:
     """Return a network, its description and the digest of its weights, in float32.
 
-    The description is in the file, or beside it in `<path>.json` with at least `network`, `shape` and `outputs`.
-    Raises KfbenchError if the file is missing, damaged, of another format or of another network.
+    The description is in the file, or beside it in `<path>.json`, or given as `about`: at least `network`, `shape` and
+    `outputs`. Of weights that others saved it says more: `mean` and `std` of their input, which `part` of the file it
+    is. Raises KfbenchError if the file is missing, damaged, of another format or of another network.
     """
-    if not path.is_file():
-        raise KfbenchError(f"no weights '{path}'; give a .safetensors file, as kfbench export writes")
+    told = {**beside(path), **(about or {})}
+    kept = saved.read(path, str(told.get("part") or ""))
+    return build(kept, told if kept.about is None else {**kept.about, **(about or {})}, path)
+
+
+def build(kept: Saved, told: Mapping[str, Any], path: Path) -> tuple[Network, dict[str, Any], str]:
+    """Return the network that a description names, with the weights of a file. Raises KfbenchError as `load` does."""
     try:
-        with safe_open(path, framework="pt") as file:
-            noted = (file.metadata() or {}).get("kfbench")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
+        name, shape, outputs = told["network"], tuple(told["shape"]), told["outputs"]
+    except (KeyError, TypeError) as error:
         raise KfbenchError(
-            f"'{path}' is not a whole safetensors file ({error}); pickles are refused: save the weights as safetensors"
-        ) from error
-    beside = path.with_name(path.name + ".json")
-    if noted is None and beside.is_file():
-        noted = beside.read_text()
-    try:
-        about = json.loads(noted or "{}")
-        name, shape, outputs = about["network"], tuple(about["shape"]), about["outputs"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise KfbenchError(
-            f"'{path}' does not say what it is: write '{beside.name}' beside it, with "
-            '{"network": NAME, "shape": [C, H, W], "outputs": K}'
+            f"'{path}' does not say what it is: kfbench teacher import {path} --network NAME --task TASK takes it, or "
+            f'write \'{path.name}.json\' beside it, with {{"network": NAME, "task": TASK}}'
         ) from error
     with torch.random.fork_rng(devices=[]):
         network = networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs)
+    network.load_state_dict(fitting.fit(network, kept.tensors, is_ordered=kept.is_ordered, where=f"'{path}'"))
+    if "mean" in told and "std" in told:
+        network.normalise_by(channels(told["mean"], shape[0]), channels(told["std"], shape[0]))
+    elif not {"mean", "std"} <= kept.tensors.keys():
+        raise KfbenchError(
+            f'\'{path}\' does not say how its images were normalised: write "mean" and "std", a number a channel in '
+            f"units of the 0..1 range, into '{path.name}.json' (0 and 1: not at all)"
+        )
+    return network, dict(told), digest(network.state_dict() if kept.about is None else kept.tensors)
+
+
+def beside(path: Path) -> dict[str, Any]:
+    """Return what `<path>.json` says of a file of weights; empty if there is none.
+
+    Raises KfbenchError if it is not a JSON object.
+    """
+    file = path.with_name(path.name + ".json")
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise KfbenchError(f"the weights in '{path}' are not those of '{name}': {_first(error)}") from error
-    return network, about, digest(tensors)
+        told = json.loads(file.read_text()) if file.is_file() else {}
+    except ValueError as error:
+        raise KfbenchError(f"'{file}' is not JSON ({error})") from error
+    if not isinstance(told, dict):
+        raise KfbenchError(f"'{file}' is not a JSON object; it describes '{path.name}': {{\"network\": NAME, …}}")
+    return told
 
 
-def _first(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[1] if len(lines) > 1 else lines[0]
+def channels(values: float | Sequence[float], count: int) -> Tensor:
+    """Return statistics of the input, one a channel [C] or one for all. Raises KfbenchError for another number."""
+    found = torch.as_tensor(values, dtype=torch.float32).flatten()
+    if len(found) not in (1, count):
+        raise KfbenchError(
+            f"{len(found)} statistics for images of {count} channels; give one a channel, or one for all"
+        )
+    return found.expand(count)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kfbench.networks.network import Network
     from kfbench.tasks import GameTask, ImageTask
 
-KINDS = ("random", "run", "file", "torchvision", "timm")
+KINDS = ("random", "run", "imported", "file", "torchvision", "timm")
 TRAINED_BY = "scratch"  # the method of every teacher that is trained on the way, with seed 0
 
 
@@ -23,7 +23,7 @@ class TeacherName:
     """A teacher as text: `[random:]TASK[/variant][/network][@budget[:field=value+…]]`, or `kind:rest`."""
 
     kind: str  # "trained" or one of KINDS
-    rest: str = ""  # of run, file, torchvision, timm: what follows the colon
+    rest: str = ""  # of run, imported, file, torchvision, timm: what follows the colon
     task: str = ""
     network: str = ""
     budget: str = ""

@@ -12,7 +12,7 @@ from kfbench.data import images
 from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
-from kfbench.run import export, records, teacher_names
+from kfbench.run import export, imported, records, teacher_names
 from kfbench.run.execute import run
 from kfbench.run.teacher_names import TeacherName
 from kfbench.spec import GameRecipe, RunSpec
@@ -30,8 +30,11 @@ def load(name: str, *, spec: RunSpec, index: int, results: Path, device: torch.d
         return _random(asked, index)
     if asked.kind == "run":
         return _of_run(asked, index, results)
+    if asked.kind == "imported":
+        network, about = imported.load(asked.rest, results)
+        return Teacher(network, name, about["task"], tuple(about["classes"]), about["digest"], index)
     if asked.kind == "file":
-        network, about, digest = weights.load(Path(asked.rest))
+        network, about, digest = imported.of_file(Path(asked.rest))
         return Teacher(network, name, about.get("task"), tuple(about.get("classes", ())), digest, index)
     return _of_library(name, spec, index)
 

@@ -125,7 +125,7 @@ def test_teacher_files_that_are_not_whole_safetensors_are_refused(type_in: Any, 
     for name, said in {
         "cut.safetensors": "not a whole safetensors file",
         "pickle.safetensors": "are refused: save",
-        "torch.pt": "are refused: save",
+        "torch.pt": "does not say what it is",
         "foreign.safetensors": "does not say what it is",
         "other.safetensors": "are not those of 'cnn-4'",
     }.items():

@@ -1,0 +1,110 @@
+"""`kfbench teacher import|show|verify`: networks that others trained, as teachers."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results
+from kfbench.errors import KfbenchError
+
+Name = Annotated[str, typer.Argument(help="The teacher's name, with or without imported: before it.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `kfbench teacher`."""
+    app.command("import")(import_teacher)
+    app.command("show")(show_teacher)
+    app.command("verify")(verify_teacher)
+
+
+def import_teacher(
+    file: Annotated[Path, typer.Argument(help="Weights: what torch.save wrote (.pth, .pt), or safetensors.")],
+    network: Annotated[str, typer.Option(help="The network they are of: see kfbench list networks.")],
+    task: Annotated[str, typer.Option(help="The task it was trained on: its classes are the network's outputs.")],
+    name: Annotated[str, typer.Option(help="What to call the teacher; none: as the file.")] = "",
+    from_: Annotated[
+        str, typer.Option("--from", help="The code base, repdistiller or mdistiller: states mean and std.")
+    ] = "",
+    mean: Annotated[str, typer.Option(help="Of the input, a number a channel by commas, images in 0..1.")] = "",
+    std: Annotated[str, typer.Option(help="Likewise; none: those of the task's training images.")] = "",
+    part: Annotated[
+        str, typer.Option(help="Which weights, where the file holds several: state_dict_ema, student.")
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a teacher of this name.")] = False,
+    results: Results = DEFAULT_RESULTS,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Take weights that others trained into the teacher store, and score them on validation images."""
+    from kfbench.run import execute, imported
+    from kfbench.run.device import torch_device
+
+    execute.check_room(results)
+    taken, about = imported.take_in(
+        file,
+        network=network,
+        task=task,
+        results=results,
+        name=name,
+        part=part,
+        origin=from_,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        device=str(torch_device(device)),
+        force=force,
+    )
+    _tell(taken, about, as_json)
+    chance = 100 - 100 / len(about["classes"])
+    if about["val_error"] > 0.95 * chance:
+        typer.echo(
+            f"note: hardly better than guessing ({chance:.1f} %): the network that the weights are of may compute "
+            "otherwise, its classes may be in another order, or --mean and --std may be others",
+            err=True,
+        )
+
+
+def show_teacher(name: Name, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Show an imported teacher: where it came from, how its input is normalised, its score."""
+    from kfbench.run import imported
+
+    plain = name.removeprefix("imported:")
+    _, about = imported.load(plain, results)
+    _tell(plain, about, as_json)
+
+
+def verify_teacher(name: Name, results: Results = DEFAULT_RESULTS, device: Device = "cpu") -> None:
+    """Check that an imported teacher's weights are those that were imported, and score it again."""
+    from kfbench.run import imported
+    from kfbench.run.device import torch_device
+
+    plain = name.removeprefix("imported:")
+    network, about = imported.load(plain, results)
+    differs = imported.changed(about, network, device=str(torch_device(device)))
+    typer.echo(f"imported:{plain}: {f'different; {differs}' if differs else 'equal: its weights, and its score'}")
+    raise typer.Exit(1 if differs else 0)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",") if number.strip()]
+    except ValueError as error:
+        raise KfbenchError(f"{option} '{text}' is not numbers; write a number a channel, as 0.5,0.5,0.5") from error
+
+
+def _tell(name: str, about: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"name": f"imported:{name}", **about}, indent=1))
+        return
+    mean, std = (",".join(f"{number:.4f}" for number in about[each]) for each in ("mean", "std"))
+    origin = f", as {about['from']} has it" if about["from"] else ""
+    typer.echo(
+        f"imported:{name}  {about['network']} on {about['task']}, {len(about['classes'])} classes\n"
+        f"  validation  {about['val_error']:.2f} % error\n"
+        f"  input       mean {mean}, std {std}{origin}\n"
+        f"  file        {about['file']}, sha256 {about['file_sha256'][:12]}…\n"
+        f"  digest      {about['digest'][:12]}…\n"
+        f"  use         --teachers imported:{name}"
+    )

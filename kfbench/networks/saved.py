@@ -1,0 +1,158 @@
+"""Files of weights as people have them: safetensors, or what torch.save wrote; read as data, nothing is ever executed.
+
+What wraps the weights is taken off: the dict they are nested in beside an optimiser or an epoch, and the `module.` and
+`_orig_mod.` that DistributedDataParallel, AveragedModel and torch.compile put before names.
+"""
+
+import json
+import pickle
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kfbench.errors import KfbenchError, near
+
+WRAPPERS = ("module", "_orig_mod")
+COUNTERS = ("n_averaged",)  # AveragedModel's own, beside the weights
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The weights of a file by the names they have there, in the order of the file."""
+
+    tensors: dict[str, Tensor]
+    is_ordered: bool  # False for safetensors, which sort what they hold: the order of the layers is lost
+    about: dict[str, Any] | None  # what a file of ours says of itself; None for any other
+
+
+def read(path: Path, part: str = "") -> Saved:
+    """Read a file of weights, whatever its name ends in; `part` chooses among several sets of weights in it.
+
+    Raises KfbenchError if the file is missing, damaged, holds anything but plain data, or no one set of weights.
+    """
+    if not path.is_file():
+        raise KfbenchError(f"no weights '{path}'; give a .safetensors file, as kfbench export writes, or a .pth file")
+    if _is_pickle(path):
+        return Saved(_chosen(path, _unpickled(path), part), True, None)
+    tensors, about = _safetensors(path)
+    return Saved(_chosen(path, tensors, part) if about is None or part else tensors, False, about)
+
+
+def _is_pickle(path: Path) -> bool:
+    """Say whether a file begins as torch.save's do: a zip archive, or before torch 1.6 a pickle."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            noted = (file.metadata() or {}).get("kfbench")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        about = None if noted is None else json.loads(noted)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise KfbenchError(
+            f"'{path}' is not a whole safetensors file ({error}); copy it again, or give a file that torch.save wrote"
+        ) from error
+    return tensors, about
+
+
+def _unpickled(path: Path) -> Any:
+    """Return what torch.save wrote, if it is tensors and plain values; the names of classes in it are never looked up.
+
+    Besides torch's own list, a Namespace (RepDistiller saves its options so) and numpy's numbers are plain values.
+    """
+    number: Any = np.float64(0).__reduce__()[0]
+    numbers: list[Any] = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds: set[Any] = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace, *numbers, np.dtype, *kinds]):
+            warnings.simplefilter("ignore")
+            with path.open("rb") as file:  # torch.load takes a path that ends in .safetensors for what it is called
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise KfbenchError(
+            f"'{path}' holds more than weights and plain values ({_reason(error)}), which would have to be executed; "
+            "such pickles are refused: save model.state_dict() alone"
+        ) from error
+    except Exception as error:
+        if "TorchScript" in str(error):
+            raise KfbenchError(f"'{path}' is a TorchScript program, which is not run; save its state_dict()") from error
+        # a damaged archive fails in as many ways as there are bytes
+        raise KfbenchError(f"'{path}' is not a whole file of torch.save ({_reason(error)}); copy it again") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what torch says of a refused file in a line: its advice to execute it all the same is left out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
+    line = (telling or lines or [type(error).__name__])[0].removeprefix("WeightsUnpickler error: ")
+    return line.partition(" Please use")[0].partition(". ")[0].strip().rstrip(".")
+
+
+def _chosen(path: Path, content: Any, part: str) -> dict[str, Tensor]:
+    """Return the one set of weights in a file's content, unwrapped."""
+    sets = _sets(content)
+    if not sets:
+        raise KfbenchError(f"'{path}' holds no weights: a state_dict, or a dict with one in it, is wanted")
+    asked = part
+    if asked in sets and asked:
+        sets, asked = {asked: sets[asked]}, ""
+    if len(sets) > 1:
+        there = ", ".join(f"'{name}'" for name in sets)
+        raise KfbenchError(
+            f"'{path}' holds several sets of weights: {there}; say which: --part {next(iter(sets))}"
+            if not part
+            else f"no part '{part}' in '{path}'; {near(part, sets)}"
+        )
+    tensors = _unwrapped(next(iter(sets.values())))
+    if asked:
+        inner = {
+            name.removeprefix(f"{asked}."): value for name, value in tensors.items() if name.startswith(f"{asked}.")
+        }
+        if not inner:
+            known = {*sets, *(name.partition(".")[0] for name in tensors)} - {""}
+            raise KfbenchError(f"no part '{part}' in '{path}'; {near(part, known)}")
+        return _unwrapped(inner)
+    first = {name.partition(".")[0] for name in tensors}
+    if first == {"student", "teacher"}:  # as mdistiller saves a distiller
+        raise KfbenchError(f"'{path}' holds a student and a teacher; say which: --part student or --part teacher")
+    return tensors
+
+
+def _sets(content: Any) -> dict[str, dict[str, Tensor]]:
+    """Return {key: weights} of the dicts of tensors in a file's content; the key is "" for the content itself."""
+    if not isinstance(content, Mapping):
+        return {}
+    if _is_weights(content):
+        return {"": dict(content)}
+    return {str(key): dict(value) for key, value in content.items() if _is_weights(value)}
+
+
+def _is_weights(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and any(isinstance(each, Tensor) and each.dim() > 0 for each in value.values())
+        and all(isinstance(name, str) and isinstance(each, Tensor) for name, each in value.items())
+    )
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take wrappers' names off: `module.` where all names begin so, `_orig_mod.` wherever it stands."""
+    named = {name: value for name, value in tensors.items() if name not in COUNTERS}
+    while all(name.startswith(f"{WRAPPERS[0]}.") or f"{WRAPPERS[1]}." in name for name in named):
+        shorter = {}
+        for name, value in named.items():
+            plain = ".".join(each for each in name.split(".") if each != WRAPPERS[1])
+            shorter[plain.removeprefix(f"{WRAPPERS[0]}.")] = value
+        named = shorter
+    return {".".join(each for each in name.split(".") if each != WRAPPERS[1]): value for name, value in named.items()}

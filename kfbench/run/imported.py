@@ -1,0 +1,168 @@
+"""Teachers that others trained: a file of their weights becomes `imported:NAME` in the teacher store, with its score.
+
+A teacher is one file, results/teachers/imported/NAME.safetensors, that holds its description: network, task, classes,
+where it came from, and its error on the task's validation images.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from kfbench import registry
+from kfbench.data import images
+from kfbench.errors import KfbenchError, near
+from kfbench.networks import header, saved, weights
+from kfbench.networks.network import Network
+from kfbench.tasks import ImageTask
+
+
+class Origin(NamedTuple):
+    """A public code base whose checkpoints are taken: the data set it trains on, and how it normalises its images."""
+
+    dataset: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# dataset/cifar100.py of HobbitLong/RepDistiller, mdistiller/dataset/cifar100.py of megvii-research/mdistiller
+DISTILLERS = Origin("cifar100", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+ORIGINS = {"repdistiller": DISTILLERS, "mdistiller": DISTILLERS}
+
+
+def path_of(results: Path, name: str) -> Path:
+    """Return where an imported teacher lies."""
+    return results / "teachers" / "imported" / f"{name}.safetensors"
+
+
+def take_in(
+    file: Path,
+    *,
+    network: str,
+    task: str,
+    results: Path,
+    name: str = "",
+    part: str = "",
+    origin: str = "",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    device: str = "cpu",
+    force: bool = False,
+) -> tuple[str, dict[str, Any]]:
+    """Store a file of weights as a teacher; return its name and its description, `val_error` in % among it.
+
+    Without statistics of the input, here or in the file, they are those of the task's training images. Raises
+    KfbenchError for weights of another network, a name that is taken by other weights, or a task without classes.
+    """
+    declared = registry.load_task(task)
+    if not isinstance(declared, ImageTask):
+        raise KfbenchError(f"task '{task}' is a game; teachers are imported for image tasks only")
+    name = name or re.sub(r"[^a-z0-9_.-]+", "-", file.stem.lower()).strip("-.")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise KfbenchError(f"'{name}' cannot be a teacher's name; give --name with letters, digits, '-', '_' and '.'")
+    data = images.load(declared)
+    kept = saved.read(file, part)
+    asked = {"network": network, "shape": data.shape, "outputs": len(data.classes)}
+    asked |= statistics(origin, declared, mean, std)
+    if "mean" not in asked and not {"mean", "std"} <= kept.tensors.keys():
+        asked |= {"mean": data.mean.tolist(), "std": data.std.tolist()}
+    made, _, _ = weights.build(kept, asked, file)
+    about = {
+        "task": declared.name,
+        "classes": list(data.classes),
+        "from": origin or None,
+        "file": file.name,
+        "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "mean": made.mean.flatten().tolist(),
+        "std": made.std.flatten().tolist(),
+        "digest": weights.digest(made.state_dict()),
+        "val_error": error(made, data, device),
+        "data": data.checksum,
+    }
+    path = path_of(results, name)
+    there = header.read(path)
+    if path.is_file() and there.get("digest") != about["digest"] and not force:
+        raise KfbenchError(f"there is a teacher 'imported:{name}' with other weights; give another --name, or --force")
+    weights.save(made, path, about)
+    return name, {"network": network, **about}
+
+
+def statistics(origin: str, task: ImageTask, mean: Sequence[float], std: Sequence[float]) -> dict[str, Sequence[float]]:
+    """Return {"mean", "std"} of the input as a user or a code base states them; empty where nobody does."""
+    if origin and origin not in ORIGINS:
+        raise KfbenchError(f"no code base '{origin}' is known; {near(origin, ORIGINS)}")
+    if bool(mean) != bool(std):
+        raise KfbenchError("mean and std go together; give both, a number a channel in units of the 0..1 range")
+    if mean:
+        return {"mean": mean, "std": std}
+    if not origin:
+        return {}
+    known = ORIGINS[origin]
+    if task.dataset != known.dataset:
+        raise KfbenchError(f"'{origin}' normalises images of {known.dataset}, not of {task.dataset}; give mean and std")
+    return {"mean": known.mean, "std": known.std}
+
+
+def load(name: str, results: Path) -> tuple[Network, dict[str, Any]]:
+    """Return an imported teacher and its description. Raises KfbenchError if there is none, or it was changed."""
+    path = path_of(results, name)
+    if not path.is_file():
+        there = [each["name"].removeprefix("imported:") for each in listed(results)]
+        raise KfbenchError(
+            f"no teacher 'imported:{name}' in '{results}'; {near(name, there)}; see: kfbench teacher import"
+        )
+    network, about, digest = weights.load(path)
+    if digest != about.get("digest"):
+        raise KfbenchError(f"'{path}' was changed since it was imported; import it again with --force")
+    return network, about
+
+
+def of_file(path: Path) -> tuple[Network, dict[str, Any], str]:
+    """Return the network of a file anywhere, its description and digest, as the teacher `file:PATH` wants them.
+
+    Beside a file of other people's weights lies `<path>.json`: {"network": NAME, "task": TASK}, and "from", or "mean"
+    and "std", and "part".
+    """
+    told = weights.beside(path)
+    extra: dict[str, Any] = {}
+    if "network" in told and "task" in told and "shape" not in told:
+        declared = registry.load_task(str(told["task"]))
+        if isinstance(declared, ImageTask):
+            data = images.load(declared)
+            extra = {"shape": data.shape, "outputs": len(data.classes), "classes": list(data.classes)}
+            extra |= statistics(str(told.get("from") or ""), declared, told.get("mean", ()), told.get("std", ()))
+    return weights.load(path, {**told, **extra} if extra else None)
+
+
+def listed(results: Path) -> list[dict[str, Any]]:
+    """Return the imported teachers of a results folder, by their names; nothing but their headers is read."""
+    found = []
+    for path in sorted(path_of(results, "x").parent.glob("*.safetensors")):
+        found.append({"name": f"imported:{path.stem}", **header.read(path)})
+    return found
+
+
+def error(network: Network, data: images.Images, device: str = "cpu") -> float:
+    """Return the share in % of a task's validation images that a network takes for another class."""
+    place = torch.device(device)
+    network = network.to(place).eval()
+    wrong = 0
+    with torch.no_grad():
+        for taken, labels in data.val.chunks():
+            wrong += int((network(taken.to(place)).logits.argmax(1).cpu() != labels).sum())
+    network.cpu()
+    return 100 * wrong / len(data.val)
+
+
+def changed(about: Mapping[str, Any], network: Network, *, device: str = "cpu") -> str:
+    """Score an imported teacher again; say in what it differs from its description, "" if in nothing."""
+    declared = registry.load_task(str(about["task"]))
+    assert isinstance(declared, ImageTask)
+    data = images.load(declared)
+    if data.checksum != about["data"]:
+        return f"the data of '{declared.name}' are others than when it was imported"
+    now = error(network, data, device)
+    return "" if now == about["val_error"] else f"val_error: {about['val_error']} before, {now} now"

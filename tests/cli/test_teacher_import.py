@@ -1,0 +1,145 @@
+"""`kfbench teacher import`: a file of somebody's weights becomes a teacher that runs, lists, shows and verifies."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kfbench import networks
+from kfbench.data import images
+from kfbench.networks import weights
+from kfbench.registry import load_task
+from kfbench.run import imported, records
+
+IMPORT = ("teacher", "import", "best.pth", "--network", "resnet8", "--task", "digits")
+
+
+@pytest.fixture(autouse=True)
+def data_folder(packed_digits: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def body() -> nn.Module:
+    """A network that somebody trained on grey digits normalised by 0.3 and 0.4, saved by a distributed run."""
+    torch.manual_seed(0)
+    network = networks.make("resnet8", shape=(1, 8, 8), outputs=10)
+    network.normalise_by(torch.tensor([0.3]), torch.tensor([0.4]))
+    data = images.load(load_task("digits"))  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    taken, labels = images.to_float(data.train.images[:256]), data.train.labels[:256]
+    for _ in range(12):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(taken).logits, labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    renamed = {}
+    for name, value in network.eval().body.state_dict(prefix="module.").items():
+        name = re.sub(r"stages\.(\d)", lambda found: f"layer{int(found[1]) + 1}", name).replace("norm", "bn")
+        renamed[name.replace("shortcut", "downsample").replace("head", "fc")] = value
+    torch.save({"epoch": 240, "model": renamed, "best_acc": 98.5, "optimizer": optimizer.state_dict()}, "best.pth")
+    return network
+
+
+def test_from_a_file_to_a_run(type_in: Any, body: Any) -> None:
+    code, out, err = type_in(*IMPORT, "--name", "theirs", "--mean", "0.3", "--std", "0.4")
+    assert code == 0 and "imported:theirs  resnet8 on digits, 10 classes" in out and not err, err
+    data = images.load(load_task("digits"))  # type: ignore[arg-type]
+    with torch.no_grad():
+        wrong = body(images.to_float(data.val.images)).logits.argmax(1) != data.val.labels
+    shown = float(re.search(r"validation  ([\d.]+) % error", out)[1])  # type: ignore[index]
+    assert shown == pytest.approx(100 * float(wrong.float().mean()), abs=0.01) and shown < 60
+    network, about = imported.load("theirs", Path("results"))
+    taken = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(taken).logits, body(taken).logits)
+    assert about["file"] == "best.pth" and about["mean"] == [pytest.approx(0.3)] and len(about["classes"]) == 10
+
+    run = ("run", "--method", "kd", "--task", "digits", "--budget", "smoke", "--network", "cnn-4", "--epochs", "1")
+    code, _, err = type_in(*run, "--teachers", "imported:theirs", "--threads", "1")
+    assert code == 0, err
+    [record] = records.records(Path("results"))
+    assert record.spec["teachers"] == ["imported:theirs"]
+    assert record.identity["teachers"] == [about["digest"]] == [record.provenance["teachers"][0]["digest"]]
+
+    code, out, _ = type_in("list", "teachers")
+    assert code == 0 and re.search(rf"imported:theirs .*digits .*resnet8 .*{shown:.2f} \(val\)", out)
+    code, out, _ = type_in("teacher", "list", "--json")
+    assert json.loads(out)["teachers"][0]["val_score"] == about["val_error"]
+    code, out, _ = type_in("teacher", "show", "imported:theirs")
+    assert code == 0 and f"{shown:.2f} % error" in out and "--teachers imported:theirs" in out
+    assert type_in("teacher", "verify", "theirs")[:2] == (0, "imported:theirs: equal: its weights, and its score\n")
+    code, out, _ = type_in("verify", record.key)
+    assert code == 0 and "bit-equal" in out
+
+
+def test_an_imported_teacher_that_was_changed_is_refused(type_in: Any, body: Any) -> None:
+    assert type_in(*IMPORT)[0] == 0  # by the file's name, and normalised as the task's training images are
+    network, about = imported.load("best", Path("results"))
+    data = images.load(load_task("digits"))  # type: ignore[arg-type]
+    torch.testing.assert_close(network.mean.flatten(), data.mean)
+    assert type_in(*IMPORT)[0] == 0  # once more: the same
+    code, _, err = type_in(*IMPORT, "--mean", "0", "--std", "1")
+    assert code == 2 and "there is a teacher 'imported:best' with other weights; give another --name, or --force" in err
+    assert type_in(*IMPORT, "--mean", "0", "--std", "1", "--force")[0] == 0
+    about |= {"val_error": 1.0}
+    weights.save(network, imported.path_of(Path("results"), "best"), about)
+    code, out, _ = type_in("teacher", "verify", "best")
+    assert code == 1 and "different; val_error: 1.0 before" in out
+    network.body.head.bias.data += 1  # type: ignore[operator, union-attr]
+    weights.save(network, imported.path_of(Path("results"), "best"), about)
+    for command in (("teacher", "show", "best"), ("teacher", "verify", "best")):
+        code, _, err = type_in(*command)
+        assert code == 2 and "was changed since it was imported" in err
+
+
+def test_what_cannot_be_imported_is_one_line(type_in: Any, body: Any) -> None:
+    Path("text.pth").write_text("no weights")
+    for words, said in {
+        ("--network", "resnet14"): "are not those of 'resnet14': layer 7 in the file is 'layer2.0.conv1'",
+        ("--network", "resnet9"): "no network 'resnet9': its depth must be 6n+2",
+        ("--task", "atari/pong"): "is a game; teachers are imported for image tasks only",
+        ("--task", "digits/0-4"): "layer 19 in the file is 'fc' (weight 10x64, bias 10), where",
+        ("--from", "repdistiler"): "no code base 'repdistiler' is known; did you mean 'repdistiller'?",
+        ("--from", "repdistiller"): "'repdistiller' normalises images of cifar100, not of digits; give mean and std",
+        ("--mean", "0.5"): "mean and std go together",
+        ("--mean", "a,b", "--std", "1"): "--mean 'a,b' is not numbers",
+        ("--mean", "1,2", "--std", "1,2"): "2 statistics for images of 1 channels",
+        ("--name", "../x"): "'../x' cannot be a teacher's name",
+        ("--part", "students"): "no part 'students' in 'best.pth'",
+    }.items():
+        code, out, err = type_in(*IMPORT, *words)
+        assert code == 2 and said in err and len(err.splitlines()) == 1 and not out, (words, err)
+    code, _, err = type_in("teacher", "import", "text.pth", *IMPORT[3:])
+    assert code == 2 and "'text.pth' is not a whole safetensors file" in err
+    code, _, err = type_in("teacher", "show", "bset")
+    assert code == 2 and "no teacher 'imported:bset'" in err
+    assert not Path("results/teachers").exists()
+
+
+def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> None:
+    run = ("run", "--method", "kd", "--task", "digits", "--budget", "smoke", "--network", "cnn-4", "--epochs", "1")
+    run = (*run, "--teachers", "file:best.pth", "--threads", "1")
+    about = Path("best.pth.json")
+    for text, said in {
+        "": "kfbench teacher import best.pth --network NAME --task TASK takes it, or write 'best.pth.json' beside it",
+        "{": "'best.pth.json' is not JSON",
+        "[]": "'best.pth.json' is not a JSON object",
+        '{"network": "resnet8", "task": "digits"}': "does not say how its images were normalised",
+    }.items():
+        if text:
+            about.write_text(text)
+        code, _, err = type_in(*run)
+        assert code == 2 and said in err and len(err.splitlines()) == 1, err
+    about.write_text('{"network": "resnet8", "task": "digits", "mean": [0.3], "std": [0.4]}')
+    code, _, err = type_in(*run)
+    assert code == 0, err
+    [record] = records.records(Path("results"))
+    [teacher] = record.provenance["teachers"]
+    assert teacher["digest"] == weights.digest(body.state_dict()) and teacher["task"] == "digits"
+    about.write_text('{"network": "resnet8", "shape": [1, 8, 8], "outputs": 10, "mean": 0.3, "std": 0.4}')
+    assert torch.equal(imported.of_file(Path("best.pth"))[0].mean, body.mean)

@@ -1,0 +1,230 @@
+"""Files of weights from elsewhere: what wraps them comes off, nothing in them is executed, what differs is one line."""
+
+import pickle
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kfbench import networks
+from kfbench.errors import KfbenchError
+from kfbench.networks import fitting, saved, weights
+from kfbench.networks.network import Network
+
+SHAPE = (3, 16, 16)
+
+
+def network(name: str = "resnet8", seed: int = 0, outputs: int = 10) -> Network:
+    """A network whose BatchNorms look trained, so that a swapped one shows."""
+    torch.manual_seed(seed)
+    made = networks.make(name, shape=SHAPE, outputs=outputs)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.running_mean, module.running_var, module.weight.data, module.bias.data):
+                assert value is not None
+                value.copy_(0.5 + torch.rand(value.shape))
+    made.normalise_by(torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4]))
+    return made.eval()
+
+
+def as_distillers_name_it(name: str) -> str:
+    """A body's names as RepDistiller's residual networks have them."""
+    name = name.removeprefix("body.").replace("shortcut", "downsample").replace("norm", "bn").replace("head", "fc")
+    name = re.sub(r"^stages\.(\d)", lambda found: f"layer{int(found[1]) + 1}", name)
+    return re.sub(r"^(conv|bn)\.", r"\g<1>1.", name)
+
+
+def theirs(made: Network) -> dict[str, Tensor]:
+    return {as_distillers_name_it(name): v for name, v in made.state_dict().items() if name.startswith("body.")}
+
+
+def bare(made: Network) -> dict[str, Tensor]:
+    return {name.removeprefix("body."): v for name, v in made.state_dict().items() if name.startswith("body.")}
+
+
+def before(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
+
+
+ABOUT = {"network": "resnet8", "shape": SHAPE, "outputs": 10, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+WRAPPED: dict[str, Any] = {
+    "plain": lambda made: bare(made),
+    "ours whole": lambda made: made.state_dict(),
+    "ddp": lambda made: before("module.", made.state_dict()),
+    "compiled": lambda made: before("_orig_mod.", bare(made)),
+    "compiled in ddp": lambda made: before("module._orig_mod.", bare(made)),
+    "ddp in compiled": lambda made: before("_orig_mod.module.", bare(made)),
+    "compiled inside": lambda made: before("_orig_mod.", made.body.state_dict(prefix="body._orig_mod.")),
+    "lightning": lambda made: {"state_dict": before("model.", bare(made)), "epoch": 3, "loops": {"fit": {"a": 1}}},
+    "timm": lambda made: {"arch": "x", "args": Namespace(lr=0.1), "metric": 0.7, "state_dict_ema": bare(made)},
+    "averaged": lambda made: {"n_averaged": torch.tensor(3), **before("module.", bare(made))},
+    "repdistiller": lambda made: {
+        "opt": Namespace(model="resnet8"),
+        "epoch": 240,
+        "model": theirs(made),
+        "best_acc": np.float64(71.5),
+        "optimizer": torch.optim.SGD(made.parameters(), lr=0.1, momentum=0.9).state_dict(),
+    },
+    "no counters": lambda made: {name: v for name, v in theirs(made).items() if not name.endswith("tracked")},
+}
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_what_wraps_weights_comes_off(kind: str, legacy: bool, tmp_path: Path) -> None:
+    there = network()
+    path = tmp_path / "model_best.pth.tar"  # the name does not matter
+    torch.save(WRAPPED[kind](there), path, _use_new_zipfile_serialization=not legacy)
+    made, _, digest = weights.load(path, ABOUT)
+    images = torch.rand(4, *SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(made.eval()(images), there(images), rtol=0, atol=0)
+    counted = {n: v for n, v in there.state_dict().items() if not n.endswith("tracked")}
+    assert all(torch.equal(made.state_dict()[name], value) for name, value in counted.items())
+    assert digest == weights.digest(there.state_dict())
+
+
+def test_half_precision_is_widened(tmp_path: Path) -> None:
+    torch.save({name: value.half() for name, value in bare(network()).items()}, tmp_path / "half.pt")
+    made, _, _ = weights.load(tmp_path / "half.pt", ABOUT)
+    assert {value.dtype for value in made.parameters()} == {torch.float32}
+
+
+def test_a_safetensors_file_of_a_body_goes_by_names(tmp_path: Path) -> None:
+    there = network()
+    save_file(before("module.", bare(there)), tmp_path / "a.safetensors")
+    made, _, _ = weights.load(tmp_path / "a.safetensors", ABOUT)
+    assert all(torch.equal(made.state_dict()[name], value) for name, value in there.state_dict().items())
+    save_file(theirs(there), tmp_path / "b.safetensors")
+    with pytest.raises(KfbenchError, match="a safetensors file does not keep the order of layers; give the file that"):
+        weights.load(tmp_path / "b.safetensors", ABOUT)
+
+
+def test_one_of_several_sets_of_weights_is_chosen_by_name(tmp_path: Path) -> None:
+    path, one, other = tmp_path / "both.pth", network(seed=1), network(seed=2)
+    torch.save({"state_dict": bare(one), "state_dict_ema": before("module.", bare(other))}, path)
+    with pytest.raises(
+        KfbenchError, match="several sets of weights: 'state_dict', 'state_dict_ema'; say which: --part"
+    ):
+        saved.read(path)
+    head = "head.weight"
+    assert torch.equal(saved.read(path, "state_dict_ema").tensors[head], bare(other)[head])
+    with pytest.raises(KfbenchError, match="no part 'state_dict_em' in .*; did you mean 'state_dict_ema'"):
+        saved.read(path, "state_dict_em")
+    student, teacher = before("module.student.", bare(one)), before("module.teacher.", bare(other))
+    torch.save({"model": {**student, **teacher}, "best_acc": -1}, path)
+    with pytest.raises(KfbenchError, match="a student and a teacher; say which: --part student or --part teacher"):
+        saved.read(path)
+    assert torch.equal(saved.read(path, "teacher").tensors[head], bare(other)[head])
+    with pytest.raises(KfbenchError, match="no part 'techer' in .*; did you mean 'teacher'"):
+        saved.read(path, "techer")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("executed", "w"))
+
+
+def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("evil.pth")
+    for number, content in enumerate(({"model": bare(network()), "hook": Evil()}, Evil(), network())):
+        for legacy in (False, True):
+            torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+            with pytest.raises(KfbenchError, match="such pickles are refused: save model.state_dict") as caught:
+                saved.read(path)
+            assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+            assert ("open" in str(caught.value)) == (number < 2)
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(KfbenchError, match="evil.pth"):
+        saved.read(path)
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}", b"something else"])
+def test_a_damaged_file_is_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(KfbenchError, match=r"a.pth' (is not a whole|holds)") as caught:
+        saved.read(path)
+    assert "\n" not in str(caught.value)
+    torch.save({"model": 3}, path)
+    with pytest.raises(KfbenchError, match="a.pth' holds no weights: a state_dict"):
+        saved.read(path)
+
+
+def refusal(tensors: dict[str, Tensor], name: str = "resnet8", *, is_ordered: bool = True) -> str:
+    with pytest.raises(KfbenchError) as caught:
+        fitting.fit(network(name), tensors, is_ordered=is_ordered, where="'x.pth'")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    return str(caught.value)
+
+
+def test_what_differs_is_told_with_its_first_name_and_number() -> None:
+    tensors = bare(network())
+    del tensors["stages.1.0.conv2.weight"], tensors["norm.bias"]
+    tensors |= {"total_ops": torch.zeros(1), "head.weight": torch.zeros(100, 64), "head.bias": torch.zeros(100)}
+    assert refusal(tensors) == (
+        "the weights in 'x.pth' are not those of 'resnet8': 2 missing (first 'norm.bias'), 1 unexpected (first "
+        "'total_ops'), 2 of another shape (first 'head.weight': 100x64 in the file, 10x64 wanted)"
+    )
+    other = theirs(network("resnet14"))
+    assert refusal(other) == (
+        "the weights in 'x.pth' are not those of 'resnet8': layer 7 in the file is 'layer1.1.conv1' (weight 16x16x3x3),"
+        " where 'body.stages.1.0.conv1' (weight 32x16x3x3) is wanted"
+    )
+    assert "it has 18 layers, 19 are wanted; the first beyond is 'body.head'" in refusal(
+        {name: value for name, value in theirs(network()).items() if not name.startswith("fc.")}
+    )
+
+
+def moved(tensors: dict[str, Tensor], what: str, before: str) -> dict[str, Tensor]:
+    """The layers whose names begin with `what`, registered before `before`."""
+    shifted = {name: value for name, value in tensors.items() if name.startswith(what)}
+    ordered: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name.startswith(before):
+            ordered |= shifted
+        if name not in shifted:
+            ordered[name] = value
+    return ordered
+
+
+def test_an_order_that_is_in_doubt_is_refused() -> None:
+    tensors = theirs(network("resnet14"))
+    swapped = moved(tensors, "layer1.1.", "layer1.0.")  # equal shapes
+    assert "in another order: 'layer1.0' comes after 'layer1.1' in the file" in refusal(swapped, "resnet14")
+    unnamed = {name.replace("downsample", "third"): value for name, value in tensors.items()}
+    assert "only one of the two is called a shortcut" in refusal(unnamed, "resnet14")
+    assert "is wanted" in refusal(moved(tensors, "layer2.0.downsample", "layer2.0.conv1"), "resnet14")
+
+
+FAMILIES = ("cnn-8", "resnet14", "resnet8x4", "wrn-16-2", "vgg13", "densenet-13-4", "densenet-bc-16-4")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_two_layers_of_a_family_change_places_unseen(name: str) -> None:
+    """Whichever two neighbouring branches or layers a file holds the other way round, it is refused."""
+    made = network(name)
+    layers = fitting._layers({n: v for n, v in made.state_dict().items() if n.startswith("body.")})
+    foreign = [re.sub(r"\bbody\.", "", f"{layer.name}") + "_" for layer in layers]
+
+    def file(order: list[int]) -> dict[str, Tensor]:
+        tensors = made.state_dict()
+        return {f"{foreign[i]}.{leaf}": tensors[key] for i in order for leaf, key in layers[i].tensors.items()}
+
+    usual = list(range(len(layers)))
+    fitted = fitting.fit(made, file(usual), is_ordered=True, where="'x'")
+    assert all(torch.equal(fitted[key], value) for key, value in made.state_dict().items())
+    for size in (1, 2):  # a layer, or a convolution with its BatchNorm
+        for start in range(len(layers) - 2 * size + 1):
+            order = [*usual]
+            order[start : start + 2 * size] = [*usual[start + size : start + 2 * size], *usual[start : start + size]]
+            with pytest.raises(KfbenchError):
+                fitting.fit(made, file(order), is_ordered=True, where="'x'")

@@ -19,7 +19,7 @@ from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
 from kfbench.run import resolve, stand_in
-from kfbench.spec import Recipe, RunSpec
+from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
 from kfbench.train.loop import autocast
 from kfbench.train.memory import Memory
@@ -101,10 +101,13 @@ def _memory(loop: Supervised, folder: Path) -> Memory:
 
 def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, precision: str) -> RunSpec:
     """Return the run of a row, with as many teachers of the network as its method needs."""
-    stem, settings = name.split()[0], {"cut": 0.0} if name == AFTER_CUT else {}
+    stem = name.split()[0]
+    settings: dict[str, Setting] = {"cut": 0.0} if name == AFTER_CUT else {}
     method = registry.load_method(stem, settings)
     of = {"outputs": task, "architecture": f"{task}/{network}"}.get(method.needs, task)
     chosen = [of if method.needs == "architecture" else f"{of}/{teacher}"] * method.teachers[0]
+    if getattr(method, "source", None) == "" and not registry.load_task(task).sources:
+        settings["source"] = task  # an own folder has no task to train on first; a step costs the same
     recipe = {"network": network, "batch_size": batch_size, "precision": precision}
     recipe |= {"views": 1} if name == REMEMBERED else {}
     return resolve.resolve(stem, task, teachers=chosen, recipe=recipe, settings=settings)

@@ -12,6 +12,7 @@ from kfbench.report import page as report
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 STUDIES = sorted(path.parent.name for path in (ROOT / "reports").glob("*/README.md"))
 
 
@@ -50,9 +51,10 @@ def test_every_row_of_results_in_the_readme_is_a_row_of_a_report() -> None:
     reported = {
         plain(line) for name in STUDIES for line in (ROOT / "reports" / name / "README.md").read_text().splitlines()
     }
-    rows = [plain(line) for line in README.splitlines() if "±" in line and line.startswith("|")]
-    assert len(rows) > 5
-    assert [row for row in rows if row not in reported] == []
+    for name in ("README.md", "results.md"):
+        rows = [plain(line) for line in PAGES[name].splitlines() if "±" in line and line.startswith("|")]
+        assert len(rows) > 5
+        assert [row for row in rows if row not in reported] == []
 
 
 def plain(line: str) -> str:
@@ -65,7 +67,22 @@ def test_every_command_and_option_shown_exists() -> None:
     from kfbench.cli.main import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    shown = {line.split()[1] for line in re.findall(r"^    (kfbench .*)$", README, re.MULTILINE)}
-    assert shown <= set(commands)
-    known = {option for command in commands.values() for param in command.params for option in param.opts}
-    assert set(re.findall(r"(?<=\s)--[a-z-]+(?=[ =])", README)) <= known
+    every = [
+        *commands.values(),
+        *(sub for group in commands.values() for sub in getattr(group, "commands", {}).values()),
+    ]
+    known = {option for command in every for param in command.params for option in param.opts}
+    for name, text in PAGES.items():
+        lines = re.findall(r"^    (kfbench .*(?:\\\n.*)*)$", text, re.MULTILINE)
+        for words in (line.split("    ")[0].split() for line in lines):
+            assert words[1] in commands, f"{name}: kfbench {words[1]}"
+            options = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert options <= known, f"{name}: {options - known}"
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= 180
+    for name, text in PAGES.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+            assert link.startswith("http") or (folder / link).exists(), f"{name}: {link}"

@@ -1,4 +1,4 @@
-"""For mkdocs: the pages of studies are part of the site, and links to files of the repository lead to them or to text."""
+"""For mkdocs: studies' pages are part of the site; links to files of the repository lead to them, or become text."""
 
 import re
 from pathlib import Path

@@ -28,11 +28,10 @@ class Row(_Part):
 
     method: str  # "kf", or with a variant "kf/alone"
     label: str = ""  # default: the method's name
-    teachers: list[str] | Literal["random"] | None = (
-        None  # default: the column's; "random": those, untrained and frozen
-    )
-    settings: dict[str, Setting] = {}
-    recipe: dict[str, Any] = {}
+    # default: the column's; "random": those, untrained and frozen
+    teachers: list[str] | Literal["random"] | None = None
+    settings: dict[str, Setting] = {}  # of the method, as with --set
+    recipe: dict[str, Any] = {}  # fields of the recipe, as with --set-recipe
     columns: list[str] = []  # labels of the columns it runs on; default: all
 
 
@@ -42,21 +41,21 @@ class Column(_Part):
     The list for "outputs" is not for methods whose teacher is by default the student's twin (`born_again`).
     """
 
-    task: str
+    task: str  # "cifar100", or with a variant "cifar100/0-49"
     label: str = ""  # default: the task's name, with network and training size where these vary
     teachers: Teachers | None = None  # default: those that follow from what the method needs
-    network: str | None = None
-    train_size: Annotated[int, Gt(0)] | None = None
-    recipe: dict[str, Any] = {}
+    network: str | None = None  # the student's; default: the budget's
+    train_size: Annotated[int, Gt(0)] | None = None  # training images, balanced over classes; default: the budget's
+    recipe: dict[str, Any] = {}  # fields of the recipe, for all methods
 
 
 class Table(_Part):
     """Part of the whole table, in its own order."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    title: str
-    rows: list[str] = []
-    columns: list[str] = []
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]  # of its files: small letters, digits, hyphens
+    title: str  # above it
+    rows: list[str] = []  # labels; default: all
+    columns: list[str] = []  # labels; default: all
 
 
 class Claim(_Part):
@@ -68,17 +67,17 @@ class Claim(_Part):
     run lies `above` or `below` a number.
     """
 
-    text: str
-    source: str = "this study"
-    on: list[str] = []
-    better: str | None = None
-    than: str | None = None
-    margin: float = 0.0
-    row: str | None = None
-    curve: str | None = None
-    at: Annotated[float, Ge(0), Field(le=1)] = 1.0
-    above: float | None = None
-    below: float | None = None
+    text: str  # the sentence
+    source: str = "this study"  # who says so
+    on: list[str] = []  # labels of columns; default: all
+    better: str | None = None  # label of the row that is said to be better
+    than: str | None = None  # label of the row it is said to be better than
+    margin: float = 0.0  # by how much more
+    row: str | None = None  # label of the row whose curve is looked at
+    curve: str | None = None  # name of the metric in its curve, as "share/student"
+    at: Annotated[float, Ge(0), Field(le=1)] = 1.0  # fraction of the run
+    above: float | None = None  # the metric is said to be above this
+    below: float | None = None  # or below this
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> "Claim":
@@ -92,17 +91,17 @@ class Claim(_Part):
 class Reference(_Part):
     """A published number beside ours, in the unit of the table."""
 
-    row: str
-    column: str
-    value: float
-    source: str
+    row: str  # label of the row
+    column: str  # label of the column
+    value: float  # in the table's unit: test error in %, or raw return
+    source: str  # where the number stands
 
 
 class Search(_Part):
     """Tune every method on `val` before the table's runs: the same number of trials for each."""
 
-    trials: Annotated[int, Gt(0)] = 25
-    seeds_per_trial: Annotated[int, Gt(0)] = 1
+    trials: Annotated[int, Gt(0)] = 25  # of each method
+    seeds_per_trial: Annotated[int, Gt(0)] = 1  # above 1: settings are judged by the mean, Wilcoxon's test prunes
     column: str = ""  # label of the column tuned on; default: the first
 
 
@@ -121,21 +120,23 @@ def _searched(value: Any) -> Any:
 class Study(_Part):
     """What `study.toml` holds. Rows and columns carry unique labels once it is loaded."""
 
-    title: str
-    about: str = ""
-    budget: str = "small"
+    title: str  # of the page
+    about: str = ""  # what a reader should know: setting, teachers, cost
+    budget: str = "small"  # smoke, small, standard or paper
+    # a list, or how many: 3 is [0, 1, 2]
     seeds: Annotated[list[int], BeforeValidator(_listed), Field(min_length=1)] = [0, 1, 2]
-    score: Literal["last", "best"] = "last"
+    score: Literal["last", "best"] = "last"  # of the last weights, or of those best on validation
     baseline: str = "scratch"  # the row against which transfer is called negative
-    methods: Annotated[list[Annotated[Row, _named("method")]], Field(min_length=1)]
-    tasks: Annotated[list[Annotated[Column, _named("task")]], Field(min_length=1)]
+    methods: Annotated[list[Annotated[Row, _named("method")]], Field(min_length=1)]  # rows: names, or tables
+    tasks: Annotated[list[Annotated[Column, _named("task")]], Field(min_length=1)]  # columns: names, or tables
     networks: list[str] = []  # every task with each of them
     train_sizes: list[Annotated[int, Gt(0)]] = []  # every task with each of them
-    recipe: dict[str, Any] = {}
-    tables: list[Table] = []
-    claims: list[Claim] = []
-    reference: list[Reference] = []
-    reference_note: str = ""
+    recipe: dict[str, Any] = {}  # fields of the recipe, for all runs
+    tables: list[Table] = []  # parts of the whole table, each a table of its own
+    claims: list[Claim] = []  # each gets a verdict
+    reference: list[Reference] = []  # published numbers beside ours
+    reference_note: str = ""  # what a reader should know of them
+    # true or a table: tune every method on `val` before the table's runs
     search: Annotated[Search | None, BeforeValidator(_searched)] = None
     name: str = ""  # the folder's
 

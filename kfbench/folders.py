@@ -1,4 +1,4 @@
-"""Where method and task files lie: in the wheel, beside the package in a checkout, and in the user's own folders."""
+"""Where files of methods, tasks and networks lie: in the wheel, beside it in a checkout, in folders of the user's."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,18 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def folders(kind: str) -> list[str]:
-    """Return the folders with "methods" or "tasks": ours, then the user's in $KFBENCH_METHODS or $KFBENCH_TASKS."""
+    """Return the folders with "methods", "tasks" or "networks": ours, then the user's in $KFBENCH_METHODS and so on."""
     inside, beside = PACKAGE / kind, PACKAGE.parent / kind
     ours = [str(folder) for folder in (inside, beside) if folder.is_dir()][:1]
     theirs = os.environ.get(f"KFBENCH_{kind.upper()}", "").split(os.pathsep)
     return ours + [str(Path(folder).expanduser().resolve()) for folder in theirs if folder]
+
+
+def files(kind: str) -> dict[str, Path]:
+    """Return {name: file} of every file of a kind in our folder and the user's; the first folder wins a name."""
+    found: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(Path(folder).glob("*.py")):
+            if not path.name.startswith("_"):
+                found.setdefault(path.stem, path)
+    return found

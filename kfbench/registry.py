@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import folders
+from kfbench.folders import files as files
 from kfbench.spec import Setting
 
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SINGULAR = {"methods": "method", "tasks": "task"}
-
-
-def files(kind: str) -> dict[str, Path]:
-    """Return {name: file} of every method or task in our folder and the user's; the first folder wins a name."""
-    found: dict[str, Path] = {}
-    for folder in folders(kind):
-        for path in sorted(Path(folder).glob("*.py")):
-            if not path.name.startswith("_"):
-                found.setdefault(path.stem, path)
-    return found
 
 
 def plugins(kind: str) -> dict[str, EntryPoint]:

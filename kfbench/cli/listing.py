@@ -55,9 +55,9 @@ def _tasks() -> list[dict[str, Any]]:
 
 
 def _networks() -> list[dict[str, Any]]:
-    from kfbench.networks.names import FAMILIES
+    from kfbench.networks.family import families
 
-    return [{"name": family.form, "about": family.about, "examples": list(family.examples)} for family in FAMILIES]
+    return [{"name": family.form, "about": family.about, "examples": list(family.examples)} for family in families()]
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

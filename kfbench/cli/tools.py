@@ -27,24 +27,34 @@ def register(app: typer.Typer) -> None:
 
 def check(
     name: Annotated[
-        str, typer.Argument(help="A method, a task, or the path of a method's file; none: everything.")
+        str, typer.Argument(help="A method, a task, a network, or the path of a method's file; none: everything.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check that methods and tasks keep the rules: frozen teachers, finite losses, resume to the bit, …"""
+    """Check that methods, tasks and networks keep the rules: frozen teachers, finite losses, resume to the bit, …"""
     import torch
 
-    from kfbench import registry
+    from kfbench import networks, registry
     from kfbench.conformance import checks
+    from kfbench.conformance.networks import check_network
+    from kfbench.networks.family import families
 
     methods, tasks = registry.names("methods"), registry.names("tasks")
+    files = [family.file for family in families()]
     stem = name if name.endswith(".py") else name.partition("/")[0]
-    if name and not name.endswith(".py") and stem not in [*methods, *tasks]:
-        raise KfbenchError(f"no method or task '{name}'; {near(name, [*methods, *tasks])}")
+    if name and not name.endswith(".py") and stem not in [*methods, *tasks, *files] and not networks.is_name(name):
+        there = [*methods, *tasks, *files, *networks.names()]
+        raise KfbenchError(f"no method, task or network '{name}'; {near(name, there)}")
     torch.set_num_threads(1)
     found = []
-    for each in [name] if name else [*methods, *tasks]:
-        rows = checks.check_task(each) if each.partition("/")[0] in tasks else checks.check_method(each)
+    for each in [name] if name else [*methods, *tasks, *files]:
+        own = each.partition("/")[0]
+        if own in tasks:
+            rows = checks.check_task(each)
+        elif own in methods or each.endswith(".py"):
+            rows = checks.check_method(each)
+        else:
+            rows = check_network(each)
         found += rows
         if not as_json:
             for of, rule, broken in rows:
@@ -166,3 +176,16 @@ def new_method(
 
     path = new.write(name, folder)
     typer.echo(f"{path}\nnext: kfbench check {path if folder else name}")
+
+
+@new_app.command("network")
+def new_network(
+    name: Annotated[str, typer.Argument(help="Name of the network and of its file.")],
+    folder: Annotated[Path | None, typer.Option(help="Where the file goes; none: $KFBENCH_NETWORKS, or ours.")] = None,
+) -> None:
+    """Write a commented template of a network, which passes `kfbench check`."""
+    from kfbench.cli import new_network as template
+
+    path = template.write(name, folder)
+    here = f"export KFBENCH_NETWORKS={folder}; " if folder else ""
+    typer.echo(f"{path}\nnext: {here}kfbench check {name}, and --network {name}")

@@ -1,19 +1,17 @@
 """Networks by name: `make("resnet8x4", shape=(3, 32, 32), outputs=100)`; importing this package needs no torch."""
 
-import re
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from kfbench.errors import KfbenchError, near
-from kfbench.networks.names import EXAMPLES, FAMILIES
+from kfbench.errors import KfbenchError
+from kfbench.folders import folders
+from kfbench.networks import family
+from kfbench.networks.family import is_name, names
 
 if TYPE_CHECKING:
     from kfbench.networks.network import Network
 
-
-def names() -> list[str]:
-    """Return a name or two of every family; widths and depths other than these work too."""
-    return list(EXAMPLES)
+__all__ = ["is_name", "make", "names"]
+__path__ = folders("networks")  # this folder, then the user's: `kfbench.networks.mine` lies in $KFBENCH_NETWORKS
 
 
 def make(name: str, *, shape: tuple[int, int, int], outputs: int) -> "Network":
@@ -26,10 +24,6 @@ def make(name: str, *, shape: tuple[int, int, int], outputs: int) -> "Network":
         raise KfbenchError(
             f"network '{name}' cannot have shape {tuple(shape)} and {outputs} outputs; give (C, H, W), all at least 1"
         )
-    for family in FAMILIES:
-        if parts := re.fullmatch(family.pattern, name):
-            made: Network = import_module(f"kfbench.networks.{family.file}").make(
-                name, parts.groupdict(), shape=shape, outputs=outputs
-            )
-            return made
-    raise KfbenchError(f"no network '{name}'; {near(name, EXAMPLES, most=len(EXAMPLES))}")
+    known, parts = family.of_name(name)
+    network: Network = family.load(known).make(name, parts, shape=shape, outputs=outputs)
+    return network

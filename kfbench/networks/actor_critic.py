@@ -13,8 +13,17 @@ import math
 
 from torch import Tensor, nn
 
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network, Output
 from kfbench.networks.parts import Parts, WideLinear, require_size
+
+FAMILY = Family(
+    about="Atari actor-critics (Mnih 2016, Mnih 2015, Espeholt 2018, Rusu 2016)",
+    pattern=r"(?P<trunk>a3c|nature|impala|pnn)",
+    form="a3c | nature | impala | pnn",
+    examples=("a3c", "nature", "impala", "pnn"),
+    shape=(4, 84, 84),
+)
 
 Convolution = tuple[int, tuple[int, int], int]  # maps, kernel, stride
 CONVOLUTIONS: dict[str, tuple[Convolution, ...]] = {

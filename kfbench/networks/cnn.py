@@ -8,8 +8,16 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network
 from kfbench.networks.parts import Parts, he_normal
+
+FAMILY = Family(
+    about="four convolutions, the suite's small network",
+    pattern=r"cnn-(?P<width>[1-9]\d*)",
+    form="cnn-WIDTH",
+    examples=("cnn-16", "cnn-32"),
+)
 
 
 class Cnn(nn.Module):

@@ -14,8 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network
 from kfbench.networks.parts import Parts, he_normal, require_depth, require_size
+
+FAMILY = Family(
+    about="DenseNet, depth 3n+4, or 6n+4 with bc (Huang 2017)",
+    pattern=r"densenet-(?P<bc>bc-)?(?P<depth>[1-9]\d*)-(?P<growth>[1-9]\d*)(?P<dropout>-dropout)?",
+    form="densenet-[bc-]DEPTH-GROWTH[-dropout]",
+    examples=(
+        "densenet-40-12",
+        "densenet-100-12",
+        "densenet-100-24",
+        "densenet-bc-100-12",
+        "densenet-bc-250-24",
+        "densenet-bc-190-40",
+    ),
+)
 
 COMPRESSION = 0.5  # theta of DenseNet-BC: the share of maps that a transition keeps
 DROPOUT = 0.2

@@ -9,8 +9,17 @@ import math
 
 from torch import Tensor, nn
 
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network
 from kfbench.networks.parts import Parts
+
+FAMILY = Family(
+    about="two hidden layers (Hinton 2015)",
+    pattern=r"mlp-(?P<width>[1-9]\d*)(?P<dropout>-dropout)?",
+    form="mlp-WIDTH[-dropout]",
+    examples=("mlp-30", "mlp-800", "mlp-1200", "mlp-1200-dropout"),
+    shape=(1, 28, 28),
+)
 
 
 class Mlp(nn.Module):

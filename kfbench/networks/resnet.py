@@ -8,8 +8,26 @@ Differs: shortcuts where the shape changes are 1x1 convolutions (option B, as in
 
 from torch import Tensor, nn
 
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network
 from kfbench.networks.parts import Parts, he_normal, require_depth
+
+FAMILY = Family(
+    about="CIFAR ResNet, depth 6n+2 (He 2016)",
+    pattern=r"resnet(?P<depth>[1-9]\d*)(x(?P<width>[1-9]\d*))?",
+    form="resnetDEPTH[xWIDTH]",
+    examples=(
+        "resnet8",
+        "resnet14",
+        "resnet20",
+        "resnet32",
+        "resnet44",
+        "resnet56",
+        "resnet110",
+        "resnet8x4",
+        "resnet32x4",
+    ),
+)
 
 
 class Block(nn.Module):

@@ -8,8 +8,16 @@ Differs: nothing known; the pool before the last stage is for images of 64 pixel
 from torch import Tensor, nn
 
 from kfbench.errors import KfbenchError, near
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network
 from kfbench.networks.parts import Parts, he_normal, require_size
+
+FAMILY = Family(
+    about="CIFAR VGG with batch normalisation (Simonyan 2015, Tian 2020)",
+    pattern=r"vgg(?P<depth>[1-9]\d*)",
+    form="vggDEPTH",
+    examples=("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
+)
 
 CONVOLUTIONS = {  # depth -> convolutions in each of the five stages
     8: (1, 1, 1, 1, 1),

@@ -7,8 +7,16 @@ Differs: nothing known; the shortcut's 1x1 convolution sees the normalised input
 
 from torch import Tensor, nn
 
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network
 from kfbench.networks.parts import Parts, he_normal, require_depth
+
+FAMILY = Family(
+    about="wide ResNet, depth 6n+4 (Zagoruyko 2016)",
+    pattern=r"wrn-(?P<depth>[1-9]\d*)-(?P<width>[1-9]\d*)(?P<dropout>-dropout)?",
+    form="wrn-DEPTH-WIDTH[-dropout]",
+    examples=("wrn-16-2", "wrn-40-1", "wrn-40-2", "wrn-28-10", "wrn-28-10-dropout"),
+)
 
 
 class Block(nn.Module):

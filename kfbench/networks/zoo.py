@@ -16,8 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from kfbench.errors import KfbenchError, near
+from kfbench.networks.family import Family
 from kfbench.networks.network import Network
 from kfbench.networks.parts import Parts
+
+FAMILY = Family(
+    about="networks of other libraries",
+    pattern=r"(?P<library>torchvision|timm):(?P<model>[^:]+)(?P<pretrained>:pretrained)?",
+    form="torchvision:NAME[:pretrained] | timm:NAME[:pretrained]",
+    examples=("torchvision:resnet18", "timm:resnet18"),
+)
 
 MOST_LAYERS = 6  # the deepest are kept; more would only repeat stems
 WITH_AUXILIARY = ("googlenet", "inception_v3")
@@ -69,6 +77,9 @@ def make(name: str, parts: Parts, *, shape: tuple[int, int, int], outputs: int) 
         raise KfbenchError(f"network '{name}' cannot take images of shape {shape}: {_line(error)}") from error
     heads = known_heads or (_head(name, calls, outputs),)
     layers = _layers(calls, heads, shape)
+    for layer in layers:
+        if getattr(body.get_submodule(layer), "inplace", False):
+            body.get_submodule(layer).inplace = False  # type: ignore[assignment]  # what it takes in is read, too
     network = Network(
         body,
         name=name,

@@ -1,12 +1,10 @@
 """A teacher as text, `TASK[/network][@budget]` or `kind:rest`, and the run that trains it."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kfbench import networks, registry
 from kfbench.errors import KfbenchError
-from kfbench.networks.names import FAMILIES
 from kfbench.run import budgets
 from kfbench.spec import RunSpec
 
@@ -57,7 +55,7 @@ def read(text: str, *, budget: str) -> TeacherName:
     chosen, _, changes = tail.partition(":")
     chosen = chosen or budget
     parts = name.split("/")
-    named = len(parts) > 1 and any(re.fullmatch(family.pattern, parts[-1]) for family in FAMILIES)
+    named = len(parts) > 1 and networks.is_name(parts[-1])
     task, network = ("/".join(parts[:-1]), parts[-1]) if named else (name, "")
     declared = registry.load_task(task)
     recipe = []

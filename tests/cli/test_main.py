@@ -78,7 +78,7 @@ BAD = {
     "export's key": ("export 0123456789ab student.pt2", "no run in 'results'"),
     "export's path": ("export 0123456789ab student.pth", "must end in .safetensors .* or .pt2"),
     "list": ("list method", "nothing to list as 'method'; did you mean 'methods'?"),
-    "check": ("check kff", "no method or task 'kff'; did you mean 'kf'?"),
+    "check": ("check kff", "no method, task or network 'kff'; did you mean 'kf'?"),
     "check's file": ("check nowhere.py", "no file 'nowhere.py'"),
     "bench": ("bench --method kff", "no method 'kff'; did you mean 'kf'?"),
     "template's name": ("new method Two-Words", "cannot be a method's name"),

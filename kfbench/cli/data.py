@@ -44,15 +44,51 @@ def import_data(
     name: Annotated[str, typer.Argument(help="Name of the data set; yours are the task imagefolder/NAME.")],
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Zip archives or folders with train/<class>/ and test/<class>/; parts together."),
+        typer.Argument(
+            help="Zip archives or folders with train/<class>/ and test/<class>/, or <class>/; parts together."
+        ),
     ],
     size: Annotated[str, typer.Option(help="HxW: resize every image to it, for example 32x32.")] = "",
+    crop: Annotated[
+        bool, typer.Option("--crop", help="With --size: cut the middle out of each image, where else it is stretched.")
+    ] = False,
+    test: Annotated[
+        float | None, typer.Option(help="Share of every class to hold out as test split where there is no test/.")
+    ] = None,
+    val: Annotated[
+        float | None,
+        typer.Option(help="Share to hold out as validation split; else val/, or a tenth of train in every run."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Pack images that lie in class folders or zip archives of them."""
-    from kfbench.data.archives import import_folders, size_of
+    """Pack images that lie in class folders or zip archives of them.
 
-    _tell(import_folders(name, paths, size=size_of(size) if size else None, quiet=as_json), as_json)
+    Images become 8 bits a channel, grey if all are grey; transparent parts are laid over white; EXIF's orientation is
+    applied.
+    """
+    from kfbench.data.archives import import_folders, size_of
+    from kfbench.data.decode import Form
+
+    if crop and not size:
+        raise KfbenchError("--crop needs the size to cut to: --size HxW")
+    form = Form(*size_of(size), crop=crop) if size else None
+    older = _older(name)
+    pack = import_folders(
+        name, paths, form=form, test=test, val=val, quiet=as_json, say=lambda line: typer.echo(line, err=True)
+    )
+    if older is not None and older.checksum != pack.checksum:
+        train, tested = older.counts["train"], older.counts["test"]
+        typer.echo(f"in place of an older '{name}' of {train:,} training and {tested:,} test images", err=True)
+    _tell(pack, as_json)
+
+
+def _older(name: str) -> "Pack | None":
+    from kfbench.data import packs
+
+    try:
+        return packs.open_pack(packs.data_folder() / name) if name in packs.packed() else None
+    except KfbenchError:
+        return None  # damaged: the new one mends it
 
 
 @app.command("download")
@@ -82,6 +118,7 @@ def _facts(pack: "Pack") -> dict[str, Any]:
     return {
         "train": pack.counts["train"],
         "test": pack.counts["test"],
+        "val": pack.counts.get("val", 0),
         "classes": list(pack.classes),
         "shape": list(pack.shape),
         "source": pack.source,
@@ -95,7 +132,8 @@ def _tell(pack: "Pack", as_json: bool) -> None:
         typer.echo(json.dumps({"name": pack.name, **_facts(pack)}, indent=1))
         return
     shape = "×".join(str(side) for side in pack.shape)
+    own = f", {pack.counts['val']:,} validation" if pack.has_val else ""
     typer.echo(
-        f"{pack.name}: {pack.counts['train']:,} training and {pack.counts['test']:,} test images, {shape}, "
+        f"{pack.name}: {pack.counts['train']:,} training{own} and {pack.counts['test']:,} test images, {shape}, "
         f"{len(pack.classes)} classes, sha256 {pack.checksum[:12]}…, in {pack.folder}"
     )

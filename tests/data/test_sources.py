@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from kfbench.cli.data import app
 from kfbench.data import packs, sources
 from kfbench.data.archives import import_folders, size_of
+from kfbench.data.decode import Form
 from kfbench.errors import KfbenchError
 
 Files = dict[str, bytes]
@@ -105,7 +106,7 @@ def test_images_of_different_sizes_need_a_size(tmp_path: Path, files: Files) -> 
     odd = zipped(tmp_path / "odd.zip", {**files, "test/bee/9.webp": encoded(np.zeros((7, 9, 3), np.uint8))})
     with pytest.raises(KfbenchError, match=r"test/bee/9.webp' is 7×9, others are 5×4 .* --size HxW"):
         import_folders("bugs", [odd])
-    assert import_folders("bugs", [odd], size=size_of("6x8")).shape == (3, 6, 8)
+    assert import_folders("bugs", [odd], form=Form(*size_of("6x8"))).shape == (3, 6, 8)
     with pytest.raises(KfbenchError, match="size '32' is not HxW"):
         size_of("32")
 

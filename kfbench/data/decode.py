@@ -1,0 +1,89 @@
+"""A file's bytes become pixels: every mode of Pillow scaled by its own range, upright, without transparency.
+
+- Grey and colour of 8 bits a channel are taken as they are. 16 bits are scaled by 65,535, 1 bit by 1.
+- Numbers without a range of their own (32-bit integers, floats) are refused: what is white in them nobody has said.
+- Transparent parts are composed over white.
+- CMYK, YCbCr and HSV become RGB by Pillow's formulas; colour profiles are not applied.
+- What EXIF says of a picture's orientation is applied; of an animation the first picture is taken.
+"""
+
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+BYTES = 256 * 2**20  # of a file, unpacked
+PIXELS = 100_000_000  # of an image
+GREY = ("1", "L", "LA", "La")
+SIXTEEN = 65_535  # white of 16 bits
+OF_16_BITS = ("PNG", "PPM")  # formats whose "I" holds 16 bits
+BACKGROUND = "white"  # what transparent parts are composed over
+
+
+class Form(NamedTuple):
+    """What size images get: H, W; stretched to it, or cut from the middle of the resized image."""
+
+    height: int
+    width: int
+    crop: bool = False
+
+
+def decode(content: bytes, form: Form | None = None) -> np.ndarray:
+    """Return the pixels [C, H, W] uint8 of an image file, C 1 for grey and 3 for colour.
+
+    Raises ValueError with the reason for what is no image, has more than PIXELS or a mode without a range; Pillow
+    raises a dozen other kinds for damaged bytes.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        opened = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise ValueError("no image that Pillow knows") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(_too_many("far more")) from error
+    if opened.width * opened.height > PIXELS:
+        raise ValueError(_too_many(f"{opened.height:,}×{opened.width:,} pixels, more"))
+    kind = opened.format or ""
+    return pixels(ImageOps.exif_transpose(opened), form, kind=kind)
+
+
+def pixels(image: "Image", form: Form | None = None, *, kind: str = "") -> np.ndarray:
+    """Return the pixels [C, H, W] uint8 of an opened image; `kind` is the format it came in."""
+    from PIL import Image, ImageOps
+
+    plain = _plain(image, kind)
+    if form is not None and plain.size != (form.width, form.height):
+        size = (form.width, form.height)
+        resized = Image.Resampling.BICUBIC
+        plain = ImageOps.fit(plain, size, resized) if form.crop else plain.resize(size, resized)
+    found = np.asarray(plain)
+    return found[None] if found.ndim == 2 else np.ascontiguousarray(found.transpose(2, 0, 1))
+
+
+def _too_many(what: str) -> str:
+    return f"it has {what} than the {PIXELS // 10**6} million that an image may have"
+
+
+def _plain(image: "Image", kind: str) -> "Image":
+    """Return an image as grey of 8 bits (mode L) or as RGB."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in OF_16_BITS):
+        values = np.asarray(image).astype(np.int64)
+        scaled = (values * 255 + SIXTEEN // 2) // SIXTEEN
+        clear = image.info.get("transparency")  # the one value that is transparent
+        if isinstance(clear, int):
+            scaled[values == clear] = 255
+        return Image.fromarray(scaled.astype(np.uint8))
+    if image.mode in ("I", "F"):
+        numbers = "floats" if image.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"its pixels are {numbers}, which have no white of their own; save it with 8 or 16 bits")
+    if image.mode.endswith(("A", "a")) or "transparency" in image.info:
+        whole = Image.new("RGBA", image.size, BACKGROUND)
+        flat = Image.alpha_composite(whole, image.convert("RGBA"))
+        return flat.convert("L" if image.mode in GREY else "RGB")
+    return image.convert("L" if image.mode in GREY else "RGB")

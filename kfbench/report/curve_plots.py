@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from kfbench.report import stats, style
+from kfbench.report import intervals, style
 from kfbench.report.grid import Array, Grid
 
 
@@ -32,15 +32,10 @@ def curve(grid: Grid, row: str, column: str, metric: str) -> tuple[Array, Array]
 
 
 def band(values: Array) -> tuple[Array, Array, Array]:
-    """Return the mean over runs [N, T] and the ends of its 95 % bootstrap interval, each [T]."""
-    if len(values) < 2:
-        mean = stats.mean(values[..., None].swapaxes(0, 1))
-        return mean, mean, mean
-    parts = np.concatenate(list(stats.resamples(values, repeats=1000, rng=np.random.default_rng(0))))  # [1000, N, T]
-    present = ~np.isnan(parts)
-    means = np.where(present, parts, 0).sum(1) / np.maximum(present.sum(1), 1)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    return np.nanmean(values, axis=0), low, high
+    """Return the mean over runs [N, T] and the ends of Student's pointwise 95 % interval, each [T]; NaN: none."""
+    at = [intervals.mean(values[:, [t]]) for t in range(values.shape[1])]
+    mean, low, high = np.array(at).T
+    return mean, low, high
 
 
 def _scale(grid: Grid, column: str) -> tuple[float, str]:
@@ -79,7 +74,7 @@ def curves(grid: Grid) -> Drawn:
                 _line(axis, times * whole, values, row, index)
         axis.set(title=column, xlabel=name, ylabel=_axis_name(grid, column))
     style.legend(figure, axes)
-    caption = "The student alone, on validation data; mean over seeds with its 95 % bootstrap interval."
+    caption = "The student alone, on validation data; mean over seeds with Student's pointwise 95 % interval."
     return "Learning curves", caption, figure
 
 

@@ -1,7 +1,7 @@
 """The table of how runs learn, against the baseline: from where, how fast, how far; by their validation curves.
 
 A run's time is the part of its own budget that has passed, its score the accuracy or the human-normalised return, both
-in hundredths, of the student alone. See `transfer.py` for the definitions and their sources.
+in hundredths, of the student alone. See `transfer_metrics` for the definitions and their sources.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kfbench.report import stats, transfer_metrics
+from kfbench.report import pairs, transfer_metrics
 from kfbench.report.grid import Grid
 from kfbench.report.render import Shown, Table, interval
 
@@ -69,12 +69,12 @@ def _row(grid: Grid, row: str) -> tuple[Shown, ...]:
     if row == grid.study.baseline:
         return (count, *(Shown("·"),) * 3, reached)
     gaps = [
-        stats.difference(
+        pairs.difference(
             *(np.stack([side.scores[:, look] for side in sides], axis=1) for sides in zip(*both, strict=True))
         )
         for look in (0, -1)
     ]
-    shown = [interval(stats.Interval(gap.value, gap.low, gap.high), keys, sign="+", digits=1) for gap in gaps]
+    shown = [interval(gap.interval, keys, sign="+", digits=1) for gap in gaps]
     ratios = [transfer_metrics.area_ratio(o.times, o.scores, t.scores, t.times) for o, t in both]
     ratio = float(np.mean(ratios))
     area = Shown("–") if np.isnan(ratio) else Shown(f"{ratio:.2f}", values={"value": ratio}, keys=keys)

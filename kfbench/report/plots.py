@@ -7,7 +7,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.ticker import PercentFormatter
 
-from kfbench.report import stats, style
+from kfbench.report import intervals, pairs, stats, style
 from kfbench.report.curve_plots import Drawn, Plot, attached, curves, shares
 from kfbench.report.grid import Grid
 from kfbench.report.tables import short
@@ -62,8 +62,8 @@ def gains(grid: Grid) -> Drawn:
     return f"Gain over {base}", caption, figure
 
 
-def _gap(grid: Grid, row: str, column: str) -> stats.Difference:
-    return stats.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
+def _gap(grid: Grid, row: str, column: str) -> pairs.Difference:
+    return pairs.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
 
 
 def labels(grid: Grid) -> Drawn:
@@ -121,7 +121,7 @@ def profile(grid: Grid) -> Drawn:
     figure, axes = style.panels(1, width=6.4, height=3.2)
     for index, row in enumerate(grid.rows):
         if row in found:
-            value, bottom, top = stats.bootstrap_profile(found[row], taus)
+            value, bottom, top = intervals.profile(found[row], taus)
             axes[0].plot(taus, value, style.dash(index), color=style.colour(index), label=row)
             axes[0].fill_between(taus, bottom, top, color=style.colour(index), alpha=0.12, linewidth=0)
     axes[0].set(xlabel="normalised score τ", ylabel="runs above τ", ylim=(0, 1.02), xlim=(taus[0], taus[-1]))
@@ -129,7 +129,7 @@ def profile(grid: Grid) -> Drawn:
     style.legend(figure, axes)
     caption = (
         f"Share of runs with a normalised score above τ, over {_count(columns)} that every method shown has run, with "
-        "pointwise stratified 95 % bootstrap intervals. Higher is better at every τ."
+        "Wilson's pointwise 95 % intervals. Higher is better at every τ."
     )
     return "Performance profiles", caption, figure
 

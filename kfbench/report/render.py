@@ -5,7 +5,7 @@ import io
 import math
 from dataclasses import dataclass, field
 
-from kfbench.report.stats import Interval
+from kfbench.report.intervals import Interval
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""The tables of a study: scores, a summary over tasks, and what each method costs; `learning.py` has one more."""
+"""The tables of a study: scores, a summary over tasks, and what each method costs; `learning_table` has one more."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from kfbench.report import stats
+from kfbench.report import intervals, pairs, stats
 from kfbench.report.grid import Cell, Grid
 from kfbench.report.learning_table import learning
 from kfbench.report.render import Shown, Table, interval
@@ -49,10 +49,10 @@ def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
     if len(means) < 2:
         return set()
     top = max(means, key=lambda row: means[row])
-    gaps = {row: stats.difference(found[top], found[row]) for row in means if row != top}
+    gaps = {row: pairs.difference(found[top], found[row]) for row in means if row != top}
     if all(np.isnan(gap.low) for gap in gaps.values()):
         return set()
-    return {top} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high}
+    return {top} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
 
 
 def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:
@@ -98,7 +98,7 @@ def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
 def _mark(grid: Grid, row: str, column: str) -> str:
     if row == grid.study.baseline or grid.study.baseline not in grid.rows:
         return ""
-    gap = stats.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
+    gap = pairs.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
     return "" if not gap.is_clear else "▲" if gap.value > 0 else "▼"
 
 
@@ -121,10 +121,11 @@ def summary(grid: Grid) -> Table:
     shown = tuple((row, tuple(_summary(grid, row))) for row in grid.rows)
     caption = (
         "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
-        "all runs, with stratified 95 % bootstrap intervals. Difference: paired by seed, in hundredths of the "
-        "normalised score (points of accuracy), with the wider of the bootstrap's and Student's intervals. "
-        f"P: probability that a run of the method beats one of {base}, mean over tasks. Transfer: number of tasks "
-        f"where the method is clearly better than {base}, where neither is, where it is clearly worse."
+        "all runs, with 95 % intervals: the stratified bootstrap's, stretched for few runs, and Student's. Difference: "
+        "paired by seed, in hundredths of the normalised score (points of accuracy), with the wider of the bootstrap's "
+        f"and Student's intervals. P: probability that a run of the method beats one of {base}, mean over tasks, with "
+        "Newcombe's score interval, which holds near 0 and 1 too. Transfer: number of tasks where the method is "
+        f"clearly better than {base}, where neither is, where it is clearly worse."
     )
     head = ("columns", "IQM", "mean", f"difference to {base}", f"P(better than {base})", "transfer ▲ / · / ▼")
     return Table("summary", "Summary over tasks", caption, head, shown)
@@ -140,22 +141,21 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     columns = Shown(f"{count} of {len(every)}", note=part, values={"value": count})
     if not keys:
         return [columns, *[Shown("–")] * 5]
-    aggregates = [interval(stats.bootstrap(statistic, normal), keys) for statistic in (stats.iqm, stats.mean)]
+    aggregates = [interval(estimate(normal), keys) for estimate in (intervals.iqm, intervals.mean)]
     if row == base or base not in grid.rows:
         return [columns, *aggregates, *[Shown("·")] * 3]
     ours, theirs = 100 * normal, 100 * grid.normalised(base, every)
-    both = ~np.isnan(ours).all(0) & ~np.isnan(theirs).all(0)
+    both = (stats.counts(ours) > 0) & (stats.counts(theirs) > 0)
     if not both.any():
         return [columns, *aggregates, *[Shown("–")] * 3]
-    gap = stats.difference(ours, theirs)
-    chance = stats.bootstrap_improvement(ours[:, both], theirs[:, both])
-    marks = [_mark(grid, row, column) for column, known in zip(every, np.atleast_1d(both), strict=True) if known]
+    gap = pairs.difference(ours, theirs)
+    marks = [_mark(grid, row, column) for column, known in zip(every, both, strict=True) if known]
     counts = [marks.count(mark) for mark in ("▲", "", "▼")]
     return [
         columns,
         *aggregates,
-        interval(stats.Interval(gap.value, gap.low, gap.high), keys, sign="+", digits=2),
-        interval(chance, keys, digits=2),
+        interval(gap.interval, keys, sign="+", digits=2),
+        interval(intervals.improvement(ours, theirs), keys, digits=2),
         Shown(" / ".join(map(str, counts)), values=dict(zip(("better", "unclear", "worse"), counts, strict=True))),
     ]
 

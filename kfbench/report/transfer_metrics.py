@@ -1,4 +1,4 @@
-"""Transfer metrics of learning curves: jumpstart, asymptotic gain, area ratio, time to threshold with censored runs.
+"""Transfer metrics of learning curves: area ratio, time to threshold with censored runs.
 
 Source: Taylor & Stone, JMLR 10:1633-1685, 2009; the transfer score is Rusu et al. 2016 (arXiv 1606.04671): area under a
 method's curve over that of training from scratch. Kaplan & Meier 1958 for runs that never reach a threshold.
@@ -37,16 +37,6 @@ def area_ratio(
     other = times if baseline_times is None else baseline_times
     ours, theirs = _mean(area(times, scores)), _mean(area(other, baseline))
     return ours / theirs if theirs > 0 else np.nan
-
-
-def jumpstart(scores: ArrayLike, baseline: ArrayLike) -> float:
-    """Return mean score minus the baseline's at the first point of the curves [N, T], [K, T]."""
-    return _mean(np.asarray(scores, float)[..., 0]) - _mean(np.asarray(baseline, float)[..., 0])
-
-
-def asymptotic_gain(scores: ArrayLike, baseline: ArrayLike, *, last: int = 1) -> float:
-    """Return mean score minus the baseline's over the `last` points of the curves [N, T], [K, T]."""
-    return _mean(np.asarray(scores, float)[..., -last:]) - _mean(np.asarray(baseline, float)[..., -last:])
 
 
 def time_to_threshold(times: ArrayLike, scores: ArrayLike, threshold: float) -> tuple[Array, NDArray[np.bool_]]:

@@ -102,7 +102,7 @@ def test_records_alone_decide_every_byte(reported, tmp_path):
             (folder / path).unlink()
     (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nsvg.fonttype: path\n")
     code = (
-        "import pathlib, sys\nfrom kfbench import report\n"
+        "import pathlib, sys\nfrom kfbench.report import page as report\n"
         f"report.make(pathlib.Path({str(folder)!r}), pathlib.Path({str(results)!r}))\n"
         "assert not {'torch', 'optuna', 'torchvision'} & set(sys.modules)"
     )

@@ -224,3 +224,21 @@ def test_how_runs_learn_is_measured_on_their_curves(made):
     assert cell(table, "pathnet", "columns").text == "3 of 4"
     empty = grid.join(made.study, [c.planned for c in made.cells.values()], [])
     assert {shown.text for _, row in tables.tables(empty)[2].rows for shown in row} == {"0 of 4", "–"}
+
+
+def test_a_curve_value_that_is_the_same_in_every_run_decides_and_equal_scores_do_not(made):
+    """A share of exactly 1 is above 0.9; a difference without any spread has no interval."""
+    from dataclasses import replace
+
+    cells = {}
+    for place, old in made.cells.items():
+        same = [r and replace(r, curve=[{**point, "share/student": 1.0} for point in r.curve]) for r in old.records]
+        equal = [r and replace(r, scores={"last": {"error": 40.0 + (place[0] == "kf")}}) for r in same]
+        cells[place] = replace(old, records=tuple(equal))
+    alike = replace(made, cells=cells)
+    words = {v.claim.text: v for v in claims.verdicts(alike)}
+    share = words["the student stands alone at the end"]
+    assert share.word == "reproduced" and "in each of 4 runs" in share.told
+    beats = words["kf beats scratch on images"]
+    assert beats.word == "undecided"
+    assert beats.told == "−1.00 points of accuracy in each of 8 pairs of runs: without any spread there is no interval"

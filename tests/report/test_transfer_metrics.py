@@ -17,12 +17,9 @@ def test_area_is_the_trapezium_rule():
     )
 
 
-def test_ratio_jumpstart_and_gain():
+def test_ratio_of_areas():
     assert transfer_metrics.area_ratio(TIMES, CURVES[:1], CURVES[1:2]) == pytest.approx(1.5)
     assert np.isnan(transfer_metrics.area_ratio(TIMES, CURVES, -CURVES))
-    assert transfer_metrics.jumpstart(CURVES[1:2], CURVES[:1]) == 1
-    assert transfer_metrics.asymptotic_gain(CURVES[:1], CURVES[1:2]) == 2
-    assert transfer_metrics.asymptotic_gain(CURVES[:1], CURVES[1:2], last=2) == 1.5
 
 
 def test_time_to_threshold_censors():

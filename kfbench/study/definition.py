@@ -1,11 +1,11 @@
-"""A study as data: `reports/<name>/study.toml` checked against its schema, where a mistake names its line.
+"""A study as data: `reports/<name>/study.toml` checked against its schema, where a mistake names its key.
 
 A study is a table: its rows are methods (with settings, teachers or labels of their own), its columns tasks (with a
 network, a training size, teachers), and each cell holds one run a seed. It imports neither torch nor optuna.
 """
 
-import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -146,33 +146,49 @@ class Study(_Part):
 
 
 def load(folder: Path) -> Study:
-    """Read `study.toml` of a folder. Raises KfbenchError that names file, line and remedy."""
+    """Read `study.toml` of a folder. Raises KfbenchError that names file, key and remedy."""
     path = folder / "study.toml"
     if not path.is_file():
         there = sorted(p.parent.name for p in folder.parent.glob("*/study.toml"))
         raise KfbenchError(f"no study '{folder}' (no file '{path}'); {near(folder.name, there)}")
-    text = path.read_text()
     try:
-        values = tomllib.loads(text)
-        return _labelled(Study.model_validate({"name": folder.resolve().name, **values}), path, text)
+        values = tomllib.loads(path.read_text())
+        return _labelled(Study.model_validate({"name": folder.resolve().name, **values}), path)
     except tomllib.TOMLDecodeError as error:
         raise KfbenchError(f"'{path}' is not TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = [part for part in first["loc"] if not (isinstance(part, str) and "[" in part)]
-        raise KfbenchError(f"'{path}', line {line_of(text, where)}: {_told(where, first)}") from error
+        where = _path(first["loc"], values, is_missing=first["type"] == "missing")
+        raise KfbenchError(f"'{path}', {_told(where, first)}") from error
 
 
 def _told(where: list[int | str], error: Any) -> str:
-    key = ".".join(str(part) for part in where)
+    place = _place(where)
     if error["type"] == "extra_forbidden":
         owner: type[BaseModel] = Study
         for part in where[:-1]:
             owner = PARTS.get(str(part), owner)
-        return f"no key '{key}'; {near(str(where[-1]), owner.model_fields)}"
+        return f"{place}: no such key; {near(str(where[-1]), owner.model_fields)}"
     if error["type"] == "missing":
-        return f"'{key}' is missing"
-    return f"'{key}' cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
+        return f"{place}: is missing"
+    return f"{place}: cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
+
+
+def _path(parts: Sequence[int | str], values: Any, *, is_missing: bool) -> list[int | str]:
+    """Return the part of an error's location that is a path in the file: pydantic adds names of a union's members."""
+    path: list[int | str] = []
+    for part in parts:
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+            values = values[part]  # type: ignore[index]  # an index of a list, a key of a table
+            path.append(part)
+    return [*path, parts[-1]] if is_missing else path
+
+
+def _place(where: Sequence[int | str]) -> str:
+    """Name a key by its path, entries of a list counted from 1: "claims, entry 2, 'better'"."""
+    return ", ".join(
+        f"entry {part + 1}" if isinstance(part, int) else f"'{part}'" if part == where[-1] else part for part in where
+    )
 
 
 PARTS: dict[str, type[BaseModel]] = {
@@ -185,103 +201,52 @@ PARTS: dict[str, type[BaseModel]] = {
 }
 
 
-def line_of(text: str, where: list[int | str]) -> int:
-    """Return the line, counted from 1, of a key's path in TOML text: its own line, else that of the nearest parent."""
-    lines = text.splitlines()
-    line, rest = 0, list(where)
-    if where and len(where) > 1 and isinstance(where[1], int):
-        headers = [n for n, content in enumerate(lines) if re.match(rf"\s*\[\[\s*{where[0]}\s*\]\]", content)]
-        if where[1] < len(headers):
-            line, rest = headers[where[1]], list(where[2:])
-    for part in rest:
-        if isinstance(part, int):
-            entries = _entries(lines, line)
-            line = entries[part] if part < len(entries) else line
-            continue
-        pattern = re.compile(rf'(?<![\w"-])"?{re.escape(part)}"?\s*=|^\s*\[+[^\]]*\b{re.escape(part)}\s*\]')
-        line = next((n for n in range(line, len(lines)) if pattern.search(lines[n].partition("#")[0])), line)
-    return line + 1
-
-
-def _entries(lines: list[str], start: int) -> list[int]:
-    """Return the line of each entry of the array that begins on a line."""
-    found: list[int] = []
-    depth, quote, fresh = 0, "", False
-    for number in range(start, len(lines)):
-        text = lines[number] if number > start else lines[number].partition("=")[2]
-        for char in text:
-            if quote:
-                quote = "" if char == quote else quote
-                continue
-            if char == "#":
-                break
-            if fresh and depth == 1 and not char.isspace() and char not in "],":
-                found.append(number)
-                fresh = False
-            if char in "\"'":
-                quote = char
-            elif char in "[{":
-                depth += 1
-                fresh = fresh or depth == 1
-            elif char in "]}":
-                depth -= 1
-                if depth == 0:
-                    return found
-            elif char == "," and depth == 1:
-                fresh = True
-    return found
-
-
-def _labelled(study: Study, path: Path, text: str) -> Study:
+def _labelled(study: Study, path: Path) -> Study:
     """Give every row and column its label, spread tasks over networks and training sizes, check all names used."""
     rows = [row if row.label else row.model_copy(update={"label": row.method}) for row in study.methods]
     columns = [spread for task in study.tasks for spread in _spread(study, task)]
     for kind, labels in {"methods": [r.label for r in rows], "tasks": [c.label for c in columns]}.items():
         twice = next((n for n, label in enumerate(labels) if label in labels[:n]), None)
         if twice is not None:
-            place: list[int | str] = [kind, twice] if kind == "methods" else [kind]
-            raise KfbenchError(
-                f"'{path}', line {line_of(text, place)}: two {kind} are called '{labels[twice]}'; give each a 'label'"
-            )
-    made = study.model_copy(update={"methods": rows, "tasks": columns})
-    for where, label, known in _mentions(made):
+            raise KfbenchError(f"'{path}': two {kind} are called '{labels[twice]}'; give each a 'label'")
+    labelled = study.model_copy(update={"methods": rows, "tasks": columns})
+    for where, label, known in _mentions(labelled):
         if label not in known:
-            line = line_of(text, where)
-            raise KfbenchError(f"'{path}', line {line}: no row or column '{label}'; {near(label, known)}")
-    return made
+            raise KfbenchError(f"'{path}', {_place(where)}: no row or column '{label}'; {near(label, known)}")
+    return labelled
 
 
 def _spread(study: Study, task: Column) -> list[Column]:
     networks: list[str | None] = [task.network] if task.network or not study.networks else [*study.networks]
     sizes: list[int | None] = [task.train_size] if task.train_size or not study.train_sizes else [*study.train_sizes]
-    made = []
+    spread = []
     for network in networks:
         for size in sizes:
             parts = [task.label or task.task]
             parts += [network] if network and len(networks) > 1 else []
             parts += [f"{size:,} images"] if size and len(sizes) > 1 else []
-            made.append(task.model_copy(update={"label": ", ".join(parts), "network": network, "train_size": size}))
-    return made
+            spread.append(task.model_copy(update={"label": ", ".join(parts), "network": network, "train_size": size}))
+    return spread
 
 
 def _mentions(study: Study) -> list[tuple[list[int | str], str, list[str]]]:
     """Return (where, label, labels that would be right) of every mention of a row or column."""
     rows, columns = [row.label for row in study.methods], [column.label for column in study.tasks]
-    found: list[tuple[list[int | str], str, list[str]]] = []
+    mentions: list[tuple[list[int | str], str, list[str]]] = []
     for n, row in enumerate(study.methods):
-        found += [(["methods", n, "columns"], label, columns) for label in row.columns]
+        mentions += [(["methods", n, "columns"], label, columns) for label in row.columns]
     for n, table in enumerate(study.tables):
-        found += [(["tables", n, "rows"], label, rows) for label in table.rows]
-        found += [(["tables", n, "columns"], label, columns) for label in table.columns]
+        mentions += [(["tables", n, "rows"], label, rows) for label in table.rows]
+        mentions += [(["tables", n, "columns"], label, columns) for label in table.columns]
     for n, claim in enumerate(study.claims):
         used = {"better": claim.better, "than": claim.than, "row": claim.row}
-        found += [(["claims", n, key], label, rows) for key, label in used.items() if label is not None]
-        found += [(["claims", n, "on"], label, columns) for label in claim.on]
+        mentions += [(["claims", n, key], label, rows) for key, label in used.items() if label is not None]
+        mentions += [(["claims", n, "on"], label, columns) for label in claim.on]
     for n, reference in enumerate(study.reference):
-        found += [
+        mentions += [
             (["reference", n, "row"], reference.row, rows),
             (["reference", n, "column"], reference.column, columns),
         ]
     if study.search is not None and study.search.column:
-        found.append((["search", "column"], study.search.column, columns))
-    return found
+        mentions.append((["search", "column"], study.search.column, columns))
+    return mentions

@@ -176,12 +176,11 @@ def test_a_record_changed_by_hand_is_refused(small):
 
 
 def test_of_two_records_of_a_spec_the_newer_revision_counts(made):
-    from dataclasses import replace
-
     cell = made.cells["kf", "cifar100"]
     old = cell.records[0]
-    new = replace(old, key="f" * 12, identity={**old.identity, "method_revision": 2}, scores={"last": {"error": 1.0}})
-    failed = replace(old, key="e" * 12, identity={**old.identity, "method_revision": 3}, status="failed")
+    newer, newest = ({**old.identity, "method_revision": revision} for revision in (2, 3))
+    new = old.model_copy(update={"key": "f" * 12, "identity": newer, "scores": {"last": {"error": 1.0}}})
+    failed = old.model_copy(update={"key": "e" * 12, "identity": newest, "status": "failed"})
     joined = grid.join(made.study, [cell.planned], [new, old, failed])
     assert joined.scores("kf", ["cifar100"])[0, 0] == 1.0
 
@@ -232,9 +231,15 @@ def test_a_curve_value_that_is_the_same_in_every_run_decides_and_equal_scores_do
 
     cells = {}
     for place, old in made.cells.items():
-        same = [r and replace(r, curve=[{**point, "share/student": 1.0} for point in r.curve]) for r in old.records]
-        equal = [r and replace(r, scores={"last": {"error": 40.0 + (place[0] == "kf")}}) for r in same]
-        cells[place] = replace(old, records=tuple(equal))
+        scores = {"last": {"error": 40.0 + (place[0] == "kf")}}
+        records = [
+            record
+            and record.model_copy(
+                update={"scores": scores, "curve": [{**point, "share/student": 1.0} for point in record.curve]}
+            )
+            for record in old.records
+        ]
+        cells[place] = replace(old, records=tuple(records))
     alike = replace(made, cells=cells)
     words = {v.claim.text: v for v in claims.verdicts(alike)}
     share = words["the student stands alone at the end"]

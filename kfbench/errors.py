@@ -15,13 +15,20 @@ class KfbenchWarning(UserWarning):
 
 
 def near(asked: str, there: Iterable[str], *, most: int = 12) -> str:
-    """Return "did you mean 'x'?", or the list of what there is when nothing is close."""
+    """Return "did you mean 'x'?", or the list of what there is; case and punctuation do not count."""
     names = sorted(there)
-    close = get_close_matches(asked, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    plain: dict[str, str] = {}
+    for name in names:
+        plain.setdefault(_plain(name), name)
+    close = get_close_matches(_plain(asked), plain, n=1, cutoff=0.6)
+    if close and _plain(asked):
+        return f"did you mean '{plain[close[0]]}'?"
     shown = ", ".join(names[:most]) + (", …" if len(names) > most else "")
     return f"there is: {shown}" if names else "there is none"
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 class Diverged(KfbenchError):

@@ -13,6 +13,14 @@ from kfbench.folders import PACKAGE
 from kfbench.run import records
 
 CODE = "from kfbench.cli.main import main; main()"
+IMPORTED = """
+import sys
+from kfbench.cli.main import main
+try:
+    main()
+except SystemExit:
+    print(sorted({"torch", "numpy", "pandas", "optuna", "matplotlib"} & set(sys.modules)))
+"""
 TINY = ["--budget", "smoke", "--network", "cnn-4", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
 
 

@@ -28,6 +28,7 @@ from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.games import emulators as atari
 from kfbench.run import resolve, stand_in
+from kfbench.run.device import synchronize
 from kfbench.spec import RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer
@@ -49,10 +50,12 @@ def measure(
     repeats: int = 20,
     device: str = "cpu",
     threads: int = 1,
+    say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Return one row a contender: agent steps a CPU second and a second (medians), and their ratios to `scratch`.
 
-    A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. kf has two untrained teachers.
+    A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. kf has two untrained teachers. A
+    contender that cannot run, as Stable-Baselines3 without OpenCV, is left out, and that is said.
     """
     declared = registry.load_task(task)
     if not isinstance(declared, GameTask):
@@ -73,13 +76,13 @@ def measure(
         makers["bare loop"] = (bare, declared.game, threads)
         if find_spec("stable_baselines3"):
             makers["Stable-Baselines3"] = (baselines, declared.game)
-    taken = _rounds(makers, repeats)
+    taken = _rounds(makers, repeats, say)
     steps = TURN * ROLLOUT * ENVIRONMENTS
     rows = []
     for name, times in taken.items():
         both = list(zip(times, taken["scratch"], strict=True))
         low, middle, high = statistics.quantiles([own[0] / mine[0] for mine, own in both], n=4)
-        least = taken[floor_name(counts[name])] if name in counts else []
+        least = taken.get(floor_name(counts[name]), []) if name in counts else []
         over = [mine[0] / bare[0] for mine, bare in zip(times, least, strict=bool(least))]
         rows.append(
             {
@@ -96,8 +99,10 @@ def measure(
     return rows
 
 
-def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Return each contender's CPU and wall seconds in every round."""
+def _rounds(
+    makers: dict[str, tuple[Any, ...]], repeats: int, say: Callable[[str], None]
+) -> dict[str, list[tuple[float, float]]]:
+    """Return each contender's CPU and wall seconds in every round; one that cannot run is left out."""
     context = multiprocessing.get_context("spawn")
     pipes = {}
     with contextlib.ExitStack() as stack:
@@ -107,8 +112,12 @@ def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[
             process.start()
             theirs.close()  # so that its end is seen
             stack.callback(process.terminate)
-            _answer(name, pipes[name])  # it is ready
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
+            if why := _answer(name, pipes[name]):  # else it is ready
+                if name == "scratch":  # all are told over it
+                    raise KfbenchError(f"'{name}' cannot be timed: {why}")
+                say(f"left out: {name} cannot run here: {why}")
+                del pipes[name]
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in pipes}
         for _ in range(repeats):
             for name, pipe in pipes.items():
                 pipe.send(None)
@@ -117,7 +126,7 @@ def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int) -> dict[str, list[
 
 
 def _answer(name: str, pipe: Connection) -> Any:
-    """Wait for what a contender's process says. Raises KfbenchError if it ended instead."""
+    """Wait for what a contender's process says, why it cannot start or its seconds. Raises KfbenchError if it ended."""
     try:
         return pipe.recv()
     except EOFError as error:
@@ -128,8 +137,12 @@ def _serve(pipe: Connection, maker: Callable[..., Turn], given: list[Any]) -> No
     """Take a turn whenever asked, and say how many CPU and wall seconds it took."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    turn = maker(*given)
-    turn()
+    try:
+        turn = maker(*given)
+        turn()
+    except Exception as error:  # a package that it needs is missing, or is another version
+        pipe.send(" ".join(f"{type(error).__name__}: {error}".split()))
+        return
     pipe.send(None)
     while True:
         pipe.recv()
@@ -223,8 +236,7 @@ def loop(name: str, task: str, precision: str, device: str, threads: int, overla
     def turn() -> None:
         for _ in range(TURN):
             made.advance()
-        if made.device.type == "cuda":
-            torch.cuda.synchronize(made.device)
+        synchronize(made.device)
 
     return turn
 

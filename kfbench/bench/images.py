@@ -5,6 +5,7 @@ and one forward pass of each teacher it asks, no deeper than the last layer it a
 remembered (`memory.py`) asks none: its ratio to the full step of the same method is beside it.
 """
 
+import functools
 import statistics
 import tempfile
 import time
@@ -19,6 +20,7 @@ from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
 from kfbench.run import resolve, stand_in
+from kfbench.run.device import synchronize
 from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
 from kfbench.train.loop import autocast
@@ -71,7 +73,7 @@ def measure(
         if key not in floors:
             floors[key] = floor(spec, batch_size=batch_size, device=device, asked=asked)
         turns.append((name, turn.__next__, floors[key]))
-    wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    wait = functools.partial(synchronize, torch.device(device))
     times: dict[str, list[float]] = {name: [] for name, _, _ in turns}
     bare: dict[int, list[float]] = {id(act): [] for act in floors.values()}
     for _ in range(repeats):

@@ -7,6 +7,8 @@ from typing import Any
 
 from kfbench import registry
 from kfbench.errors import KfbenchError, near
+from kfbench.run import records as run_records
+from kfbench.spec import digest
 
 BUDGETS = {
     "smoke": "seconds on a CPU: shows that everything works, measures nothing",
@@ -25,9 +27,9 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
         "methods": _methods,
         "tasks": _tasks,
         "networks": _networks,
-        "teachers": lambda: _records(results / "teachers") + _imported(results),
+        "teachers": lambda: records(results / "teachers") + _imported(results),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
-        "runs": lambda: _records(results),
+        "runs": lambda: records(results),
     }
     return {name: made[name]() for name in ([what] if what else SECTIONS[:-1])}
 
@@ -60,13 +62,14 @@ def _networks() -> list[dict[str, Any]]:
     return [{"name": family.form, "about": family.about, "examples": list(family.examples)} for family in families()]
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
+def records(folder: Path) -> list[dict[str, Any]]:
+    """Return a row for each record in a results folder, but its teachers'; one that cannot be read is "damaged"."""
     rows = []
-    for path in sorted(folder.rglob("*.json")):
-        if len(path.stem) != 12 or "teachers" in path.relative_to(folder).parts:
-            continue
+    for path in run_records.record_files(folder):
         try:
             record = json.loads(path.read_text())
+            if digest(record["identity"]) != record["key"]:
+                raise ValueError("changed by hand: its key does not fit its content")
             spec = record["spec"]
             score = record["scores"].get("last", {})
             rows.append(
@@ -79,10 +82,12 @@ def _records(folder: Path) -> list[dict[str, Any]]:
                     "seed": spec["seed"],
                     "status": record["status"],
                     "score": score.get("error", score.get("return")),
+                    "error": record.get("error"),
                 }
             )
-        except (ValueError, KeyError, TypeError):
-            rows.append({"name": path.stem, "status": "unreadable", "file": str(path)})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = f"misses {error}" if isinstance(error, KeyError) else str(error)
+            rows.append({"name": path.stem, "status": "damaged", "file": str(path), "why": why})
     return rows
 
 
@@ -104,9 +109,10 @@ def text(found: dict[str, list[dict[str, Any]]]) -> str:
     lines: list[str] = []
     for section, rows in found.items():
         lines += [section.upper()] if len(found) > 1 else []
-        cells = [_cells(section, row) for row in rows] or [("(none yet)",)]
+        cells = [_cells(section, row) for row in rows if row.get("status") != "damaged"] or [("(none yet)",)]
         widths = [max(len(cell[i]) for cell in cells if len(cell) > i) for i in range(max(map(len, cells)))]
         lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(cell, widths, strict=False)).rstrip() for cell in cells]
+        lines += [f"  damaged: {row['file']}: {row['why']}" for row in rows if row.get("status") == "damaged"]
         lines.append("")
     return "\n".join(lines[:-1])
 

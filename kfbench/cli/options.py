@@ -1,18 +1,60 @@
 """The options that several commands share, and what they do with them."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from kfbench.cli import complete
 from kfbench.errors import KfbenchError
 
-Results = Annotated[Path, typer.Option("--results", help="Folder of records, weights and teachers.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DEFAULT_RESULTS = Path("results")
 
 
-def group(about: str | None = None) -> typer.Typer:
+def option(*names: str, help: str, offers: Callable[..., Any] | None = None, **more: Any) -> Any:
+    """Return an option with what the shell offers for it."""
+    return typer.Option(*names, help=help, autocompletion=offers, **more)
+
+
+def argument(*, help: str, offers: Callable[..., Any] | None = None, **more: Any) -> Any:
+    """Return an argument with what the shell offers for it."""
+    return typer.Argument(help=help, autocompletion=offers, **more)
+
+
+Results = Annotated[Path, option("--results", help="Folder of records, weights and teachers.")]
+AsJson = Annotated[bool, option("--json", help="Print JSON instead of text.")]
+Key = Annotated[str, argument(help="The key of a run, or how it begins.", offers=complete.keys)]
+Method = Annotated[
+    str, option("--method", help="Method, or method/variant: see kfbench list methods.", offers=complete.methods)
+]
+Task = Annotated[str, option("--task", help="Task, or task/variant: see kfbench list tasks.", offers=complete.tasks)]
+Teachers = Annotated[
+    str | None,
+    option(
+        "--teachers",
+        help="TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, timm:NAME; by commas.",
+        offers=complete.teachers,
+    ),
+]
+Budget = Annotated[
+    str, option("--budget", help="smoke, small, standard, paper: see kfbench list budgets.", offers=complete.budgets)
+]
+Network = Annotated[str | None, option("--network", help="The student's network.", offers=complete.networks)]
+TrainSize = Annotated[int | None, option("--train-size", help="Training images, balanced over classes.")]
+Set = Annotated[list[str] | None, option("--set", help="A setting of the method.", metavar="NAME=VALUE")]
+SetRecipe = Annotated[
+    list[str] | None, option("--set-recipe", help="A field of the training recipe.", metavar="NAME=VALUE")
+]
+Device = Annotated[
+    str, option("--device", help="cpu, cuda, cuda:N, mps; auto: a GPU if there is one.", offers=complete.devices)
+]
+Threads = Annotated[int | None, option("--threads", min=1, help="CPU threads; bits depend on it.")]
+Yes = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
+
+
+def group(about: str, *, completes: bool = False) -> typer.Typer:
     """Return a group of commands, whose help is printed as it is written.
 
     Without `rich_markup_mode=None` a text like TASK[/network] is read as Rich markup: a bracket is lost or an error.
@@ -22,17 +64,40 @@ def group(about: str | None = None) -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        add_completion=False,
+        add_completion=completes,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
     """Read ["name=value", …]. Raises KfbenchError for an entry without "="; "none" stands for no value."""
-    found = {}
+    values = {}
     for entry in given or []:
         name, equals, value = entry.partition("=")
         if not equals:
             raise KfbenchError(f"{option} '{entry}' has no value; write {option} {entry}=VALUE")
-        found[name] = None if value.lower() == "none" else value
-    return found
+        values[name] = None if value.lower() == "none" else value
+    return values
+
+
+def recipe_of(given: list[str] | None, **fields: Any) -> dict[str, Any]:
+    """Join the recipe's fields that have options of their own, as far as they are given, with `--set-recipe`."""
+    return {name: value for name, value in fields.items() if value is not None} | pairs(given, "--set-recipe")
+
+
+def tell(values: Any, text: str, *, as_json: bool) -> None:
+    """Print values as JSON, or the text that says the same."""
+    typer.echo(json.dumps(values, indent=1) if as_json else text)
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on if the user says so. Raises KfbenchError if they do not, or cannot be asked."""
+    if yes:
+        return
+    typer.echo(f"{question} [y/N] ", nl=False)
+    try:
+        answer = input()
+    except EOFError as error:
+        raise KfbenchError("nobody answered; give --yes") from error
+    if answer.strip().lower() not in ("y", "yes"):
+        raise KfbenchError("nothing was done")

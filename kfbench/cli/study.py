@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kfbench.cli import options
 from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs
 
 Storage = Annotated[str, typer.Option("--storage", help="postgresql://… for many machines; default: a SQLite file.")]
@@ -35,7 +36,10 @@ def study(
     heartbeat: Heartbeat = 15,
     grace: Grace = 60,
 ) -> None:
-    """Run what a study lacks, its teachers first, and make its report; started again it goes on."""
+    """Run what a study lacks, and make its report.
+
+    Teachers come first; started again it goes on.
+    """
     from rich.console import Console
 
     from kfbench.report import page
@@ -74,7 +78,10 @@ def search(
     heartbeat: Heartbeat = 15,
     grace: Grace = 60,
 ) -> None:
-    """Choose a method's settings on validation data with Optuna, then run the best on fresh seeds."""
+    """Choose a method's settings on validation data.
+
+    Optuna tries them; the best is then run on fresh seeds.
+    """
     from rich.console import Console
 
     from kfbench.run import resolve
@@ -146,11 +153,14 @@ def report(
 
 
 def verify(
-    key: Annotated[str, typer.Argument(help="The key of a run, or how it begins.")],
+    key: options.Key,
     results: Results = DEFAULT_RESULTS,
     device: Device = "cpu",
 ) -> None:
-    """Run a recorded run again and say whether it gives the same numbers; weights that are missing are put back."""
+    """Run a recorded run again: are the numbers the same?
+
+    Weights that are missing are put back.
+    """
     from kfbench.run import records
     from kfbench.run import verify as checking
     from kfbench.run.progress import Bar

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from kfbench.cli import options
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results
 from kfbench.errors import KfbenchError
 
 Name = Annotated[str, typer.Argument(help="The teacher's name, with or without imported: before it.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,10 +35,13 @@ def import_teacher(
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a teacher of this name.")] = False,
     results: Results = DEFAULT_RESULTS,
-    device: Device = "cpu",
+    device: options.Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Take weights that others trained into the teacher store, and score them on validation images."""
+    """Take weights that others trained into the store.
+
+    They are scored on validation images.
+    """
     from kfbench.run import execute, imported
     from kfbench.run.device import torch_device
 
@@ -67,7 +70,10 @@ def import_teacher(
 
 
 def show_teacher(name: Name, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
-    """Show an imported teacher: where it came from, how its input is normalised, its score."""
+    """Show an imported teacher.
+
+    Where it came from, how its input is normalised, its score.
+    """
     from kfbench.run import imported
 
     plain = name.removeprefix("imported:")
@@ -75,8 +81,11 @@ def show_teacher(name: Name, results: Results = DEFAULT_RESULTS, as_json: AsJson
     _tell(plain, about, as_json)
 
 
-def verify_teacher(name: Name, results: Results = DEFAULT_RESULTS, device: Device = "cpu") -> None:
-    """Check that an imported teacher's weights are those that were imported, and score it again."""
+def verify_teacher(name: Name, results: Results = DEFAULT_RESULTS, device: options.Device = "cpu") -> None:
+    """Check that an imported teacher is as it was.
+
+    Its weights are compared, and it is scored again.
+    """
     from kfbench.run import imported
     from kfbench.run.device import torch_device
 

@@ -1,13 +1,14 @@
 """Commands for people who build: `check`, `bench`, `export`, `new method`, `teacher train|list`."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kfbench.cli import teacher_import
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, group
+from kfbench.cli import complete, options, teacher_import
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, group, option, tell
 from kfbench.errors import KfbenchError, near
 
 teacher_app = group("Train, import and list teachers.")
@@ -27,11 +28,17 @@ def register(app: typer.Typer) -> None:
 
 def check(
     name: Annotated[
-        str, typer.Argument(help="A method, a task, a network, or the path of a method's file; none: everything.")
+        str,
+        argument(
+            help="A method, a task, a network, or the path of a method's file; none: all.", offers=complete.checked
+        ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check that methods, tasks and networks keep the rules: frozen teachers, finite losses, resume to the bit, …"""
+    """Check that methods, tasks and networks keep the rules.
+
+    Frozen teachers, finite losses, resume to the bit, …
+    """
     import torch
 
     from kfbench import networks, registry
@@ -66,18 +73,31 @@ def check(
 
 
 def bench(
-    method: Annotated[list[str] | None, typer.Option(help="Methods to time; none: all for the task's kind.")] = None,
-    task: Annotated[str, typer.Option(help="Gives the image shape and classes; a game times its loop.")] = "cifar100",
-    network: Annotated[str | None, typer.Option(help="The student, on images: default resnet8x4.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Each teacher, on images: default resnet32x4.")] = None,
+    method: Annotated[
+        list[str] | None,
+        option("--method", help="Methods to time; none: all for the task's kind.", offers=complete.methods),
+    ] = None,
+    task: Annotated[
+        str, option("--task", help="Gives the image shape and classes; a game times its loop.", offers=complete.tasks)
+    ] = "cifar100",
+    network: Annotated[
+        str | None, option("--network", help="The student, on images: default resnet8x4.", offers=complete.networks)
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        option("--teacher", help="Each teacher, on images: default resnet32x4.", offers=complete.networks),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step: default 64.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     repeats: Annotated[int, typer.Option(min=3, help="Interleaved repeats.")] = 20,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: options.Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Time each method's training step over its floor: the network passes it cannot avoid, and the optimiser."""
+    """Time each method's training step over its floor.
+
+    The floor is the network passes that the method cannot avoid, and the optimiser.
+    """
     import torch
 
     from kfbench.bench import images as timing
@@ -88,10 +108,16 @@ def bench(
 
         if network or teacher or batch_size:
             raise KfbenchError("games are timed with the a3c network; leave --network, --teacher and --batch-size out")
-        found = games.measure(
-            task, methods=method, precision=precision, repeats=repeats, device=device, threads=threads
+        times = games.measure(
+            task,
+            methods=method,
+            precision=precision,
+            repeats=repeats,
+            device=device,
+            threads=threads,
+            say=functools.partial(typer.echo, err=True),
         )
-        typer.echo(json.dumps(found, indent=1) if as_json else games.text(found))
+        tell(times, games.text(times), as_json=as_json)
         return
     rows = timing.measure(
         method or timing.methods(),
@@ -103,13 +129,13 @@ def bench(
         repeats=repeats,
         device=device,
     )
-    typer.echo(json.dumps(rows, indent=1) if as_json else timing.text(rows))
+    tell(rows, timing.text(rows), as_json=as_json)
 
 
 def export(
-    key: Annotated[str, typer.Argument(help="The key of a run, or how it begins.")],
+    key: options.Key,
     path: Annotated[Path, typer.Argument(help="Ends in .safetensors, or in .pt2 for a program that needs no kfbench.")],
-    results: Results = DEFAULT_RESULTS,
+    results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Write the student that a run kept."""
     from kfbench.run import export as exporting
@@ -119,12 +145,12 @@ def export(
 
 
 def play(
-    key: Annotated[str, typer.Argument(help="The key of a run on a game, or how it begins.")],
+    key: options.Key,
     out: Annotated[Path, typer.Option(help="Ends in .gif, or in .mp4 where ffmpeg is installed.")] = Path("game.gif"),
     seed: Annotated[int, typer.Option(min=0, help="Of the emulator and of the policy's draws.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.1, help="Show at most this much play.")] = 60.0,
     speed: Annotated[int, typer.Option(min=1, help="Multiple of the console's own speed.")] = 1,
-    results: Results = DEFAULT_RESULTS,
+    results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Film an episode of the agent that a run kept."""
     from kfbench.run import film as playing
@@ -135,11 +161,11 @@ def play(
 
 @teacher_app.command("train")
 def train_teacher(
-    name: Annotated[str, typer.Argument(help="TASK[/variant][/network][@budget[:field=value+…]].")],
-    budget: Annotated[str, typer.Option(help="If the name has none.")] = "small",
-    results: Results = DEFAULT_RESULTS,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; bits depend on it.")] = None,
+    name: Annotated[str, argument(help="TASK[/variant][/network][@budget[:field=value+…]].", offers=complete.tasks)],
+    budget: Annotated[str, option("--budget", help="If the name has none.", offers=complete.budgets)] = "small",
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "cpu",
+    threads: options.Threads = None,
 ) -> None:
     """Train a teacher, if the store does not have it."""
     from kfbench.errors import KfbenchError
@@ -158,12 +184,12 @@ def train_teacher(
 
 
 @teacher_app.command("list")
-def list_teachers(results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+def list_teachers(results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """List the teachers in the store."""
     from kfbench.cli import listing
 
-    found = listing.listing("teachers", results)
-    typer.echo(json.dumps(found, indent=1) if as_json else listing.text(found))
+    rows = listing.listing("teachers", results)
+    tell(rows, listing.text(rows), as_json=as_json)
 
 
 @new_app.command("method")

@@ -4,17 +4,23 @@ import torch
 
 from kfbench.errors import KfbenchError
 
+NAMES = "cpu, cuda, cuda:N, mps or auto"
+
 
 def torch_device(name: str) -> torch.device:
-    """Return a device that is there. Raises KfbenchError."""
+    """Return a device that is there; "auto" is a GPU if there is one. Raises KfbenchError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.device_count() else "mps" if has_mps() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise KfbenchError(f"no device '{name}'; use cpu, cuda or cuda:N") from error
+        raise KfbenchError(f"no device '{name}'; use {NAMES}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise KfbenchError(f"no GPU '{name}': torch sees {torch.cuda.device_count()}; use --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise KfbenchError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
+    if device.type == "mps" and (device.index or not has_mps()):
+        raise KfbenchError(f"no device '{name}': torch sees no Apple GPU; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise KfbenchError(f"device '{name}' is not supported; use {NAMES}")
     return device
 
 
@@ -22,3 +28,16 @@ def set_threads(threads: int | None, *, games: bool = False) -> None:
     """Set torch's CPU threads: as asked, else one for games (two on busy cores are far slower), else torch's own."""
     if threads is not None or games:
         torch.set_num_threads(threads or 1)
+
+
+def has_mps() -> bool:
+    """Tell whether torch can use an Apple GPU."""
+    return torch.backends.mps.is_available()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

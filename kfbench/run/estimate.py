@@ -1,6 +1,5 @@
 """How long a run will take on this machine now, from a few steps of its stand-in."""
 
-import itertools
 import statistics
 import time
 from pathlib import Path
@@ -9,6 +8,7 @@ from kfbench import registry
 from kfbench.data import images
 from kfbench.run import execute, records, stand_in, teacher_names
 from kfbench.run.device import torch_device
+from kfbench.run.status import spoken as spoken
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import ImageTask
 from kfbench.train.actor_critic import ActorCritic
@@ -61,11 +61,3 @@ def missing_teachers(spec: RunSpec, *, results: Path) -> list[RunSpec]:
         if not records.path_of(results / "teachers", key, wanted).with_suffix(".safetensors").is_file():
             missing.append(wanted)
     return missing
-
-
-def spoken(duration: float) -> str:
-    """Return seconds as people say them: "40 s", "3 min 20 s", "2 h 10 min"."""
-    whole = round(duration)
-    parts = [(whole // 3600, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
-    shown = list(itertools.dropwhile(lambda part: part[0] == 0, parts))[:2]
-    return " ".join(f"{number} {unit}" for number, unit in shown if number) or "1 s"

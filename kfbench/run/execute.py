@@ -21,7 +21,8 @@ from kfbench.networks import weights
 from kfbench.networks.measure import multiply_adds, parameters
 from kfbench.networks.network import Network
 from kfbench.run import budgets, provenance, records
-from kfbench.run.device import torch_device
+from kfbench.run.device import synchronize, torch_device
+from kfbench.run.heartbeat import heartbeat
 from kfbench.run.prepare import Prepared, compile_networks, make_loop, make_setup
 from kfbench.run.records import RunRecord
 from kfbench.spec import GameRecipe, Recipe, RunSpec, digest
@@ -93,10 +94,12 @@ def run(
         if kept.is_file():
             checkpoint.restore(loop, kept)
             watcher.say(f"goes on from step {loop.position:,} of {loop.total:,}")
-        _train(loop, spec, kept, checkpoint_seconds, watcher)
-        if loop.seconds > checkpoint_seconds:  # whatever is wrong with scoring or the disk, the training is not lost
-            checkpoint.write(kept, loop.state())
-        _finish(record, setup, loop, prepared, results)
+        watcher.begin(prepared.key, spec)
+        with heartbeat(prepared.key, spec, results=results, device=str(place), then=watcher) as watched:
+            _train(loop, spec, kept, checkpoint_seconds, watched)
+            if loop.seconds > checkpoint_seconds:  # whatever is wrong with scoring or the disk, the training is kept
+                checkpoint.write(kept, loop.state())
+            _finish(record, setup, loop, prepared, results)
     except Exception as error:
         if isinstance(error, KfbenchError) and not isinstance(error, Diverged):
             raise
@@ -246,8 +249,7 @@ def measure(network: nn.Module, shape: tuple[int, int, int], device: torch.devic
         for _ in range(23):
             started = time.perf_counter()
             network(one)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronize(device)
             times.append(1000 * (time.perf_counter() - started))
     return {
         "parameters": parameters(network),

@@ -117,13 +117,18 @@ def _what(error: Exception) -> str:
 
 def records(results: Path) -> Iterator[RunRecord]:
     """Yield every record below a folder, in order of path; those of its teacher store are not among them."""
-    for path in _paths(results):
+    for path in record_files(results):
         yield read(path)
 
 
-def _paths(results: Path) -> list[Path]:
-    found = [path for path in sorted(results.rglob("*.json")) if len(path.stem) == 12]
-    return [path for path in found if "teachers" not in path.relative_to(results).parts]
+def record_files(results: Path) -> list[Path]:
+    """Return what may be records: no teachers, and nothing of `.cache` and its like."""
+    found = [(path, path.relative_to(results).parts) for path in sorted(results.rglob("*.json"))]
+    return [
+        path
+        for path, parts in found
+        if len(path.stem) == 12 and "teachers" not in parts and not any(part.startswith(".") for part in parts)
+    ]
 
 
 def locate(results: Path, key: str) -> tuple[Path, RunRecord]:
@@ -133,7 +138,7 @@ def locate(results: Path, key: str) -> tuple[Path, RunRecord]:
     """
     paths: list[Path] = []
     for folder in (results, results / "teachers"):
-        paths = [path for path in _paths(folder) if key and path.stem.startswith(key)]
+        paths = [path for path in record_files(folder) if key and path.stem.startswith(key)]
         if len(paths) == 1:
             return folder, read(paths[0])
         if paths:

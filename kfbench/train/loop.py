@@ -40,6 +40,9 @@ class Watcher:
     def say(self, line: str) -> None:
         """Take one line of news."""
 
+    def begin(self, key: str, spec: RunSpec) -> None:
+        """A run with this key is going to be trained; `start` follows."""
+
     def start(self, spec: RunSpec, loop: Loop) -> None:
         """A training loop begins."""
 

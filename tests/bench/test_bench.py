@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kfbench.bench import games, images
+from kfbench.errors import KfbenchError
 
 
 def test_all_methods_are_timed() -> None:
@@ -37,10 +38,20 @@ def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatc
         turn()
 
 
+def test_a_contender_that_cannot_run_is_left_out_with_a_line() -> None:
+    said: list[str] = []
+    makers = {"scratch": (games.emulators, "pong", 1), "theirs": (games.import_module, "no_such_suite")}
+    times = games._rounds(makers, 2, said.append)
+    assert list(times) == ["scratch"] and len(times["scratch"]) == 2
+    assert said == ["left out: theirs cannot run here: ModuleNotFoundError: No module named 'no_such_suite'"]
+    with pytest.raises(KfbenchError, match="'scratch' cannot be timed: ModuleNotFoundError"):
+        games._rounds({"scratch": (games.import_module, "no_such_suite")}, 2, said.append)
+
+
 def test_ratios_in_games_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made-up times: scratch 1 s of CPU a turn and 2 s of the clock, the others half, in rounds of unequal speed."""
 
-    def rounds(makers: dict[str, object], repeats: int) -> dict[str, list[tuple[float, float]]]:
+    def rounds(makers: dict[str, object], repeats: int, say: object) -> dict[str, list[tuple[float, float]]]:
         slow = [1.0 + n for n in range(repeats)]
         return {name: [(s, 2 * s) if name == "scratch" else (s / 2, s / 2) for s in slow] for name in makers}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,22 @@ def test_what_is_listed_of_a_method_is_what_its_class_says(name: str) -> None:
     for setting, value in told["settings"].items():
         if isinstance(value, bool | int | float):
             assert value == getattr(made(), setting)
+
+
+def test_damaged_records_are_named(type_in: Any, recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    [good] = records.record_files(Path("results"))
+    told = json.loads(good.read_text())
+    for name, content in {
+        "aaaaaaaaaaaa": "{",
+        "bbbbbbbbbbbb": "[]",
+        "cccccccccccc": json.dumps({key: value for key, value in told.items() if key != "scores"}),
+        "dddddddddddd": json.dumps({**told, "identity": {}}),
+    }.items():
+        good.with_name(f"{name}.json").write_text(content)
+    done = type_in("list", "runs")
+    named = [line for line in done.out.splitlines() if line.startswith("  damaged: ")]
+    assert done.code == 0 and len(named) == 4 and told["key"] in done.out
+    assert "cccccccccccc.json: misses 'scores'" in named[2] and "changed by hand" in named[3]
+    rows = json.loads(type_in("list", "runs", "--json").out)["runs"]
+    assert [row["status"] for row in rows].count("damaged") == 4

@@ -1,0 +1,125 @@
+"""Commands for single runs: `run`, `list`, `show`, `status`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from kfbench.cli import complete, options
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, option, pairs, recipe_of, tell
+
+
+def run(
+    method: options.Method,
+    task: options.Task,
+    teachers: options.Teachers = None,
+    budget: options.Budget = "small",
+    seed: Annotated[int, option("--seed", min=0, help="Of initialisation, batch order and augmentation.")] = 0,
+    network: options.Network = None,
+    epochs: Annotated[float | None, option("--epochs", help="Passes over the training images.")] = None,
+    train_size: options.TrainSize = None,
+    batch_size: Annotated[int | None, option("--batch-size", help="Images a step.")] = None,
+    precision: Annotated[str | None, option("--precision", help="fp32 or bf16.")] = None,
+    views: Annotated[
+        int | None, option("--views", help="Fixed augmentations an image; what teachers say to them is remembered.")
+    ] = None,
+    set_: options.Set = None,
+    set_recipe: options.SetRecipe = None,
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "cpu",
+    threads: options.Threads = None,
+    compiled: Annotated[bool, option("--compile", help="Let torch.compile have networks without hooks.")] = False,
+    forgets: Annotated[
+        bool, option("--no-memory", help="With --views: run teachers in every step all the same.")
+    ] = False,
+    force: Annotated[bool, option("--force", help="Run again what is recorded.")] = False,
+    checkpoint_seconds: Annotated[float, option("--checkpoint-seconds", help="Time between checkpoints.")] = 60.0,
+    log: Annotated[
+        list[str] | None,
+        option("--log", help="tensorboard, wandb or trackio: write curves there as they come.", offers=complete.logs),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one method on one task.
+
+    Trains missing teachers, trains the student, tests it alone, records it.
+    """
+    recipe = recipe_of(
+        set_recipe,
+        network=network,
+        epochs=epochs,
+        train_size=train_size,
+        views=views,
+        batch_size=batch_size,
+        precision=precision,
+    )
+    settings = pairs(set_, "--set")
+    from kfbench.cli import summary
+    from kfbench.run import curve_logs, execute, resolve
+    from kfbench.run.device import set_threads, torch_device
+    from kfbench.run.progress import Bar
+    from kfbench.spec import GameRecipe
+
+    spec = resolve.resolve(
+        method,
+        task,
+        budget=budget,
+        teachers=None if teachers is None else teachers.split(","),
+        seed=seed,
+        recipe=recipe,
+        settings=settings,
+    )
+    set_threads(threads, games=isinstance(spec.recipe, GameRecipe))
+    bar = Bar()
+    device = str(torch_device(device))
+    watcher = curve_logs.logging(log or (), results=results, then=bar)
+    execute.check_room(results)
+    summary.announce(spec, results=results, device=device, say=bar.say, force=force)
+    record = execute.run(
+        spec,
+        results=results,
+        device=device,
+        force=force,
+        compiled=compiled,
+        remember=not forgets,
+        checkpoint_seconds=checkpoint_seconds,
+        watcher=watcher,
+    )
+    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, results))
+
+
+def list_all(
+    what: Annotated[
+        str, argument(help="methods, tasks, networks, teachers, budgets or runs.", offers=complete.sections)
+    ] = "",
+    results: options.Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """List methods, tasks, networks, teachers, budgets; or runs."""
+    from kfbench.cli import listing
+
+    rows = listing.listing(what, results)
+    tell(rows, listing.text(rows), as_json=as_json)
+
+
+def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Show a recorded run.
+
+    Scores, shares, cost, settings, and where it was made.
+    """
+    from kfbench.cli import summary
+    from kfbench.run import records
+
+    folder, record = records.locate(results, key)
+    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, folder, whole=True))
+
+
+def status(results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+    """Show what runs now, how far it is, and what failed.
+
+    Runs of this and other terminals, and studies with their workers: where, how long still, where the logs are.
+    """
+    from kfbench.cli import status as telling
+
+    rows = telling.status(results)
+    tell(rows, telling.text(rows, results), as_json=as_json)

@@ -1,0 +1,84 @@
+"""What `kfbench status` shows: what runs now, where, how far, how long still; what failed and why."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from kfbench.cli import listing
+from kfbench.run.status import read, spoken
+
+
+def status(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return {"running", "studies", "stopped", "failed": rows}: from status files, and from records of failed runs."""
+    told = read(results)
+    runs, studies = ([row for row in told if kind in row] for kind in ("run", "study"))
+    failed = [row for row in runs if row["state"] == "failed"]
+    named = {row["run"] for row in failed}
+    failed += [
+        {"run": row["name"], "label": f"{row['method']} on {row['task']}, seed {row['seed']}", "why": row["error"]}
+        for row in listing.records(results)
+        if row["status"] == "failed" and row["name"] not in named
+    ]
+    failed += [{**row, "study": study["study"]} for study in studies for row in study["failed"]]
+    return {
+        "running": [row for row in runs if row["state"] == "running"],
+        "studies": [row for row in studies if not row["over"]],
+        "stopped": [row for row in runs if row["state"] in ("stopped", "lost")],
+        "failed": failed,
+    }
+
+
+def text(found: dict[str, list[dict[str, Any]]], results: Path) -> str:
+    """Return it as lines."""
+    lines = []
+    for row in found["running"]:
+        lines.append(f"{row['label']}  [{row['run']}]")
+        lines.append(f"  {_how_far(row)}")
+    for study in found["studies"]:
+        lines += _study(study)
+    if not lines:
+        lines.append(f"nothing runs now with its results in '{results}'")
+    if found["stopped"]:
+        lines += ["", "stopped; the same command goes on from the checkpoint:"]
+        lines += [f"  {row['label']}  [{row['run']}]: {row['why']}" for row in found["stopped"]]
+    if found["failed"]:
+        lines += ["", "failed:"]
+        for row in found["failed"]:
+            more = f"  (kfbench show {row['run']})" if "log" not in row and "pid" not in row else ""
+            more = f"  (log: {row['log']})" if "log" in row else more
+            lines.append(f"  {row['label']}: {row['why']}{more}")
+    return "\n".join(lines)
+
+
+def _how_far(row: dict[str, Any]) -> str:
+    words = [f"{100 * row.get('progress', 0):.0f} %"]
+    if row.get("step"):
+        words.append(f"step {row['step']:,}" + (f" of {row['total']:,}" if row.get("total") else ""))
+    if row.get("rate"):
+        words.append(f"{row['rate']:,.0f}/s")
+    if row.get("score") is not None:
+        words.append(f"val {row['score']:.1f}")
+    if row.get("left") is not None:
+        words.append(f"about {spoken(row['left'])} left")
+    if row.get("pid"):
+        words.append(f"process {row['pid']} on {row['node']}, {row['device']}")
+    return " · ".join(words) if row.get("step") else " · ".join(["starting", *words[1:]])
+
+
+def _study(study: dict[str, Any]) -> list[str]:
+    parts = sum(row.get("progress", 0) for row in study["running"].values())
+    done, total = study["ended"] + parts, study["total"]
+    words = [f"{study['ended']} of {total} runs ended"]
+    if study["failed"]:
+        words.append(f"{len(study['failed'])} failed")
+    if study["lost"]:
+        words.append("its driver is gone: start it again, it goes on")
+    elif done > 0:
+        left = (time.time() - study["started"]) * (total - done) / done
+        words.append(f"about {spoken(left)} left")
+    driver = study["driver"]
+    lines = [f"study {study['study']}: {' · '.join(words)} · driver {driver['pid']} on {driver['node']}"]
+    for row in [] if study["lost"] else study["running"].values():
+        lines.append(f"  {row['label']}: {_how_far(row)}")
+        lines.append(f"    log: {row['log']}")
+    return lines

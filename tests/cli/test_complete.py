@@ -1,0 +1,66 @@
+"""What Tab offers, through typer's own protocol of the shells."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console import IMPORTED, in_a_process, key_of
+
+from kfbench import registry
+
+
+def offered(*words: str, shell: str = "zsh") -> list[str]:
+    """Return what is offered for the last word."""
+    variables = {"_KFBENCH_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": " ".join(("kfbench", *words))}
+    if shell == "bash":
+        variables = {
+            "_KFBENCH_COMPLETE": "complete_bash",
+            "COMP_WORDS": "\n".join(("kfbench", *words)),
+            "COMP_CWORD": str(len(words)),
+        }
+    done = in_a_process(environment=variables)
+    assert not done.err, done
+    return done.out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "not_there"),
+    [
+        (("run", "--method", "k"), ["kf", "kd", "kickstarting"], ["scratch"]),
+        (("run", "--method", "kf/"), ["kf/alone"], ["kf"]),
+        (("run", "--task", "cifar"), ["cifar10", "cifar100"], ["digits"]),
+        (("run", "--task", "atari/po"), ["atari/pong"], ["atari/krull"]),
+        (("run", "--network", "resnet8"), ["resnet8", "resnet8x4"], ["resnet20"]),
+        (("run", "--teachers", "digits,random:"), ["digits,random:"], ["random:"]),
+        (("run", "--budget", ""), ["smoke", "small", "standard", "paper"], []),
+        (("run", "--device", ""), ["auto", "cpu", "cuda", "mps"], []),
+        (("check", ""), registry.names("methods") + registry.names("tasks"), []),
+        (("list", "me"), ["methods"], ["runs"]),
+        (("",), ["run", "study", "status"], []),
+    ],
+)
+def test_names_are_offered(words: tuple[str, ...], there: list[str], not_there: list[str]) -> None:
+    lines = offered(*words, shell="bash")
+    assert set(there) <= set(lines) and not set(not_there) & set(lines), lines
+
+
+def test_keys_are_offered_with_what_they_are(recorded: Path) -> None:
+    key = key_of(recorded)
+    os.symlink(recorded, "results")
+    assert offered("show", key[:2], shell="bash") == [key]
+    [line] = [line for line in offered("show", key[:2]) if key in line]
+    assert "digits scratch, seed 0" in line, line
+
+
+def test_results_elsewhere_are_heeded(recorded: Path) -> None:
+    key = key_of(recorded)
+    assert offered("show", "--results", str(recorded), key[:3], shell="bash") == [key]
+    assert offered("show", key[:3], shell="bash") == [""]
+
+
+def test_completion_is_shown_and_needs_no_torch(type_in: Any) -> None:
+    done = in_a_process("--show-completion", "bash", environment={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    assert done.code == 0 and "_KFBENCH_COMPLETE" in done.out
+    variables = {"_KFBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "kfbench\nrun\n--method\n", "COMP_CWORD": "3"}
+    assert in_a_process(environment=variables, code=IMPORTED).out.splitlines()[-1] == "[]"

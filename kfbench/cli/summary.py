@@ -51,7 +51,7 @@ def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
         cost = record.cost
         teachers = f" (and {cost['teacher_seconds']:.0f} s of teachers)" if cost.get("teacher_seconds") else ""
         lines.append(
-            f"  kept        {cost['parameters']:,} parameters, {cost['multiply_adds'] / 1e6:.1f} M multiply-adds"
+            f"  kept        {cost['parameters']:,.0f} parameters, {cost['multiply_adds'] / 1e6:.1f} M multiply-adds"
         )
         lines.append(f"  time        {cost['seconds']:.0f} s{teachers}")
         asked = cost.get("teacher_rows_asked")

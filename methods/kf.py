@@ -15,7 +15,8 @@ a short budget, and collapses at the cut. Chosen on validation (CIFAR-10 with 2,
 
 The other variants add what the paper does not have, so that the student can stand alone: `alone` passes each batch a
 second time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a
-regression of the student's features onto the teachers' that fades out.
+regression of the student's features onto the teachers' that fades out; `warm` starts, as fine-tuning does, from the
+weights of a teacher of the student's network.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import nn
 
 from kfbench import seeding
+from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
 from kfbench.networks import taps
 from kfbench.networks.network import Network
@@ -36,6 +38,7 @@ from kfbench.teachers import Teacher
 from kfbench.transfer import losses
 from kfbench.transfer.mixing import Links, MixedStudent, parse_links
 from kfbench.transfer.previous import LastOutputs
+from kfbench.transfer.transplant import carry
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 Weight = Annotated[float, Ge(0)]
@@ -67,10 +70,13 @@ class KnowledgeFlow(Method):
     agree: Weight = 0.0  # weight of T² KL(mixed || alone) in that pass
     temperature: Annotated[float, Gt(0)] = 4.0  # T of that KL
     hint: Weight = 0.0  # weight of the regression onto teachers' features, falling linearly to 0 at the cut
+    start: Literal["fresh", "teacher"] = (
+        "fresh"  # the student's weights, or those of a teacher with its network; choice
+    )
 
     teachers = (1, None)
     needs = "features"
-    younger = {"matched": False, "withdrawal": "together"}
+    younger = {"matched": False, "withdrawal": "together", "start": "fresh"}
     variants = {
         "descendant": {"dep": 1.0, "dep_start": 0.45, "dep_end": 0.9, "cut": 0.9, "restart": False},
         "alone": {
@@ -98,6 +104,18 @@ class KnowledgeFlow(Method):
             "agree": 1.0,
             "hint": 10.0,
         },
+        "warm": {
+            "share": "scheduled",
+            "initial_share": 0.5,
+            "dep": 0.0,
+            "cut": 0.9,
+            "restart": False,
+            "kl": 0.0,
+            "alone": 1.0,
+            "agree": 1.0,
+            "hint": 1.0,
+            "start": "teacher",
+        },
     }
     search = {
         "initial_share": {"low": 0.1, "high": 0.9},
@@ -124,6 +142,11 @@ class KnowledgeFlow(Method):
     }
 
     @property
+    def starts_from_teacher(self) -> bool:  # type: ignore[override]  # a setting decides
+        """True if a teacher's weights are the student's first."""
+        return self.start == "teacher"
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """One stage; with `restart` the time after the cut is a second one."""
         if self.restart and 0 < self.cut < 1:
@@ -133,6 +156,8 @@ class KnowledgeFlow(Method):
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> MixedStudent:
         """Return the task's plain network among mixing weights and transformations."""
         network = task.make_network()
+        if self.start == "teacher":
+            carry(_twin(network, teachers), network)
         links = self._links(network, teachers)
         with seeding.global_generator(rng):
             student = MixedStudent(
@@ -272,3 +297,15 @@ class KnowledgeFlow(Method):
     def export(self, student: nn.Module) -> Network:
         """A plain network with the student's weights; nothing of the mix remains."""
         return cast(MixedStudent, student).network.clone()
+
+
+def _twin(network: Network, teachers: Sequence[Teacher]) -> Network:
+    """Return the first teacher's network that is the student's. Raises KfbenchError if none is."""
+    for teacher in teachers:
+        if teacher.network.name == network.name:
+            return teacher.network
+    names = ", ".join(teacher.network.name for teacher in teachers)
+    raise KfbenchError(
+        f"start=teacher needs a teacher with the student's network '{network.name}', there is: {names}; "
+        f"give --teachers TASK/{network.name} first, or --network {teachers[0].network.name}"
+    )

@@ -75,7 +75,7 @@ def _default_teachers(
         chosen = [*others, network][:fewest]
         return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in chosen]
     sources = [teacher_names.read(source, budget=budget) for source in task.sources]
-    if method.needs == "architecture":
+    if method.needs == "architecture" or method.starts_from_teacher:
         sources = [dataclasses.replace(source, network=network) for source in sources]
     return sources[:most]
 

@@ -431,3 +431,17 @@ def test_layers_are_withdrawn_one_after_another() -> None:
     )
     shares = [method._scheduled(progress, 4) for progress in (0.0, 0.1, 0.3, 0.8)]  # type: ignore[attr-defined]
     np.testing.assert_allclose(shares, [[0.2] * 4, [0.6, 0.2, 0.2, 0.2], [1, 0.6, 0.2, 0.2], [1] * 4])
+
+
+def test_a_warm_student_starts_as_its_teacher_below_the_head() -> None:
+    setup = live_with(["digits/low/cnn-4", "digits/high/cnn-8"], start="teacher")
+    student = setup.student
+    assert isinstance(student, MixedStudent) and setup.method.starts_from_teacher
+    theirs = setup.teachers[0].network.state_dict()
+    for name, value in student.network.state_dict().items():
+        assert torch.equal(value, theirs[name]) != name.startswith("body.head."), name
+
+
+def test_a_warm_student_without_such_a_teacher_is_told_in_a_line() -> None:
+    with pytest.raises(KfbenchError, match="needs a teacher with the student's network 'cnn-4'"):
+        live_with(start="teacher")

@@ -110,10 +110,10 @@ def by_order(network: str, ours: Tensors, theirs: Tensors, *, is_ordered: bool, 
     if len(wanted) != len(there):
         more = (there if len(there) > len(wanted) else wanted)[min(len(wanted), len(there))]
         raise KfbenchError(f"{short}: it has {len(there)} layers, {len(wanted)} are wanted; the first beyond is {more}")
-    falls = _falling([layer.name for layer in there])
-    if falls:
+    doubt = _out_of_order([layer.name for layer in there])
+    if doubt:
         raise KfbenchError(
-            f"{short}, or in another order: {falls} in the file; save the state_dict as the network has it"
+            f"{short}, or in another order: {doubt} in the file; save the state_dict as the network has it"
         )
     return {
         mine.tensors[leaf]: key
@@ -135,11 +135,21 @@ def _layers(tensors: Tensors) -> list[Layer]:
     return [layer for layer in layers.values() if layer.shapes]
 
 
-def _falling(names: Sequence[str]) -> str:
-    """Say where siblings that are numbered do not stand in the order of their numbers; "" if they all do."""
+def _out_of_order(names: Sequence[str]) -> str:
+    """Say where names are not in the order in which a network registers them; "" if they may be.
+
+    Siblings that are numbered stand in the order of their numbers, and what is inside a module stands together.
+    """
     last: dict[tuple[str, str], tuple[int, str]] = {}  # (parent, what surrounds the number) -> the last number and name
+    left: set[str] = set()  # modules whose parts are over
+    inside: list[str] = []
     for name in names:
         parts = name.split(".")
+        around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+        left |= {module for module in inside if module not in around}
+        inside = around
+        if again := next((module for module in around if module in left), ""):
+            return f"'{again}' goes on after another module"
         for depth, part in enumerate(parts):
             found = re.fullmatch(r"(\D*)(\d+)(.*)", part)
             if found is None:

@@ -14,7 +14,7 @@ from kfbench.networks.parts import Parts, he_normal, require_depth
 
 FAMILY = Family(
     about="CIFAR ResNet, depth 6n+2 (He 2016)",
-    pattern=r"resnet(?P<depth>[1-9]\d*)(x(?P<width>[1-9]\d*))?",
+    pattern=r"resnet(?!(?:18|34|50|101|152)$)(?P<depth>[1-9]\d*)(x(?P<width>[1-9]\d*))?",
     form="resnetDEPTH[xWIDTH]",
     examples=(
         "resnet8",

@@ -33,6 +33,7 @@ ONE_A_FAMILY = (
         "vgg8",
     ),
     *("densenet-13-4", "densenet-bc-16-4", "densenet-bc-16-4-dropout", *GAMES),
+    *("resnet18", "mobilenetv2", "shufflenetv1", "shufflenetv2", "vit-3-32"),
 )
 
 
@@ -64,6 +65,17 @@ EXACT = [
     ("wrn-40-2", CIFAR, 100, 2_255_156),
     ("vgg8", CIFAR, 100, 3_965_028),
     ("vgg13", CIFAR, 100, 9_462_180),
+    ("vgg11", CIFAR, 100, 9_277_284),
+    ("vgg16", CIFAR, 100, 14_774_436),
+    ("vgg19", CIFAR, 100, 20_086_692),
+    ("wrn-16-1", CIFAR, 100, 180_916),
+    ("resnet18", CIFAR, 100, 11_220_132),
+    ("resnet50", CIFAR, 100, 23_705_252),
+    ("mobilenetv2", CIFAR, 100, 812_836),
+    ("shufflenetv1", CIFAR, 100, 949_258),
+    ("shufflenetv2", CIFAR, 100, 1_355_528),
+    # 6 blocks of 12 width² + 13 width; patches, LayerNorm and head
+    ("vit-6-128", CIFAR, 100, 6 * (12 * 128**2 + 13 * 128) + 128 * 49 + 2 * 128 + 129 * 100),
     # Hinton 2015: 784-N-N-10
     ("mlp-1200", MNIST, 10, 784 * 1200 + 1200 + 1200 * 1200 + 1200 + 1200 * 10 + 10),
     ("mlp-800", MNIST, 10, 784 * 800 + 800 + 800 * 800 + 800 + 800 * 10 + 10),
@@ -144,9 +156,11 @@ def test_every_parameter_learns(name: str) -> None:
     assert not still
 
 
-SHAPES = [(name, shape) for name in ONE_A_FAMILY if name not in GAMES for shape in (DIGITS, MNIST, CIFAR, (4, 21, 33))]
+WHOLE = [name for name in ONE_A_FAMILY if name not in GAMES and not name.startswith("vit")]
+SHAPES = [(name, shape) for name in WHOLE for shape in (DIGITS, MNIST, CIFAR, (4, 21, 33))]
 SHAPES += [("cnn-8", (3, 96, 96)), ("resnet8", (3, 96, 96)), ("vgg8", (3, 64, 64)), ("densenet-13-4", (3, 96, 96))]
 SHAPES += [(name, shape) for name in GAMES for shape in (ATARI, (1, 84, 84), (4, 44, 52))]
+SHAPES += [("vit-3-32", shape) for shape in (DIGITS, MNIST, CIFAR, (4, 24, 36))] + [("vit-4-64-p7", (2, 21, 7))]
 SHAPES += [("cnn-8", (1, 1, 1)), ("mlp-30", (1, 1, 1)), ("cnn-8", ATARI), ("a3c", (4, 20, 20)), ("impala", (3, 10, 10))]
 
 
@@ -202,6 +216,12 @@ def test_initial_weights_have_the_sources_deviations() -> None:
         ("vgg8", "body.stages.3.conv1.weight"),
         ("densenet-40-12", "body.transitions.1.conv.weight"),
         ("cnn-32", "body.blocks.3.conv.weight"),
+        ("resnet18", "body.stages.2.0.conv1.weight"),
+        ("mobilenetv2", "body.stages.5.0.conv3.weight"),
+        (
+            "mobilenetv2",
+            "body.stages.5.1.conv2.weight",
+        ),  # each map alone: the fan is all maps', as there
     ):
         assert he(make(name), key) == pytest.approx(1, abs=0.02)
     fc = make("impala").requires_grad_(False).get_submodule("body.trunk.fc")
@@ -284,6 +304,8 @@ def test_measuring_a_giant_computes_nothing() -> None:
         ("densenet-bc-99-12", CIFAR, "its depth must be 6n+4; nearest: 100"),
         ("densenet-41-12", CIFAR, "its depth must be 3n+4; nearest: 40"),
         ("vgg12", CIFAR, "no network 'vgg12'; did you mean 'vgg"),
+        ("vit-2-33", CIFAR, "depth must be at least 3, its width 32n; nearest: vit-3-32"),
+        ("vit-6-64", (3, 30, 36), "sides are multiples of 4, not 30x36; name another patch, as vit-6-64-p6"),
         ("vgg8", (3, 7, 9), "network 'vgg8' needs images of at least 8x8, not 7x9"),
         ("densenet-40-12", (1, 3, 3), "network 'densenet-40-12' needs images of at least 4x4, not 3x3"),
         ("a3c", DIGITS, "network 'a3c' needs images of at least 20x20, not 8x8"),

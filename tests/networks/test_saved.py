@@ -205,7 +205,23 @@ def test_an_order_that_is_in_doubt_is_refused() -> None:
     assert "is wanted" in refusal(moved(tensors, "layer2.0.downsample", "layer2.0.conv1"), "resnet14")
 
 
-FAMILIES = ("cnn-8", "resnet14", "resnet8x4", "wrn-16-2", "vgg13", "densenet-13-4", "densenet-bc-16-4")
+FAMILIES = (
+    *("cnn-8", "resnet14", "resnet8x4", "wrn-16-2", "vgg13", "densenet-13-4", "densenet-bc-16-4"),
+    *("resnet18", "resnet50", "mobilenetv2", "shufflenetv1", "shufflenetv2", "vit-4-32"),
+)
+
+
+def test_a_shortcut_of_the_shape_of_the_layer_beside_it_is_told_by_its_name() -> None:
+    made = network("resnet50")
+    tensors = bare(made)
+    branch, last = ({n for n in tensors if n.startswith(f"stages.0.0.{each}")} for each in ("shortcut", "conv3"))
+    shapes = [[tuple(tensors[n].shape) for n in names if n.endswith("weight")] for names in (branch, last)]
+    assert shapes[1][0] in shapes[0]  # so order and shapes alone cannot tell the two apart
+    foreign = {f"x.{name.replace('stages', 'parts')}".replace("norm", "bn"): v for name, v in tensors.items()}
+    foreign = {re.sub("^x.(conv|bn|head)", r"x.\1_", name): v for name, v in foreign.items()}
+    fitting.fit(made, foreign, is_ordered=True, where="'x'")
+    early = moved(foreign, "x.parts.0.0.shortcut", "x.parts.0.0.conv3")
+    assert "only one of the two is called a shortcut" in refusal(early, "resnet50")
 
 
 @pytest.mark.parametrize("name", FAMILIES)

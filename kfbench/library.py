@@ -46,10 +46,10 @@ def run(
 
     Raises KfbenchError for anything that cannot work, before anything is trained; Diverged after a failed run.
     """
+    from kfbench import registry
     from kfbench.run import execute, resolve
     from kfbench.run.device import set_threads
     from kfbench.run.progress import Bar
-    from kfbench.spec import GameRecipe
     from kfbench.train.loop import Watcher
 
     spec = resolve.resolve(
@@ -61,7 +61,7 @@ def run(
         recipe={**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}},
         settings=settings,
     )
-    set_threads(threads, games=isinstance(spec.recipe, GameRecipe))
+    set_threads(threads, registry.kind_of(spec.task))
     return execute.run(
         spec,
         results=Path(results),

@@ -43,7 +43,7 @@ class Stage:
 class Method:
     """A way of training a student. Subclass it in `methods/<name>.py`; its fields are the settings."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("images", "games")
+    kinds: ClassVar[tuple[str, ...]] = ()  # of tasks that it is for: "images", "games"; none: any
     teachers: ClassVar[tuple[int, int | None]] = (0, 0)  # fewest and most teachers; None: any number
     needs: ClassVar[str] = (
         "nothing"  # of a teacher: "features", "outputs" (same classes) or "architecture" (same network)
@@ -52,12 +52,18 @@ class Method:
     keeps_teachers: ClassVar[bool] = False  # True if what is kept cannot run without its teachers
     trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
+    has_t2: ClassVar[bool] = True  # False if soft targets at a temperature T lack the factor T² that keeps their size
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
     younger: ClassVar[dict[str, Any]] = {}  # setting -> its value in records older than it: specs leave it out there
     variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`
     instead_of_teachers: ClassVar[tuple[str, ...]] = ()  # variants trained longer by what the teachers would have cost
     search: ClassVar[dict[str, dict[str, Any]]] = {}  # setting -> {"low", "high", "log"} or {"choices"}
     variant_search: ClassVar[dict[str, dict[str, Any]]] = {}  # variant -> its own; else `search` less what it sets
+
+    @classmethod
+    def serves(cls, kind: str) -> bool:
+        """Say whether the method is for a kind of task."""
+        return not cls.kinds or kind in cls.kinds
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as a spec has them: all but the `younger` ones that are as in older records."""

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import files as files
-from kfbench.spec import Setting
+from kfbench.kinds import Declared, Kind
+from kfbench.spec import RunSpec, Setting
 
 if TYPE_CHECKING:
     from kfbench.methods import Method
-    from kfbench.tasks import GameTask, ImageTask
 
 T = TypeVar("T")
 SINGULAR = {"methods": "method", "tasks": "task"}
@@ -115,14 +115,33 @@ def recorded_method(name: str, settings: Mapping[str, Setting]) -> "Method":
     return load_method(name, {**method_class(split(name)[0]).younger, **settings})
 
 
-def load_task(name: str) -> "ImageTask | GameTask":
+def load_task(name: str) -> Declared:
     """Return the declaration of a task, `name` or `name/variant`. Raises KfbenchError with the nearest name."""
     stem, _, variant = name.partition("/")
+    return _declared(stem).at(stem, variant)
+
+
+def _declared(stem: str) -> Declared:
     module = load_module("tasks", stem)
-    if not hasattr(module, "TASK"):
+    declared = getattr(module, "TASK", None)
+    if not isinstance(declared, Declared):
         raise KfbenchError(f"'{module.__file__}' has no TASK = ImageTask(…) or GameTask(…)")
-    declared: ImageTask | GameTask = module.TASK.at(stem, variant)
     return declared
+
+
+def kind_of(task: str) -> Kind:
+    """Return a task's kind; its variant may be one that is not on this machine. No torch."""
+    return _declared(task.partition("/")[0]).kind
+
+
+def kinds() -> dict[str, Kind]:
+    """Return {name: kind} of all tasks."""
+    return {kind.name: kind for kind in map(kind_of, names("tasks"))}
+
+
+def read_spec(values: dict[str, Any]) -> RunSpec:
+    """Build a spec from what `RunSpec.to_json` gave. Raises KfbenchError if its task is not there."""
+    return RunSpec.from_json(values, kind_of(values["task"]).recipe)
 
 
 def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T:

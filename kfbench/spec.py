@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -12,7 +12,20 @@ Setting = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AnyRecipe:
+    """How a student is trained, whatever the method; each kind of task has a recipe of its own."""
+
+    network: str  # of the student
+
+    @classmethod
+    def of(cls, spec: "RunSpec") -> Self:
+        """Return a run's recipe, which is of this kind."""
+        assert isinstance(spec.recipe, cls), f"the recipe of a run on '{spec.task}' is no {cls.__name__}"
+        return spec.recipe
+
+
+@dataclass(frozen=True)
+class Recipe(AnyRecipe):
     """How an image classifier is trained, whatever the method; equal for all methods that are compared."""
 
     network: str = "cnn-16"
@@ -44,7 +57,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class GameRecipe:
+class GameRecipe(AnyRecipe):
     """How an actor-critic is trained, whatever the method; equal for all methods that are compared.
 
     A frame is the emulator's; an agent step is 4 of them in one environment.
@@ -111,7 +124,7 @@ class RunSpec:
     budget: str = "small"
     teachers: tuple[str, ...] = ()
     seed: int = 0
-    recipe: Recipe | GameRecipe = field(default_factory=Recipe)
+    recipe: AnyRecipe = field(default_factory=Recipe)  # of the class that the task's kind has
     settings: dict[str, Setting] = field(default_factory=dict)  # all of the method's, defaults too
 
     def to_json(self) -> dict[str, Any]:
@@ -122,13 +135,11 @@ class RunSpec:
         return values
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "RunSpec":
-        """Build a spec from what `to_json` gave."""
-        recipe = GameRecipe if "frames" in values["recipe"] else Recipe
-        made: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values["recipe"].items()
-        }
-        return cls(**{**values, "teachers": tuple(values["teachers"]), "recipe": recipe(**made)})
+    def from_json(cls, values: dict[str, Any], recipe: type[AnyRecipe]) -> "RunSpec":
+        """Build a spec from what `to_json` gave, with the task's class of recipe: `registry.read_spec` knows it."""
+        given: dict[str, Any] = values["recipe"]
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+        return cls(**{**values, "teachers": tuple(values["teachers"]), "recipe": recipe(**fields)})
 
 
 def digest(values: Any, *, length: int = 12) -> str:

@@ -1,29 +1,49 @@
 """The contract of a task, and the package `kfbench.tasks` whose files lie in the folder `tasks/`.
 
 A task file holds one `TASK = ImageTask(…)` or `TASK = GameTask(…)` made of literals, so that `kfbench list` can read it
-without importing it.
+without importing it. What the two have in common, and a third kind of task has to bring, is in `kinds.py`.
+
+Reports and lists read declarations, and do without torch: what needs it is imported where it is used.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
-from torch import Tensor
-
-from kfbench import networks, seeding
-from kfbench.batch import Batch
-from kfbench.data import sources
+from kfbench import networks
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import folders
-from kfbench.networks.network import Network, Output
+from kfbench.kinds import FEATURES, Declared, Kind, Refusal
+from kfbench.spec import AnyRecipe, GameRecipe, Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kfbench.batch import Batch
+    from kfbench.networks.network import Network, Output
 
 __path__ = folders("tasks")  # makes Python look for `kfbench.tasks.cifar100` in the folder `tasks/`
 
 
-@dataclass(frozen=True)
-class ImageTask:
+IMAGES = Kind(
+    "images", Recipe, "kfbench.train.images:ImageTraining", "error", "images", "digits", stages_have_data=True
+)
+GAMES = Kind(
+    "games",
+    GameRecipe,
+    "kfbench.train.games:GameTraining",
+    "return",
+    "frames",
+    "atari/pong",
+    higher_is_better=True,
+    acts=True,
+    threads=1,  # two on busy cores are far slower
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTask(Declared):
     """What a file in `tasks/` declares of an image task. See `kfbench/data/sources.py` for how the data are found.
 
     A file gives the first block, from literals; `at` fills in the second, and follows a variant: a named one, a range
@@ -31,16 +51,13 @@ class ImageTask:
     A file that leaves shape and classes at zero has them from the description of its imported data set, read by `at`.
     """
 
-    shape: tuple[int, int, int] = (0, 0, 0)  # C, H, W; zeros: as the data set has it
+    kind = IMAGES
+
     classes: int = 0  # number of classes of the data set; 0: as many as it has
-    sources: tuple[str, ...] = ()  # default teachers' tasks
     dataset: str = ""  # name in the data folder; "": the file's own name
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> fields that differ
-    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see `kfbench/run/budgets.py`
     any_dataset: bool = False  # True if a variant names a data set: `imagefolder/flowers`
-    kind: Literal["images"] = "images"
 
-    name: str = ""  # as the user types it: "cifar100/0-49"
     keep: tuple[int, ...] | None = None  # class indices of the data set that this task keeps; None: all
 
     @property
@@ -48,7 +65,7 @@ class ImageTask:
         """Number of classes that this task keeps."""
         return self.classes if self.keep is None else len(self.keep)
 
-    def at(self, stem: str, variant: str = "") -> "ImageTask":
+    def at(self, stem: str, variant: str = "") -> Self:
         """Return the task of file `stem`, at a variant ("", "low", "0-49", "5k/0-4").
 
         Raises KfbenchError for an unknown variant, a range outside the classes, and a data set that must tell shape and
@@ -65,17 +82,44 @@ class ImageTask:
             task = task._named(part) if part in task.variants else task._described()._range(part)
         return task._described()
 
-    def _described(self) -> "ImageTask":
+    def _described(self) -> Self:
         """Return the task with shape and classes; from its data set's description where the file leaves them open."""
         if all(self.shape):
             return self
+        from kfbench.data import sources  # torch
+
         pack = sources.find(self.dataset)
         return replace(self, shape=pack.shape, classes=len(pack.classes))
 
-    def _named(self, part: str) -> "ImageTask":
+    def labels(self, recipe: AnyRecipe) -> tuple[str, ...]:
+        """Return the names of the classes. Raises KfbenchError if the data set is not here, or is of another kind."""
+        from kfbench.data import images  # torch
+
+        return images.classes(self)
+
+    def checksum(self) -> str:
+        """Return the sha256 of the whole data set, whatever part of it the task takes."""
+        from kfbench.data import sources  # torch
+
+        return sources.find(self.dataset).checksum
+
+    def fitted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a budget's fields: who keeps a part of the classes gets that part of the training images."""
+        size = fields.get("train_size")
+        if self.keep is None or size is None:
+            return dict(fields)
+        return {**fields, "train_size": max(len(self.keep), round(size * len(self.keep) / self.classes))}
+
+    def other_outputs(self, recipe: AnyRecipe, teacher: Declared, trained: AnyRecipe) -> Refusal | None:
+        """Say that a teacher of another task has other classes."""
+        if teacher.name == self.name:
+            return None
+        return Refusal("has other classes", f"use --teachers {self.name}, or {FEATURES}")
+
+    def _named(self, part: str) -> Self:
         return replace(self, **{**self.variants[part], "name": f"{self.name}/{part}", "variants": {}})
 
-    def _range(self, part: str) -> "ImageTask":
+    def _range(self, part: str) -> Self:
         found = re.fullmatch(r"(\d+)-(\d+)", part)
         if found is None:
             named = near(part, self.variants) if self.variants else "there is only the whole"
@@ -90,21 +134,23 @@ class ImageTask:
         return replace(self, name=f"{self.name}/{part}", keep=keep, sources=sources, variants={})
 
 
-@dataclass(frozen=True)
-class GameTask:
+@dataclass(frozen=True, kw_only=True)
+class GameTask(Declared):
     """What `tasks/atari.py` declares: every game is a variant, run as `atari/pong`. See `games/emulators.py`."""
 
-    sources: tuple[str, ...] = ()  # default teachers' tasks; a game is never its own
-    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # budget -> fields of GameRecipe
-    kind: Literal["games"] = "games"
+    kind = GAMES
 
-    name: str = ""  # as records have it: "atari/riverraid"
     game: str = ""  # ale-py's name of it
     shape: tuple[int, int, int] = (4, 84, 84)  # of an observation
 
-    def at(self, stem: str, variant: str = "") -> "GameTask":
+    @property
+    def outputs(self) -> int:
+        """All actions of the console; a game that understands fewer has fewer, unless the recipe says otherwise."""
+        return 18
+
+    def at(self, stem: str, variant: str = "") -> Self:
         """Return the task of file `stem` at a game. Raises KfbenchError if there is no such game."""
-        from kfbench.games import emulators
+        from kfbench.games import emulators  # torch
 
         if not variant:
             raise KfbenchError(f"task '{stem}' needs a game: {stem}/pong, or another that ale-py carries")
@@ -114,9 +160,30 @@ class GameTask:
 
     def actions(self, *, full: bool = False) -> tuple[str, ...]:
         """Return the names of the game's actions: those it understands, or all 18 of the console."""
-        from kfbench.games import emulators
+        from kfbench.games import emulators  # torch
 
         return emulators.actions(self.game, full=full)
+
+    def placeholders(self, recipe: AnyRecipe) -> tuple[str, ...]:
+        """Return the names of the actions."""
+        assert isinstance(recipe, GameRecipe)
+        return self.actions(full=recipe.full_actions)
+
+    def checksum(self) -> str:
+        """Return the digest of the game's ROM."""
+        from kfbench.games import emulators  # torch
+
+        return emulators.checksum(self.game)
+
+    def other_outputs(self, recipe: AnyRecipe, teacher: Declared, trained: AnyRecipe) -> Refusal | None:
+        """Say that a teacher is of no game, or of one with other actions: whole sets are shared."""
+        if teacher.kind is not GAMES:
+            return Refusal(f"is of {teacher.kind.name}", f"use --teachers {self.name}, or {FEATURES}")
+        assert isinstance(recipe, GameRecipe) and isinstance(trained, GameRecipe)
+        if teacher.name == self.name or (recipe.full_actions and trained.full_actions):
+            return None
+        remedy = f"use --set-recipe full_actions=true and --teachers {teacher.name}@:full_actions=true"
+        return Refusal(f"has the actions of '{teacher.name}'", remedy)
 
 
 @dataclass(frozen=True)
@@ -124,29 +191,34 @@ class Task:
     """What a method is told of the task it runs on."""
 
     name: str
-    kind: str  # "images" or "games"
+    kind: str  # its kind's name: "images" or "games"
     shape: tuple[int, int, int]  # C, H, W of an image or an observation
     classes: tuple[str, ...]  # names of the outputs: classes, or actions
     network: str
     seed: int  # of the run
     train_size: int  # rows of the training split; 0 in games
     steps: int  # optimiser steps of the whole run
-    objective: Callable[[Output, Batch], dict[str, Tensor]]
+    objective: "Callable[[Output, Batch], dict[str, Tensor]]"
     mean: tuple[float, ...] | None = None  # of the training images, a channel each, in 0..1
     std: tuple[float, ...] | None = None
-    full_actions: bool = False  # whether every game has the console's 18 actions
+    recipe: AnyRecipe | None = None  # how the run trains
+    acts: bool = False  # whether the student acts: it then has a value head, and learns from what followed
 
     @property
     def outputs(self) -> int:
         """Number of classes or actions."""
         return len(self.classes)
 
-    def loss(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, output: "Output", batch: "Batch") -> "dict[str, Tensor]":
         """Return the task's own parts: cross-entropy; or policy, value and entropy."""
         return self.objective(output, batch)
 
-    def make_network(self) -> Network:
+    def make_network(self) -> "Network":
         """Return the student's plain network; the same bits for every method of this task, network and seed."""
+        import torch
+
+        from kfbench import seeding  # torch
+
         with seeding.global_stream(self.seed, "init"):
             network = networks.make(self.network, shape=self.shape, outputs=self.outputs)
         pretrained = self.network.endswith(":pretrained")  # keeps the statistics of what it was trained on

@@ -41,6 +41,7 @@ class FitNets(Method):
     hint_weight: Annotated[float, Ge(0)] = 0.0  # of the mean squared error, where there is one stage
 
     kinds = ("images",)
+    has_t2 = False
     teachers = (1, 1)
     needs = "outputs"
     variants = {"one-stage": {"hint_share": 0.0, "soft_start": 0.0, "soft_end": 0.0, "hint_weight": 100.0}}

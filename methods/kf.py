@@ -165,7 +165,7 @@ class KnowledgeFlow(Method):
                 teachers,
                 links,
                 position=self.position,
-                normalise=self.normalise and task.kind == "images",
+                normalise=self.normalise and not task.acts,
                 initial_share=self.initial_share,
                 floor=self.share_floor,
                 learned=self.share == "learned",
@@ -173,9 +173,9 @@ class KnowledgeFlow(Method):
                 separate_statistics=self.alone + self.agree > 0,
                 hints=self.hint > 0,
             )
-        if task.kind == "images" and self.kl and self.previous == "last":
+        if not task.acts and self.kl and self.previous == "last":
             student.last = LastOutputs(task.train_size, network.outputs)
-        elif task.kind == "images" and self.kl:
+        elif not task.acts and self.kl:
             student.take_snapshots()
         return student
 

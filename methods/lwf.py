@@ -33,6 +33,7 @@ class LearningWithoutForgetting(Method):
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.1  # share of the budget for the new head alone; choice
 
     kinds = ("images",)
+    has_t2 = False
     teachers = (1, 1)
     needs = "architecture"
     starts_from_teacher = True

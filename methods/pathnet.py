@@ -25,7 +25,7 @@ from torch import nn
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts, Stage
-from kfbench.tasks import GameTask, Task
+from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 from kfbench.transfer.pathways import Modules, Path
 
@@ -60,7 +60,7 @@ class PathNet(Method):
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Modules:
         """Return all modules, the heads of all tasks and a population of paths."""
-        games = task.kind == "games"
+        games = task.acts
         active, width = self.active or (4 if games else 3), self.width or (8 if games else 20)
         if active > self.modules:
             raise KfbenchError(f"a path of {active} modules a layer cannot be drawn from {self.modules}; raise modules")
@@ -102,7 +102,7 @@ class PathNet(Method):
     def observe(self, student: nn.Module, scores: Sequence[float]) -> None:
         """In games: episodes of the present path are over, with these returns; a path that was judged is followed."""
         assert isinstance(student, Modules)
-        if student.kind != "games":
+        if not student.acts:
             return
         for score in scores:
             student.note(torch.tensor(score))
@@ -125,7 +125,5 @@ def _outputs(source: str | None, task: Task) -> int:
     """Return how many outputs the head of a stage has."""
     if source is None:
         return task.outputs
-    declared = registry.load_task(source)
-    if isinstance(declared, GameTask):
-        return len(declared.actions(full=task.full_actions))
-    return declared.outputs
+    assert task.recipe is not None
+    return len(registry.load_task(source).placeholders(task.recipe))

@@ -11,11 +11,10 @@ from kfbench import registry, seeding
 from kfbench.methods import Batch, Method, Parts, Stage
 from kfbench.networks.network import Output
 from kfbench.run import resolve
-from kfbench.tasks import GameTask
 from kfbench.teachers import Teacher
-from kfbench.train import actor_critic
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.setup import Setup
+from kfbench.train.training import training_of
 
 TINY = {
     "frames": 4 * 4 * 8 * 6,
@@ -35,8 +34,7 @@ def make_setup(
     """Return what the loop works with, the teachers untrained."""
     spec = resolve.resolve("scratch", f"atari/{game}", recipe={**TINY, **recipe})
     declared = registry.load_task(spec.task)
-    assert isinstance(declared, GameTask)
-    task = actor_critic.make_task(spec, declared)
+    task = training_of(declared.kind).make_task(spec, declared, None)
     made = []
     for index in range(teachers):
         with seeding.global_stream(index, "teacher"):

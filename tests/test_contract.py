@@ -8,7 +8,7 @@ import torch
 from kfbench import registry
 from kfbench.conformance import checks
 from kfbench.conformance.checks import TaskRule
-from kfbench.conformance.rules import Rule, spec_of
+from kfbench.conformance.tiny import Rule, spec_of
 
 METHODS = [variant for name in registry.names("methods") for variant in checks.method_names(name)]
 CASES = [

@@ -10,7 +10,6 @@ from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.run import resolve, stand_in, teacher_names, teacher_store
 from kfbench.teachers import Teacher, fit
-from kfbench.train.loop import Watcher
 
 
 def made(shape: tuple[int, int, int] = (3, 16, 16)) -> Teacher:
@@ -108,10 +107,7 @@ def test_a_random_teacher_of_a_game_has_the_actions_that_are_asked_for(tmp_path:
     spec = resolve.resolve("kf", "atari/pong", budget="smoke", teachers=["random:atari/pong"])
 
     def outputs(name: str) -> int:
-        made = teacher_store.load(
-            name, spec=spec, index=0, results=tmp_path, device=torch.device("cpu"), watcher=Watcher()
-        )
-        return made.network.outputs
+        return teacher_store.find(name, spec=spec, index=0, results=tmp_path).load().network.outputs
 
     assert outputs("random:atari/pong") == 6 and outputs("random:atari/pong@small:full_actions=true") == 18
 

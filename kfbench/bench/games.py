@@ -29,7 +29,7 @@ from kfbench.errors import KfbenchError
 from kfbench.games import emulators as atari
 from kfbench.run import resolve, stand_in
 from kfbench.run.device import synchronize
-from kfbench.spec import RunSpec
+from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
@@ -58,9 +58,8 @@ def measure(
     contender that cannot run, as Stable-Baselines3 without OpenCV, is left out, and that is said.
     """
     declared = registry.load_task(task)
-    if not isinstance(declared, GameTask):
-        raise KfbenchError(f"task '{task}' is no game; kfbench bench without --task times image methods")
-    chosen = methods or [n for n in registry.names("methods") if "games" in registry.method_class(n).kinds]
+    assert isinstance(declared, GameTask), f"task '{task}' is no game"
+    chosen = methods or [n for n in registry.names("methods") if registry.method_class(n).serves("games")]
     names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
     for name in names:
         spec_of(name, task, precision)  # refused here, not in a process of its own
@@ -209,7 +208,7 @@ def floor(count: int, task: str, precision: str, device: str, threads: int) -> T
     seen = torch.randint(0, 256, (ENVIRONMENTS, *atari.SHAPE), dtype=torch.uint8, device=made.device)
     seen = seen.contiguous(memory_format=torch.channels_last)
     rows = brightness(torch.cat([seen] * ROLLOUT))  # converted when acting, learned from as they are
-    learner = optimizer.make(made.method, made.student, made.spec.recipe)
+    learner = optimizer.make(made.method, made.student, GameRecipe.of(made.spec))
 
     def turn() -> None:
         for _ in range(TURN):

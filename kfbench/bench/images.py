@@ -23,8 +23,8 @@ from kfbench.run import resolve, stand_in
 from kfbench.run.device import synchronize
 from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
+from kfbench.train.images import ImageTraining, shortened
 from kfbench.train.loop import autocast
-from kfbench.train.memory import Memory
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 
@@ -34,7 +34,7 @@ REMEMBERED = "kd remembered"  # the same step with what its teacher says read fr
 
 def methods() -> list[str]:
     """Return every method that runs on images, Knowledge Flow after its cut, and distillation with a memory."""
-    found = [name for name in registry.names("methods") if "images" in registry.method_class(name).kinds]
+    found = [name for name in registry.names("methods") if registry.method_class(name).serves("images")]
     return [*found, AFTER_CUT, REMEMBERED]
 
 
@@ -61,12 +61,12 @@ def measure(
     for name in names:
         spec = _spec(name, task=task, network=network, teacher=teacher, batch_size=batch_size, precision=precision)
         steps = 20 * (repeats + warm)  # what is timed lies in the first twentieth: before any cut or second stage
-        setup = stand_in.setup(stand_in.shortened(spec, steps=steps), rows=batch_size, device=device)
+        setup = stand_in.setup(shortened(spec, steps=steps), rows=batch_size, device=device)
         loop = Supervised(setup)
         turn = iter(loop)
         with tempfile.TemporaryDirectory(prefix="kfbench-bench-") as folder:
             if name == REMEMBERED:
-                setup.memory = _memory(loop, Path(folder))
+                setup.memory = ImageTraining().memory(setup, Path(folder), source={}, say=print)
             next(turn)  # fills the memory; its mapping outlives the file
         asked = _asked(loop) if setup.memory is None else {}
         key = tuple((spec.teachers[k], tuple(sorted(layers or ()))) for k, layers in asked.items())
@@ -93,12 +93,6 @@ def measure(
         }
         rows.append(row | (_ratio("of_full", times[name], times["kd"]) if name == REMEMBERED and "kd" in times else {}))
     return rows
-
-
-def _memory(loop: Supervised, folder: Path) -> Memory:
-    return Memory(
-        folder, loop.recipe, loop.data.train, shape=loop.setup.task.shape, device=loop.setup.device, source={}
-    )
 
 
 def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, precision: str) -> RunSpec:
@@ -145,8 +139,7 @@ def _asked(loop: Supervised) -> dict[int, set[str] | None]:
 
 def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[str] | None]) -> Callable[[], object]:
     """Return a bare hand-written step with these passes of the run's teachers and nothing of kfbench's loop."""
-    assert isinstance(spec.recipe, Recipe)
-    recipe = spec.recipe
+    recipe = Recipe.of(spec)
     own = {"network": recipe.network, "batch_size": batch_size}
     setup: Setup = stand_in.setup(resolve.resolve("scratch", spec.task, recipe=own), rows=batch_size, device=device)
     names = spec.teachers

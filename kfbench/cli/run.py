@@ -54,11 +54,11 @@ def run(
         precision=precision,
     )
     settings = pairs(set_, "--set")
+    from kfbench import registry
     from kfbench.cli import summary
     from kfbench.run import curve_logs, execute, resolve
     from kfbench.run.device import set_threads, torch_device
     from kfbench.run.progress import Bar
-    from kfbench.spec import GameRecipe
 
     spec = resolve.resolve(
         method,
@@ -69,7 +69,7 @@ def run(
         recipe=recipe,
         settings=settings,
     )
-    set_threads(threads, games=isinstance(spec.recipe, GameRecipe))
+    set_threads(threads, registry.kind_of(spec.task))
     bar = Bar()
     device = str(torch_device(device))
     watcher = curve_logs.logging(log or (), results=results, then=bar)

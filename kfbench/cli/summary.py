@@ -11,27 +11,17 @@ from kfbench.spec import RunSpec
 
 def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], None], force: bool) -> None:
     """Say what is going to happen and about how long it will take on this machine."""
-    from kfbench.run import estimate
+    from kfbench.run import estimate, execute, prepare
 
-    missing = estimate.missing_teachers(spec, results=results)
-    if not missing and not force and _recorded(spec, results, device):
+    missing = prepare.missing_teachers(spec, results=results)
+    if not missing and not force and execute.finished(prepare.plan(spec, results=results), results):
         return
     own = estimate.spoken(estimate.seconds(spec, device=device))
     say(f"{spec.method} on {spec.task}, {spec.recipe.network}, budget {spec.budget}: about {own} on this machine")
     if missing:
         longest = estimate.spoken(sum(estimate.seconds(wanted, device=device) for wanted in missing))
-        names = ", ".join(f"{wanted.task}/{wanted.recipe.network}" for wanted in missing)
+        names = ", ".join(prepare.called(wanted) for wanted in missing)
         say(f"teachers to train first: {names}: about {longest}")
-
-
-def _recorded(spec: RunSpec, results: Path, device: str) -> bool:
-    from kfbench.run import execute
-    from kfbench.run.device import torch_device
-    from kfbench.train.loop import Watcher
-
-    place = torch_device(device)
-    key = execute.prepare(spec, results=results, device=place, watcher=Watcher()).key
-    return records.path_of(results, key, spec).is_file()
 
 
 def as_json(record: RunRecord) -> dict[str, Any]:
@@ -88,7 +78,7 @@ def _scores(record: RunRecord) -> list[str]:
     if "return" in last:
         normal = f", human-normalised {last['human_normalised']:.3f}" if "human_normalised" in last else ""
         return [f"return      {last['return']:.1f} (student alone, {last.get('episodes', 0):.0f} episodes{normal})"]
-    return []
+    return [f"{name:<11} {value:.4g} (student alone, after the last step)" for name, value in last.items()]
 
 
 def _shares(curve: list[dict[str, float]]) -> list[str]:

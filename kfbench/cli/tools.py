@@ -100,12 +100,16 @@ def bench(
     """
     import torch
 
+    from kfbench import registry
+    from kfbench.bench import games
     from kfbench.bench import images as timing
+    from kfbench.tasks import GAMES, IMAGES
 
     torch.set_num_threads(threads)
-    if task.startswith("atari"):
-        from kfbench.bench import games
-
+    kind = registry.kind_of(task)
+    if kind not in (IMAGES, GAMES):
+        raise KfbenchError(f"task '{task}' is of {kind.name}; bench times images and games")
+    if kind is GAMES:
         if network or teacher or batch_size:
             raise KfbenchError("games are timed with the a3c network; leave --network, --teacher and --batch-size out")
         times = games.measure(
@@ -168,19 +172,19 @@ def train_teacher(
     threads: options.Threads = None,
 ) -> None:
     """Train a teacher, if the store does not have it."""
+    from kfbench import registry
     from kfbench.errors import KfbenchError
-    from kfbench.run import execute, teacher_names, teacher_store
-    from kfbench.run.device import set_threads, torch_device
+    from kfbench.run import execute, teacher_names
+    from kfbench.run.device import set_threads
     from kfbench.run.progress import Bar
 
     asked = teacher_names.read(name, budget=budget)
     if asked.kind != "trained":
         raise KfbenchError(f"'{name}' is not trained; give TASK[/network][@budget]")
-    set_threads(threads, games=asked.task.startswith("atari"))
-    place = torch_device(device)
+    set_threads(threads, kind=registry.kind_of(asked.task))
     execute.check_room(results)
-    teacher = teacher_store.trained(asked, index=0, results=results, device=place, watcher=Bar())
-    typer.echo(f"{teacher.name}  {teacher.digest[:12]}  {teacher.seconds:.0f} s to train")
+    record = execute.teacher(asked.spec(), results=results, device=device, watcher=Bar())
+    typer.echo(f"{asked}  {record.provenance['weights'][:12]}  {record.cost['seconds']:.0f} s to train")
 
 
 @teacher_app.command("list")

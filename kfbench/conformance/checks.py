@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kfbench import registry
-from kfbench.conformance.rules import GAME_RULES, RULES, Broken, Rule, spec_of
+from kfbench.conformance.rules import rules_for
+from kfbench.conformance.tiny import Broken, Rule, spec_of
 from kfbench.errors import KfbenchError
 from kfbench.run import budgets, resolve, stand_in, teacher_names
 from kfbench.run.prepare import make_loop
 from kfbench.spec import RunSpec
 from kfbench.study import search
-from kfbench.tasks import GameTask, ImageTask
 
 T = TypeVar("T")
 TaskRule = Callable[[str], None]
@@ -56,15 +56,16 @@ def method_names(stem: str) -> list[str]:
 
 
 def cases(name: str) -> list[tuple[str, RunSpec, tuple[Rule, ...]]]:
-    """Return (kind, tiny run, rules) for each kind of task, "images" or "games", that a method is made for."""
-    kinds = registry.load_method(name).kinds
-    return [(kind, spec_of(name, kind=kind), RULES if kind == "images" else GAME_RULES) for kind in kinds]
+    """Return (kind, tiny run, rules) for each kind of task, as "images" and "games", that a method is made for."""
+    method = registry.load_method(name)
+    kinds = {label: kind for label, kind in registry.kinds().items() if method.serves(label)}
+    return [(label, spec_of(name, kind=label), rules_for(kind)) for label, kind in kinds.items()]
 
 
 def check_method(name: str) -> list[tuple[str, str, str | None]]:
     """Return (method or variant, rule, what is broken or None) for every rule and every variant of a method or file.
 
-    Rules that are kept in games are called "games: …".
+    Rules that are kept on other tasks than images are called "games: …".
     """
     stem, variant = registry.split(name)
     names = method_names(stem) if variant is None else [name]
@@ -72,7 +73,7 @@ def check_method(name: str) -> list[tuple[str, str, str | None]]:
     for each in names:
         found.append((each, describes_itself.__name__, _broken(describes_itself, each)))
         for kind, spec, rules in cases(each):
-            place = "games: " if kind == "games" else ""
+            place = "" if kind == "images" else f"{kind}: "
             found += [(each, place + rule.__name__, _broken(rule, spec)) for rule in rules]
     return found
 
@@ -98,10 +99,11 @@ def _example(name: str) -> str:
     """Return the task's name, completed if it is a family's: `imagefolder/digits`, `atari/pong`."""
     if "/" in name:
         return name
-    declared = getattr(registry.load_module("tasks", name), "TASK", None)
-    if isinstance(declared, GameTask):
-        return f"{name}/pong"
-    return f"{name}/digits" if isinstance(declared, ImageTask) and declared.any_dataset else name
+    example = registry.kind_of(name).example
+    if example.partition("/")[0] == name:
+        return example
+    takes_any = getattr(registry.load_module("tasks", name).TASK, "any_dataset", False)
+    return f"{name}/{example}" if takes_any else name
 
 
 def reads(name: str) -> None:
@@ -120,10 +122,11 @@ def reads(name: str) -> None:
 def builds(name: str) -> None:
     """The networks of the budgets that a CPU can carry fit the task's shape, and a loop can be made."""
     declared = registry.load_task(_example(name))
-    if not isinstance(declared, ImageTask):
+    if declared.kind.acts:
         return  # a game has its emulator's shape
     for budget in ("smoke", "small"):
-        spec = resolve.resolve("scratch", declared.name, budget=budget, recipe={"batch_size": 8})
+        recipe = {"batch_size": 8} if hasattr(declared.kind.recipe, "batch_size") else {}
+        spec = resolve.resolve("scratch", declared.name, budget=budget, recipe=recipe)
         make_loop(stand_in.setup(spec, rows=max(8, declared.outputs)))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kfbench import networks
-from kfbench.conformance.rules import Broken
+from kfbench.conformance.tiny import Broken
 from kfbench.networks.family import Family, families, load, of_name
 from kfbench.networks.network import Network, Output
 

@@ -92,23 +92,27 @@ class Images:
     classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
-    pack: Pack
+    pack: Pack | None  # None: made up, without a test split
     keep: tuple[int, ...]  # class indices of the data set that the task keeps, in order
     device: torch.device = torch.device("cpu")
 
     @property
     def checksum(self) -> str:
         """The sha256 of the data set: classes, train and test."""
-        return self.pack.checksum
+        return self._packed().checksum
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """C, H, W of an image."""
-        return self.pack.shape
+        return self._packed().shape
 
     def test(self) -> Split:
         """Read the test split of the task's classes. Raises KfbenchError if its file is missing or was changed."""
-        return _of(self.pack, "test", self.keep).to(self.device)
+        return _of(self._packed(), "test", self.keep).to(self.device)
+
+    def _packed(self) -> Pack:
+        assert self.pack is not None, "images that are made up have no test split"
+        return self.pack
 
     def to(self, device: torch.device | str) -> "Images":
         """Return the data resident on a device, the test split included once it is asked for."""
@@ -128,12 +132,11 @@ def load(task: Wanted, train_size: int | None = None, split_seed: int = 0) -> Im
     pack = sources.find(task.dataset)
     keep = _kept(task, pack)
     images, labels = pack.read("train")
-    share = min(VAL_SHARE, VAL_MOST / len(labels))
     train_rows, val_rows = [], []
     for number in keep:
         rows = (labels == number).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), generator=stream(split_seed, "split", number))]
-        held = 0 if pack.has_val else max(1, round(share * len(rows)))
+        held = 0 if pack.has_val else _held(len(rows), len(labels))
         if held >= len(rows):
             raise KfbenchError(
                 f"class '{pack.classes[number]}' of data set '{pack.name}' has {len(rows)} training image(s); one to "
@@ -142,15 +145,7 @@ def load(task: Wanted, train_size: int | None = None, split_seed: int = 0) -> Im
         val_rows.append(rows[:held])
         train_rows.append(rows[held:])
     chosen = _round_robin(train_rows)
-    if train_size is not None and train_size > len(chosen):
-        raise KfbenchError(
-            f"task '{task.name}' has {len(chosen):,} training images (beside validation), not the {train_size:,} "
-            f"asked for; give --train-size {len(chosen)} or less"
-        )
-    if train_size is not None and train_size < len(keep):
-        raise KfbenchError(
-            f"task '{task.name}' has {len(keep)} classes: {train_size} training images leave some without"
-        )
+    _require_size(task, train_size, len(chosen), len(keep))
     chosen, held_out = chosen[:train_size], torch.cat(val_rows)
     renamed = _renaming(keep, len(pack.classes))[labels]
     train = Split(images.index_select(0, chosen), renamed[chosen])
@@ -165,6 +160,50 @@ def _of(pack: Pack, split: SplitName, keep: tuple[int, ...]) -> Split:
     renamed = _renaming(keep, len(pack.classes))[labels]
     rows = (renamed >= 0).nonzero().squeeze(1)
     return Split(images.index_select(0, rows), renamed[rows])
+
+
+def classes(task: Wanted) -> tuple[str, ...]:
+    """Return the names of the classes that a task keeps, from the data set's description: no image is read.
+
+    Raises KfbenchError if the data set is not on this machine, or is not one for this task.
+    """
+    pack = sources.find(task.dataset)
+    return tuple(pack.classes[number] for number in _kept(task, pack))
+
+
+def counts(task: Wanted) -> tuple[int, int]:
+    """Return how many images a task has to train on and to validate with; only labels are read."""
+    pack = sources.find(task.dataset)
+    keep = list(_kept(task, pack))
+
+    def sizes(split: SplitName) -> list[int]:
+        here: list[int] = torch.bincount(pack.labels(split), minlength=len(pack.classes))[keep].tolist()
+        return here
+
+    if pack.has_val:
+        return sum(sizes("train")), sum(sizes("val"))
+    held = sum(_held(size, pack.counts["train"]) for size in sizes("train"))
+    return sum(sizes("train")) - held, held
+
+
+def require(task: Wanted, train_size: int | None) -> None:
+    """Raise KfbenchError if `load` would, for all that the description and the labels of the data set tell."""
+    _require_size(task, train_size, counts(task)[0], len(classes(task)))
+
+
+def _require_size(task: Wanted, train_size: int | None, rows: int, classes: int) -> None:
+    if train_size is not None and train_size > rows:
+        raise KfbenchError(
+            f"task '{task.name}' has {rows:,} training images (beside validation), not the {train_size:,} "
+            f"asked for; give --train-size {rows} or less"
+        )
+    if train_size is not None and train_size < classes:
+        raise KfbenchError(f"task '{task.name}' has {classes} classes: {train_size} training images leave some without")
+
+
+def _held(rows: int, whole: int) -> int:
+    """Return how many of a class's rows validate, where the data set has `whole` training images."""
+    return max(1, round(min(VAL_SHARE, VAL_MOST / whole) * rows))
 
 
 def _kept(task: Wanted, pack: Pack) -> tuple[int, ...]:

@@ -116,6 +116,18 @@ class Pack:
             _SOUND.add(looked)
         return images, labels
 
+    def labels(self, split: SplitName) -> Tensor:
+        """Return the labels [N] int64 alone, as they lie in the file: to count with, not to train on."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.folder / f"{split}.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                labels: Tensor = file.get_tensor("labels")
+        except (OSError, SafetensorError) as error:
+            raise KfbenchError(f"'{path}' cannot be read ({error}); {AGAIN.format(name=self.name)}") from error
+        return labels
+
 
 _SOUND: set[tuple[str, int, int, int, str]] = set()  # files whose checksum this process has seen to be right
 

@@ -1,20 +1,18 @@
 """Budgets: what `smoke`, `small`, `standard` and `paper` mean, as literals; a task file says where it differs.
 
-A budget's fields are those of `Recipe` (or `GameRecipe`), and "teacher": the network of a default teacher. They are
+A budget's fields are those of the recipe of the task's kind, and "teacher": the network of a default teacher. They are
 looked up here, then in the task's `budgets["all"]`, then in the task's `budgets[budget]`, then in what the user set;
 later ones win. "like" in a task's budget starts from a published recipe of `PUBLISHED` instead. A task that keeps a
 part of its classes gets that part of the training images. No torch here.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kfbench.errors import KfbenchError, near
+from kfbench.kinds import Declared
 from kfbench.registry import validated
-from kfbench.spec import GameRecipe, Recipe
-
-if TYPE_CHECKING:
-    from kfbench.tasks import GameTask, ImageTask
+from kfbench.spec import AnyRecipe
 
 BUDGETS = ("smoke", "small", "standard", "paper")
 
@@ -73,37 +71,31 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "evaluations": 30,
     },
 }
-GAMES: dict[str, dict[str, Any]] = {budget: {} for budget in BUDGETS}
-BASE = {"images": IMAGES, "games": GAMES}
+BASE = {"images": IMAGES}  # of other kinds: their recipe as it is
 
 
-def fields(task: "ImageTask | GameTask", budget: str) -> dict[str, Any]:
+def fields(task: Declared, budget: str) -> dict[str, Any]:
     """Return a budget's fields for a task, "teacher" among them. Raises KfbenchError for an unknown budget."""
     if budget not in BUDGETS:
         raise KfbenchError(f"no budget '{budget}'; {near(budget, BUDGETS)}")
     own = {**task.budgets.get("all", {}), **task.budgets.get(budget, {})}
-    base = BASE[task.kind][budget]
+    base = BASE.get(task.kind.name, {}).get(budget, {})
     published = own.pop("like", base.get("like"))
-    found = {**(PUBLISHED[published] if published else base), **own}
-    if task.kind == "images" and task.keep is not None and found.get("train_size") is not None:
-        found["train_size"] = max(len(task.keep), round(found["train_size"] * len(task.keep) / task.classes))
-    return found
+    return task.fitted({**(PUBLISHED[published] if published else base), **own})
 
 
-def recipe(
-    task: "ImageTask | GameTask", budget: str, overrides: Mapping[str, Any] | None = None
-) -> Recipe | GameRecipe:
+def recipe(task: Declared, budget: str, overrides: Mapping[str, Any] | None = None) -> AnyRecipe:
     """Return how a task is trained at a budget, with the user's changes (values may be strings).
 
     Raises KfbenchError for an unknown budget or field (nearest match offered), or a value of the wrong type or range.
     """
     chosen = {name: value for name, value in fields(task, budget).items() if name != "teacher"}
-    made: type[Recipe] | type[GameRecipe] = Recipe if task.kind == "images" else GameRecipe
-    return validated(made, {**chosen, **(overrides or {})}, of=f"the recipe of task '{task.name}'", word="field")
+    return validated(
+        task.kind.recipe, {**chosen, **(overrides or {})}, of=f"the recipe of task '{task.name}'", word="field"
+    )
 
 
-def teacher_network(task: "ImageTask | GameTask", budget: str) -> str:
+def teacher_network(task: Declared, budget: str) -> str:
     """Return the network of a task's default teachers at a budget. Raises KfbenchError for an unknown budget."""
-    found = fields(task, budget)
-    network: str = found.get("teacher") or recipe(task, budget).network
+    network: str = fields(task, budget).get("teacher") or recipe(task, budget).network
     return network

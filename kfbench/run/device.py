@@ -3,6 +3,7 @@
 import torch
 
 from kfbench.errors import KfbenchError
+from kfbench.kinds import Kind
 
 NAMES = "cpu, cuda, cuda:N, mps or auto"
 
@@ -24,10 +25,11 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
-def set_threads(threads: int | None, *, games: bool = False) -> None:
-    """Set torch's CPU threads: as asked, else one for games (two on busy cores are far slower), else torch's own."""
-    if threads is not None or games:
-        torch.set_num_threads(threads or 1)
+def set_threads(threads: int | None, kind: Kind) -> None:
+    """Set torch's CPU threads: as asked, else as runs of a kind of task have them, else torch's own."""
+    chosen = threads or kind.threads
+    if chosen is not None:
+        torch.set_num_threads(chosen)
 
 
 def has_mps() -> bool:

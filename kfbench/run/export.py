@@ -51,8 +51,8 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
         raise KfbenchError(f"cannot write '{path}' ({error.strerror})") from error
 
 
-def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, Any]]:
-    """Return a run's record, the network it kept and its description. Raises KfbenchError if the weights are gone."""
+def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
+    """Return a run's record and the file of what it kept. Raises KfbenchError if the weights are gone."""
     folder, record = records.locate(results, key)
     if record.status != "done":
         raise KfbenchError(f"run '{record.key}' failed ({record.error}): it kept no network")
@@ -62,6 +62,12 @@ def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, Any]
             f"the weights of run '{record.key}' are not here; kfbench verify {record.key} puts them back, where the "
             "run comes out bit-equal"
         )
+    return record, path
+
+
+def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, Any]]:
+    """Return a run's record, the network it kept and its description. Raises KfbenchError if the weights are gone."""
+    record, path = kept(key, results=results)
     network, about, digest = weights.load(path)
     if digest != record.provenance["weights"]:
         raise KfbenchError(

@@ -10,13 +10,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from kfbench import seeding
+from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.games import emulators
 from kfbench.games.emulators import Arcade, Episode
 from kfbench.networks.network import Output
 from kfbench.run import export
 from kfbench.spec import GameRecipe
+from kfbench.tasks import GAMES
 from kfbench.train import episodes
 
 RATE = 15  # images a second of play: one an agent step
@@ -32,10 +33,10 @@ def play(key: str, *, results: Path, out: Path, seed: int = 0, seconds: float = 
         raise KfbenchError(f"cannot write '{out}'; give a name that ends in .gif or .mp4")
     record, network, _ = export.load(key, results=results)
     spec = record.run_spec()
-    if not isinstance(spec.recipe, GameRecipe):
+    if registry.kind_of(spec.task) is not GAMES:
         raise KfbenchError(f"run '{record.key}' is of task '{spec.task}', which is no game; play needs an atari run")
     game = emulators.rom(spec.task.partition("/")[2])
-    shown = list(frames(network, game, spec.recipe, seed=seed, steps=round(seconds * RATE)))
+    shown = list(frames(network, game, GameRecipe.of(spec), seed=seed, steps=round(seconds * RATE)))
     write([image for image, _ in shown], out, speed=speed)
     return shown[-1][1]
 

@@ -11,7 +11,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kfbench.spec import Recipe, RunSpec
+from kfbench import registry
+from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Watcher
 
 SHOWN = {
@@ -40,7 +41,7 @@ class Bar(Watcher):
 
     def start(self, spec: RunSpec, loop: Loop) -> None:
         """Show a new bar."""
-        self._unit = "images/s" if isinstance(spec.recipe, Recipe) else "frames/s"
+        self._unit = f"{registry.kind_of(spec.task).unit}/s"
         self._every = max(1, loop.total // 200)
         self._share = None
         title = f"{spec.method} · {spec.task} · seed {spec.seed}"

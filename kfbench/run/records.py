@@ -54,7 +54,7 @@ class RunRecord(BaseModel):
 
     def run_spec(self) -> RunSpec:
         """Return the spec as an object."""
-        return RunSpec.from_json(self.spec)
+        return registry.read_spec(self.spec)
 
 
 def path_of(results: Path, key: str, spec: RunSpec) -> Path:

@@ -2,17 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.run import budgets, equal_cost, teacher_names
+from kfbench.kinds import Declared
+from kfbench.methods import Method
+from kfbench.run import budgets, equal_cost, suitability, teacher_names
+from kfbench.run.suitability import Candidate, Student
 from kfbench.run.teacher_names import TeacherName, outline
-from kfbench.spec import GameRecipe, Recipe, RunSpec, Setting
+from kfbench.spec import RunSpec, Setting
 
-if TYPE_CHECKING:
-    from kfbench.methods import Method
-    from kfbench.tasks import GameTask, ImageTask
+OF_THE_STUDENT = ("network", "precision", "views")  # fields of its recipe that do not go over to a default teacher
 
 
 def resolve(
@@ -26,31 +27,22 @@ def resolve(
     settings: Mapping[str, Setting] | None = None,
 ) -> RunSpec:
     """Return the full spec of a run. Raises KfbenchError for anything unknown, or a pair that cannot work."""
-    made = registry.load_method(method, dict(settings or {}))
-    declared = registry.load_task(task)
-    if declared.kind not in made.kinds:
-        raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {declared.kind}")
+    chosen, declared = registry.load_method(method, dict(settings or {})), registry.load_task(task)
+    kind = declared.kind.name
+    if not chosen.serves(kind):
+        raise KfbenchError(f"method '{method}' is for {' and '.join(chosen.kinds)}, task '{task}' is of {kind}")
     changes = dict(recipe or {})
     full = budgets.recipe(declared, budget, changes)
-    outline(declared, full.network)
-    if teachers is None:
-        names = _default_teachers(made, declared, budget, full.network, changes)
+    student = Student(chosen, method, declared, full, outline(declared, full.network))
+    named = None if teachers is None else [teacher_names.read(text, budget=budget) for text in teachers if text]
+    if registry.split(method)[1] in chosen.instead_of_teachers:
+        spared = _sources(declared, budget) if named is None else named
+        full, names = equal_cost.longer(declared, full, spared), []
     else:
-        names = [teacher_names.read(text, budget=budget) for text in teachers if text]
-    if registry.split(method)[1] in made.instead_of_teachers:
-        default = [teacher_names.read(source, budget=budget) for source in declared.sources]
-        full, names = equal_cost.longer(declared, full, default if teachers is None else names), []
-    _count(made, method, declared, full.network, names)
+        names = _default_teachers(student, budget, changes) if named is None else named
+    _require_number(student, names)
     for name in names:
-        _refuse(made, method, declared, full, name)
-    if getattr(made, "source", None) == "":
-        sources = list(dict.fromkeys(name.task for name in names)) or list(declared.sources[:1])
-        if not all(sources) or not sources:
-            raise KfbenchError(f"method '{method}' needs a task to train on first; give --set source=TASK")
-        made = dataclasses.replace(made, source="+".join(sources))  # type: ignore[call-arg]
-    for source in filter(None, getattr(made, "source", "").split("+")):
-        if registry.load_task(source).kind != declared.kind:
-            raise KfbenchError(f"source '{source}' is not a task of {declared.kind}, as '{declared.name}' is")
+        suitability.require(student, candidate(student, name))
     return RunSpec(
         method=method,
         task=declared.name,
@@ -58,82 +50,69 @@ def resolve(
         teachers=tuple(str(name) for name in names),
         seed=seed,
         recipe=full,
-        settings=made.settings(),
+        settings=_with_sources(student, names).settings(),
     )
 
 
-def _default_teachers(
-    method: "Method", task: "ImageTask | GameTask", budget: str, network: str, changes: Mapping[str, Any]
-) -> list[TeacherName]:
+def candidate(student: Student, name: TeacherName) -> Candidate:
+    """Return what a teacher's name tells of it."""
+    if not name.task:  # run:KEY, file:PATH, a library's
+        return Candidate(str(name))
+    task = registry.load_task(name.task)
+    body = outline(task, name.network) if student.method.needs == "architecture" else None  # its sizes count
+    return Candidate(str(name), task, name.spec().recipe, name.network, body)
+
+
+def _sources(task: Declared, budget: str) -> list[TeacherName]:
+    return [teacher_names.read(source, budget=budget) for source in task.sources]
+
+
+def _default_teachers(student: Student, budget: str, changes: Mapping[str, Any]) -> list[TeacherName]:
+    method, task, network = student.method, student.task, student.recipe.network
     fewest, most = method.teachers
     if fewest == 0:
         return []
     if method.needs == "outputs":  # the same task, a larger network (and the student's), as many labels as the student
-        own = ("network", "precision", "views")  # of the student's run, not of its teacher's training
-        same = tuple((name, str(value)) for name, value in changes.items() if name not in own)
+        same = tuple((name, str(value)) for name, value in changes.items() if name not in OF_THE_STUDENT)
         others = [] if method.teacher_is_twin else [budgets.teacher_network(task, budget)]
-        chosen = [*others, network][:fewest]
-        return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in chosen]
-    sources = [teacher_names.read(source, budget=budget) for source in task.sources]
+        networks = [*others, network][:fewest]
+        return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in networks]
+    sources = _sources(task, budget)
     if method.needs == "architecture" or method.starts_from_teacher:
         sources = [dataclasses.replace(source, network=network) for source in sources]
     return sources[:most]
 
 
-def _count(
-    method: "Method", name: str, task: "ImageTask | GameTask", network: str, teachers: Sequence[TeacherName]
-) -> None:
-    fewest, most = method.teachers
+def _require_number(student: Student, teachers: Sequence[TeacherName]) -> None:
+    """Raise KfbenchError if the method takes more or fewer teachers."""
+    fewest, most = student.method.teachers
     if len(teachers) < fewest:
         many = "a teacher" if fewest == 1 else f"{fewest} teachers"
-        none = "" if task.sources else ", which has no default ones"
-        if method.needs == "architecture":
-            give = f"give one of the student's network: --teachers cifar10/{network}, run:KEY or file:PATH"
+        none = "" if student.task.sources else ", which has no default ones"
+        if student.method.needs == "architecture":
+            give = (
+                f"give one of the student's network: --teachers cifar10/{student.recipe.network}, run:KEY or file:PATH"
+            )
         else:
             give = "give --teachers TASK[,TASK…], as cifar10, or run:KEY, file:PATH, torchvision:resnet18:pretrained"
-        raise KfbenchError(f"method '{name}' needs {many} for task '{task.name}'{none}; {give}")
+        raise KfbenchError(f"method '{student.name}' needs {many} for task '{student.task.name}'{none}; {give}")
     if most is not None and len(teachers) > most:
         takes = f"takes {most} teacher(s), not {len(teachers)}" if most else "takes no teachers"
-        raise KfbenchError(f"method '{name}' {takes}; leave --teachers {'shorter' if most else 'out'}")
+        raise KfbenchError(f"method '{student.name}' {takes}; leave --teachers {'shorter' if most else 'out'}")
 
 
-def _refuse(
-    method: "Method", name: str, task: "ImageTask | GameTask", recipe: "Recipe | GameRecipe", teacher: TeacherName
-) -> None:
-    """Refuse what can be seen to be impossible from names alone; `check_loaded` sees the rest."""
-    if teacher.kind not in ("trained", "random"):
-        return
-    network = recipe.network
-    if method.needs == "architecture" and teacher.network != network:
-        raise KfbenchError(
-            f"method '{name}' needs a teacher of the student's network '{network}', but '{teacher}' is a "
-            f"'{teacher.network}'; use --teachers {teacher.task}/{network} or --network {teacher.network}"
-        )
-    if method.needs == "architecture":
-        from kfbench.transfer.transplant import misfit
+def _with_sources(student: Student, teachers: Sequence[TeacherName]) -> Method:
+    """Return the method with its setting `source`, if it has one and it is empty: the tasks to train on first.
 
-        theirs, ours = outline(registry.load_task(teacher.task), network), outline(task, network)
-        why = misfit(theirs, ours) if theirs and ours else None
-        if why:
-            raise KfbenchError(
-                f"method '{name}' copies weights, but '{teacher}' has other sizes: {why}; use a teacher for images "
-                "like those of the task, or a --network that pools them, such as cnn-16"
-            )
-    if method.needs == "outputs" and task.kind == "games" and registry.load_task(teacher.task).kind == "images":
-        raise KfbenchError(
-            f"method '{name}' copies a policy, but '{teacher}' is of images; use --teachers {task.name}, or a method "
-            "that takes features (kf)"
-        )
-    if method.needs == "outputs" and teacher.task != task.name and task.kind == "images":
-        raise KfbenchError(
-            f"method '{name}' needs a teacher with the classes of '{task.name}', but '{teacher}' has others; "
-            f"use --teachers {task.name}/{teacher.network}, or a method that takes features (kf)"
-        )
-    if method.needs == "outputs" and isinstance(recipe, GameRecipe) and teacher.task != task.name:
-        made = teacher.spec().recipe
-        assert isinstance(made, GameRecipe)
-        if not (recipe.full_actions and made.full_actions):
-            raise KfbenchError(
-                f"method '{name}' copies a policy, so '{teacher.task}' and '{task.name}' must share their actions; use "
-                f"--set-recipe full_actions=true and --teachers {teacher.task}@{teacher.budget}:full_actions=true"
-            )
+    Raises KfbenchError if there is none, or one is of another kind.
+    """
+    method, task = student.method, student.task
+    if getattr(method, "source", None) == "":
+        sources = list(dict.fromkeys(name.task for name in teachers)) or list(task.sources[:1])
+        if not all(sources) or not sources:
+            raise KfbenchError(f"method '{student.name}' needs a task to train on first; give --set source=TASK")
+        method = dataclasses.replace(method, source="+".join(sources))  # type: ignore[call-arg]
+    for source in filter(None, getattr(method, "source", "").split("+")):
+        if registry.load_task(source).kind != task.kind:
+            raise KfbenchError(f"source '{source}' is not a task of {task.kind.name}, as '{task.name}' is")
+    return method

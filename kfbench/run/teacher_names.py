@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from kfbench import networks, registry
 from kfbench.errors import KfbenchError
+from kfbench.kinds import Declared
 from kfbench.run import budgets
 from kfbench.spec import RunSpec
 
 if TYPE_CHECKING:
     from kfbench.networks.network import Network
-    from kfbench.tasks import GameTask, ImageTask
 
 KINDS = ("random", "run", "imported", "file", "torchvision", "timm")
 TRAINED_BY = "scratch"  # the method of every teacher that is trained on the way, with seed 0
@@ -69,7 +69,7 @@ def read(text: str, *, budget: str) -> TeacherName:
     return TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=tuple(recipe))
 
 
-def outline(task: "ImageTask | GameTask", network: str) -> "Network | None":
+def outline(task: Declared, network: str) -> "Network | None":
     """Refuse a network that does not exist or cannot take the task's images, before anything is trained.
 
     Returns the network without its weights; None for a library's.

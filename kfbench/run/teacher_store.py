@@ -1,107 +1,120 @@
-"""The teachers of a run: loaded by name, trained first where the store has none.
+"""The teachers of a run: found by name, then loaded. Who lacks one is told; nothing is trained here.
 
 The store is `results/teachers`, a results folder of its own: a teacher is a run of `scratch` with seed 0 and weights.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
-
 from kfbench import networks, registry, seeding
-from kfbench.data import images
 from kfbench.errors import KfbenchError
-from kfbench.networks import weights
-from kfbench.networks.network import Network
-from kfbench.run import export, imported, records, teacher_names
-from kfbench.run.execute import run
+from kfbench.networks import header, weights
+from kfbench.run import export, identity, imported, records, suitability, teacher_names
+from kfbench.run.records import RunRecord
+from kfbench.run.suitability import Candidate
 from kfbench.run.teacher_names import TeacherName
-from kfbench.spec import GameRecipe, RunSpec
-from kfbench.tasks import GameTask, ImageTask
+from kfbench.spec import RunSpec, digest
 from kfbench.teachers import Teacher
-from kfbench.train.loop import Watcher
+from kfbench.train.training import training_of
 
 
-def load(name: str, *, spec: RunSpec, index: int, results: Path, device: torch.device, watcher: Watcher) -> Teacher:
-    """Return a teacher of a run, on the CPU. Raises KfbenchError if it cannot be had."""
+@dataclass(frozen=True)
+class Found:
+    """A teacher that is there. Its digest is known; a stored network is read when it is loaded."""
+
+    digest: str  # sha256 of its weights
+    known: Candidate  # as far as can be told before it is loaded
+    load: Callable[[], Teacher]  # onto the CPU
+
+
+def folder(results: Path) -> Path:
+    """Return the store of a results folder."""
+    return results / "teachers"
+
+
+def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
+    """Return the teacher of a run by its name. Raises KfbenchError if it is not there."""
     asked = teacher_names.read(name, budget=spec.budget)
     if asked.kind == "trained":
-        return trained(asked, index=index, results=results, device=device, watcher=watcher)
-    if asked.kind == "random":
-        return _random(asked, index)
+        return _trained(asked, index, results)
     if asked.kind == "run":
         return _of_run(asked, index, results)
-    if asked.kind == "imported":
-        network, about = imported.load(asked.rest, results)
-        return Teacher(network, name, about["task"], tuple(about["classes"]), about["digest"], index)
-    if asked.kind == "file":
-        network, about, digest = imported.of_file(Path(asked.rest))
-        return Teacher(network, name, about.get("task"), tuple(about.get("classes", ())), digest, index)
-    return _of_library(name, spec, index)
+    makers: dict[str, Callable[[TeacherName, int], Teacher]] = {
+        "random": _random,
+        "file": _of_file,
+        "imported": partial(_imported, results=results),
+    }
+    make = makers.get(asked.kind, partial(_of_library, spec=spec))
+    teacher = make(asked, index)  # here already: its digest is known when it is there
+    return Found(teacher.digest, suitability.loaded(teacher), lambda: teacher)
 
 
-def trained(asked: TeacherName, *, index: int, results: Path, device: torch.device, watcher: Watcher) -> Teacher:
-    """Return a teacher from the store; train it first if it is not there."""
-    folder = results / "teachers"
+def stored(wanted: RunSpec, results: Path) -> RunRecord | None:
+    """Return the record of a teacher in the store, if its weights are there too."""
+    path = records.path_of(folder(results), digest(identity.of(wanted, [])), wanted)
+    if not (path.is_file() and path.with_suffix(".safetensors").is_file()):
+        return None
+    record = records.read(path)
+    return record if record.status == "done" else None
+
+
+def _trained(asked: TeacherName, index: int, results: Path) -> Found:
     wanted = asked.spec()
-    watcher.say(f"teacher {asked}:")
-    record = run(wanted, results=folder, device=str(device), watcher=watcher)
-    path = records.path_of(folder, record.key, wanted).with_suffix(".safetensors")
-    if not path.is_file():
-        watcher.say(f"teacher {asked} has a record but no weights here: it is trained again")
-        record = run(wanted, results=folder, device=str(device), watcher=watcher, force=True)
-    network, about, digest = weights.load(path)
-    if digest != record.provenance["weights"]:
-        raise KfbenchError(f"'{path}' is not the teacher of its record; delete it, and it is trained again")
-    return Teacher(network, str(asked), about["task"], tuple(about["classes"]), digest, index, record.cost["seconds"])
+    record = stored(wanted, results)
+    if record is None:
+        raise KfbenchError(f"teacher '{asked}' is not in '{folder(results)}'; make it: kfbench teacher train {asked}")
+    path = records.path_of(folder(results), record.key, wanted).with_suffix(".safetensors")
+    seconds, expected = record.cost["seconds"], str(record.provenance["weights"])
+
+    def load() -> Teacher:
+        network, about, found = weights.load(path)
+        if found != expected:
+            raise KfbenchError(f"'{path}' is not the teacher of its record; delete it, and it is trained again")
+        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), found, index, seconds)
+
+    return Found(expected, Candidate(str(asked), network=wanted.recipe.network), load)
+
+
+def _of_run(asked: TeacherName, index: int, results: Path) -> Found:
+    """Return the student that a recorded run kept."""
+    record, path = export.kept(asked.rest, results=results)
+    seconds = record.cost["seconds"] + record.cost["teacher_seconds"]
+    expected = str(record.provenance["weights"])
+
+    def load() -> Teacher:
+        _, network, about = export.load(asked.rest, results=results)
+        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), expected, index, seconds)
+
+    classes = tuple(header.read(path).get("classes", ())) or None
+    known = Candidate(str(asked), network=record.spec["recipe"]["network"], classes=classes)
+    return Found(expected, known, load)
+
+
+def _of_file(asked: TeacherName, index: int) -> Teacher:
+    network, about, found = imported.of_file(Path(asked.rest))
+    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), found, index)
+
+
+def _imported(asked: TeacherName, index: int, *, results: Path) -> Teacher:
+    network, about = imported.load(asked.rest, results)
+    return Teacher(network, str(asked), about["task"], tuple(about["classes"]), about["digest"], index)
 
 
 def _random(asked: TeacherName, index: int) -> Teacher:
-    """Return the control: the same network with its first weights, its BatchNorm calibrated on 500 training images.
-
-    Without that its deeper features would vanish or explode, and the control would be a straw man.
-    """
-    declared = registry.load_task(asked.task)
-    if isinstance(declared, GameTask):
-        recipe = asked.spec().recipe
-        assert isinstance(recipe, GameRecipe)
-        shape, classes, data = declared.shape, declared.actions(full=recipe.full_actions), None
-    else:
-        data = images.load(declared)
-        shape, classes = data.shape, data.classes
+    """Return the control: the same network with its first weights, which sees its input as a trained one would."""
+    task = registry.load_task(asked.task)
+    classes = task.labels(asked.spec().recipe)
     with seeding.global_stream(0, "random teacher", str(asked)):
-        network = networks.make(asked.network, shape=shape, outputs=len(classes))
-    if data is None:
-        network.normalise_by(torch.zeros(shape[0]), torch.ones(shape[0]))  # as a student of games sees its frames
-    else:
-        network.normalise_by(data.mean, data.std)
-        calibrate(network, images.to_float(data.train.images[:500]))
+        network = networks.make(asked.network, shape=task.shape, outputs=len(classes))
+    training_of(task.kind).settle(network, task)
     return Teacher(network, str(asked), asked.task, classes, weights.digest(network.state_dict()), index)
 
 
-def calibrate(network: Network, taken: torch.Tensor) -> None:
-    """Set BatchNorm's running statistics from one pass over images [B, C, H, W]."""
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # a plain average, here of one batch
-    with torch.no_grad(), seeding.global_stream(0, "calibrate"):
-        network.train()(taken)
-    network.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def _of_run(asked: TeacherName, index: int, results: Path) -> Teacher:
-    record, network, about = export.load(asked.rest, results=results)
-    seconds = record.cost["seconds"] + record.cost["teacher_seconds"]
-    digest: str = record.provenance["weights"]
-    return Teacher(network, str(asked), about["task"], tuple(about["classes"]), digest, index, seconds)
-
-
-def _of_library(name: str, spec: RunSpec, index: int) -> Teacher:
+def _of_library(asked: TeacherName, index: int, *, spec: RunSpec) -> Teacher:
     """Return a network of torchvision or timm: with `:pretrained` its ImageNet weights, else its first ones."""
-    declared = registry.load_task(spec.task)
-    shape = images.load(declared).shape if isinstance(declared, ImageTask) else declared.shape
+    name = str(asked)
     with seeding.global_stream(0, "random teacher", name):
-        network = networks.make(name, shape=shape, outputs=1000)
+        network = networks.make(name, shape=registry.load_task(spec.task).shape, outputs=1000)
     return Teacher(network, name, None, (), weights.digest(network.state_dict()), index)

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtrit
 
-from kfbench.run import execute, records
+from kfbench import registry
+from kfbench.run import execute, records, teacher_store
 from kfbench.run.records import RunRecord
 from kfbench.train.loop import Watcher
 
@@ -39,25 +40,34 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
     if isinstance(threads, int):
         torch.set_num_threads(threads)  # bits depend on it
     with tempfile.TemporaryDirectory(prefix="kfbench-verify-") as temporary:
-        # a teacher store keeps its weights in half precision, which `execute` knows by its name
-        fresh = Path(temporary) / ("teachers" if folder.name == "teachers" else "results")
-        if (results / "teachers").is_dir():
-            shutil.copytree(results / "teachers", fresh / "teachers")
-        for path in results.rglob("*.safetensors"):  # students that serve as teachers (run:KEY)
-            if f"run:{path.stem}" in record.spec["teachers"]:
-                for each in (path, path.with_suffix(".json")):
-                    target = fresh / each.relative_to(results)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(each, target)
-        remember = record.provenance.get("remembers", True)
-        new = execute.run(record.run_spec(), results=fresh, device=device, remember=remember, watcher=watcher)
+        fresh = Path(temporary)
+        if folder == teacher_store.folder(results):
+            new = execute.teacher(record.run_spec(), results=fresh, device=device, watcher=watcher)
+            place = teacher_store.folder(fresh)
+        else:
+            _lay_out(record, results, fresh)
+            remember = record.provenance.get("remembers", True)
+            new = execute.run(record.run_spec(), results=fresh, device=device, remember=remember, watcher=watcher)
+            place = fresh
         ours, theirs = (
-            records.path_of(place, each.key, record.run_spec()).with_suffix(".safetensors")
-            for place, each in ((folder, record), (fresh, new))
+            records.path_of(where, each.key, record.run_spec()).with_suffix(".safetensors")
+            for where, each in ((folder, record), (place, new))
         )
         if new.provenance.get("weights") == record.provenance.get("weights") and theirs.is_file() and not ours.exists():
             shutil.copy(theirs, ours)
         return new
+
+
+def _lay_out(record: RunRecord, results: Path, fresh: Path) -> None:
+    """Copy a run's teachers to another results folder: the store, and students that serve as teachers (run:KEY)."""
+    if teacher_store.folder(results).is_dir():
+        shutil.copytree(teacher_store.folder(results), teacher_store.folder(fresh))
+    for path in results.rglob("*.safetensors"):
+        if f"run:{path.stem}" in record.spec["teachers"]:
+            for each in (path, path.with_suffix(".json")):
+                target = fresh / each.relative_to(results)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(each, target)
 
 
 def compare(old: RunRecord, new: RunRecord, siblings: list[RunRecord]) -> Comparison:
@@ -68,8 +78,8 @@ def compare(old: RunRecord, new: RunRecord, siblings: list[RunRecord]) -> Compar
         differ = (f"identity: {', '.join(changed)}", *differ)
     if not differ:
         return Comparison("bit-equal", (), "every score and every point of the curve is equal to the bit")
-    metric = next((name for name in ("return", "error") if name in old.scores.get("last", {})), None)
-    if metric is None or metric not in new.scores.get("last", {}):
+    metric = registry.kind_of(old.spec["task"]).metric
+    if any(metric not in each.scores.get("last", {}) for each in (old, new)):
         return Comparison("different", differ, "one of the two has no score")
     gap = abs(new.scores["last"][metric] - old.scores["last"][metric])
     reach = _reach([r.scores["last"][metric] for r in siblings if metric in r.scores.get("last", {})])

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kfbench import registry
 from kfbench.errors import KfbenchError, near
 from kfbench.run import records
 from kfbench.run.device import torch_device
@@ -86,7 +87,7 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     known, until = _known_seconds(results), time.monotonic() + PATIENCE
     total, unknown = 0.0, 0
     for job in runner.teacher_jobs([spec for _, spec in left], results):
-        seconds = _seconds(RunSpec.from_json(job.attrs["spec"]), known, until)
+        seconds = _seconds(registry.read_spec(job.attrs["spec"]), known, until)
         total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
         console.print(f"{job.attrs['label']}: {_spoken(seconds)}", soft_wrap=True, markup=False)
     for cell in cells:

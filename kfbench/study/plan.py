@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.run.records import write_text
 from kfbench.spec import RunSpec, Setting, digest
@@ -38,8 +39,7 @@ def make(study: Study, tuned: Mapping[str, Mapping[str, Setting]] | None = None)
 
     A pair that cannot work is kept with its reason; anything misspelt raises KfbenchError.
     """
-    from kfbench import registry
-    from kfbench.run import resolve
+    from kfbench.run import resolve  # torch
 
     for column in study.tasks:
         registry.load_task(column.task)
@@ -77,8 +77,7 @@ def _recipe(study: Study, row: Row, column: Column) -> dict[str, Any]:
 
 def _teachers(study: Study, row: Row, column: Column, method: "Method") -> list[str] | None:
     """Return the teachers a cell names; None where they follow from what the method needs."""
-    from kfbench import registry
-    from kfbench.run import resolve
+    from kfbench.run import resolve  # torch
 
     instead = registry.split(row.method)[1] in method.instead_of_teachers  # the teachers of "features" are its cost
     if method.teachers == (0, 0) and not instead:
@@ -138,7 +137,7 @@ def read(folder: Path, study: Study) -> list[Planned]:
     if kept.get("study") != _grid_digest(study):
         raise KfbenchError(f"'{path}' is older than the rows and columns of '{folder / 'study.toml'}'; {remedy}")
     return [
-        Planned(cell["row"], cell["column"], cell["spec"] and RunSpec.from_json(cell["spec"]), cell["reason"])
+        Planned(cell["row"], cell["column"], cell["spec"] and registry.read_spec(cell["spec"]), cell["reason"])
         for cell in kept["cells"]
     ]
 

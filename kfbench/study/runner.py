@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.run import execute, records, teacher_names
+from kfbench.run import identity, prepare, records
 from kfbench.spec import RunSpec, digest
 from kfbench.study import queue, trials, worker
 from kfbench.study.definition import Study
@@ -65,7 +65,7 @@ def recorded(results: Path) -> set[str]:
 
 def is_current(record: records.RunRecord) -> bool:
     """Say whether a record is finished and of the present revisions of method and harness."""
-    if record.status != "done" or record.identity.get("harness_revision") != execute.HARNESS:
+    if record.status != "done" or record.identity.get("harness_revision") != identity.HARNESS:
         return False
     try:
         method = registry.recorded_method(record.spec["method"], record.spec["settings"])
@@ -87,25 +87,15 @@ def missing(runs: list[tuple[Planned, RunSpec]], results: Path) -> list[tuple[Pl
     return [pair for name, pair in reversed(first.items()) if name not in done]
 
 
-def teachers(specs: list[RunSpec]) -> dict[str, RunSpec]:
-    """Return {name: the run that trains it} of every teacher that the runs need and that training makes."""
-    found: dict[str, RunSpec] = {}
-    for spec in specs:
-        for name in spec.teachers:
-            asked = teacher_names.read(name, budget=spec.budget)
-            if asked.kind == "trained":
-                found.setdefault(str(asked), asked.spec())
-    return found
-
-
 def teacher_jobs(specs: list[RunSpec], results: Path) -> list[Job]:
     """Return a job for each teacher that the runs need and the store lacks."""
-    there = recorded(results / "teachers")
-    found = {name: (trials.name_of(spec), spec) for name, spec in teachers(specs).items()}
     return [
-        Job(key, {"seed": spec.seed}, {"spec": spec.to_json(), "teacher": name, "label": f"teacher {name}"})
-        for name, (key, spec) in found.items()
-        if key not in there
+        Job(
+            trials.name_of(spec),
+            {"seed": spec.seed},
+            {"spec": spec.to_json(), "teacher": True, "label": f"teacher {prepare.called(spec)}"},
+        )
+        for spec in prepare.missing_teachers(*specs, results=results)
     ]
 
 

@@ -43,7 +43,7 @@ class Search:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Search":
         """Build a search from what `to_json` gave."""
-        return cls(RunSpec.from_json(values["spec"]), values["trials"], values["seeds_per_trial"])
+        return cls(registry.read_spec(values["spec"]), values["trials"], values["seeds_per_trial"])
 
 
 def space(method: str) -> dict[str, dict[str, Any]]:

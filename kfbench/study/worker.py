@@ -7,11 +7,10 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import Trial
 
+from kfbench import registry
 from kfbench.errors import KfbenchError, near
-from kfbench.run import execute, records, teacher_names, teacher_store
-from kfbench.run.device import torch_device
+from kfbench.run import execute, records
 from kfbench.run.records import RunRecord
-from kfbench.spec import RunSpec
 from kfbench.study import queue, search
 from kfbench.study.trials import TrialWatcher, goodness, run_one
 
@@ -20,18 +19,14 @@ def grid_objective(results: Path, device: str) -> queue.Objective:
     """Return what a worker does with a trial of a grid: a teacher to train, or a run to make."""
 
     def objective(trial: Trial) -> float:
-        spec = RunSpec.from_json(trial.user_attrs["spec"])
+        spec = registry.read_spec(trial.user_attrs["spec"])
         trial.suggest_int("seed", 0, 2**31 - 1)
         if "teacher" in trial.user_attrs:
-            asked = teacher_names.read(trial.user_attrs["teacher"], budget=spec.budget)
-            place = torch_device(device)
             try:
-                made = teacher_store.trained(
-                    asked, index=0, results=results, device=place, watcher=TrialWatcher(trial, spec)
-                )
+                watcher = TrialWatcher(trial, spec)
+                return execute.teacher(spec, results=results, device=device, watcher=watcher).cost["seconds"]
             except execute.Interrupted as error:
                 raise queue.Stopped(str(error)) from error
-            return made.seconds
         record = run_one(spec, trial, results=results, device=device)
         return goodness(record.scores["val"]) or 0.0
 

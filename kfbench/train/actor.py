@@ -30,8 +30,7 @@ class Actor:
 
     def __init__(self, setup: Setup, arcade: Arcade, game: str) -> None:
         """Start the emulators' first episodes."""
-        assert isinstance(setup.spec.recipe, GameRecipe)
-        self.setup, self.recipe, self.arcade, self.game = setup, setup.spec.recipe, arcade, game
+        self.setup, self.recipe, self.arcade, self.game = setup, GameRecipe.of(setup.spec), arcade, game
         self.observation = arcade.reset()
         self._batch: Batch | None = None  # the present observation's, for its teachers' answers
         self._begun = (arcade.mark(), self.observation)  # where the latest rollout began

@@ -20,37 +20,16 @@ from torch import Tensor, nn
 from kfbench import machine, seeding
 from kfbench.batch import Batch
 from kfbench.games import emulators
-from kfbench.spec import GameRecipe, RunSpec
-from kfbench.tasks import GameTask, Task
+from kfbench.spec import GameRecipe
 from kfbench.train import actor, episodes, evaluation, optimizer
 from kfbench.train.actor import Actor
 from kfbench.train.evaluation import Evaluation
 from kfbench.train.loop import Row, autocast, set_training, spans
 from kfbench.train.meter import Meter
-from kfbench.train.objective import Objective
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.setup import Setup
 
 CHECKED = 50  # optimiser steps, at least, between looks at whether the loss is finite
-
-
-def make_task(spec: RunSpec, declared: GameTask) -> Task:
-    """Return what a method is told of a game. Observations are not normalised beyond 0..1, as in A3C."""
-    assert isinstance(spec.recipe, GameRecipe)
-    return Task(
-        name=spec.task,
-        kind="games",
-        shape=declared.shape,
-        classes=declared.actions(full=spec.recipe.full_actions),
-        network=spec.recipe.network,
-        seed=spec.seed,
-        train_size=0,
-        steps=rollouts(spec.recipe) * spec.recipe.passes * spec.recipe.minibatches,
-        objective=Objective(spec.recipe),
-        mean=(0.0,) * emulators.SHAPE[0],
-        std=(1.0,) * emulators.SHAPE[0],
-        full_actions=spec.recipe.full_actions,
-    )
 
 
 def rollouts(recipe: GameRecipe) -> int:
@@ -63,8 +42,7 @@ class ActorCritic:
 
     def __init__(self, setup: Setup, *, threads: int | None = None) -> None:
         """Open the emulators; `threads` of them work at a time (None: one a core), which changes no number."""
-        assert isinstance(setup.spec.recipe, GameRecipe)
-        self.setup, self.recipe, self.device = setup, setup.spec.recipe, setup.device
+        self.setup, self.recipe, self.device = setup, GameRecipe.of(setup.spec), setup.device
         self.threads = threads or min(machine.cores(), self.recipe.environments)
         self.rows = self.recipe.rollout * self.recipe.environments
         self.total = rollouts(self.recipe)

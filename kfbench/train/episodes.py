@@ -21,8 +21,7 @@ def open_arcade(
     device: torch.device,
 ) -> Arcade:
     """Open emulators of a game as a run's recipe has them; `frames` is the longest episode, `name` seeds them."""
-    recipe = spec.recipe
-    assert isinstance(recipe, GameRecipe)
+    recipe = GameRecipe.of(spec)
     return Arcade(
         game,
         environments,

@@ -14,8 +14,7 @@ class Evaluation:
     """Plays validation and test episodes of a run; each split has emulators and seeds of its own."""
 
     def __init__(self, spec: RunSpec, *, device: torch.device, threads: int) -> None:
-        assert isinstance(spec.recipe, GameRecipe)
-        self.spec, self.recipe, self.device, self.threads = spec, spec.recipe, device, threads
+        self.spec, self.recipe, self.device, self.threads = spec, GameRecipe.of(spec), device, threads
         self.game = emulators.rom(spec.task.partition("/")[2])
         self._places: dict[str, Arcade] = {}
 

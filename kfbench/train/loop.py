@@ -6,28 +6,34 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from kfbench.batch import Batch
 from kfbench.errors import KfbenchError
 from kfbench.methods import Stage
 from kfbench.spec import RunSpec
+from kfbench.train.setup import Setup
 
 Row = dict[str, float]  # of a curve
 
 
 class Loop(Protocol):
-    """A training loop (`train/supervised.py`, `train/actor_critic.py`), made from a `Setup`.
+    """A training loop (`train/supervised.py`, `train/actor_critic.py`), made from its `setup`.
 
     `total` steps, and the `position` among them; iterating trains, and yields a new row of the curve or None after each
     step. `best` holds the weights with the best validation score, `status()` what a progress bar shows; `state()` and
-    `restore(state)` are a checkpoint; `score(networks)` is the one reading of the test split.
+    `restore(state)` are a checkpoint; `score(networks)` is the one reading of the test split. `stage` is the number of
+    the stage that has begun, -1 before the first; `batch()` draws a batch and learns nothing: rules ask for them.
     """
 
+    setup: Setup
     total: int
     position: int
+    stage: int
     seconds: float
     curve: list[Row]
     best: dict[str, Tensor]
 
     def __iter__(self) -> Iterator[Row | None]: ...
+    def batch(self) -> Batch: ...
     def status(self) -> Row: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...

@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules, as functions of the recipe and of the fraction of a stage."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,13 +12,19 @@ from kfbench.methods import Method
 from kfbench.spec import GameRecipe, Recipe
 from kfbench.train.rmsprop import RMSProp
 
+Groups = list[dict[str, Any]]
+
 
 def make(method: Method, student: nn.Module, recipe: Recipe | GameRecipe) -> torch.optim.Optimizer:
     """Make the optimiser of a stage from the method's parameter groups; `lr_scale` multiplies the recipe's rate.
 
     Raises KfbenchError if a parameter is in two groups or there is nothing to train.
     """
-    groups: list[dict[str, Any]] = []
+    return MAKERS[recipe.optimizer](_groups(method, student), recipe)
+
+
+def _groups(method: Method, student: nn.Module) -> Groups:
+    groups: Groups = []
     for group in method.parameter_groups(student):
         params = [weight for weight in group["params"] if weight.requires_grad]
         if params:
@@ -26,21 +33,22 @@ def make(method: Method, student: nn.Module, recipe: Recipe | GameRecipe) -> tor
     if not ids or len(set(ids)) < len(ids):
         what = "no parameters to train" if not ids else "a parameter in two groups"
         raise KfbenchError(f"method {type(method).__name__} gives {what}; see its parameter_groups")
-    # fused: one kernel for all parameters, on CPU too
-    if isinstance(recipe, GameRecipe):
-        if recipe.optimizer == "rmsprop":
-            return RMSProp(groups, lr=recipe.lr, epsilon=recipe.epsilon)
-        return torch.optim.Adam(groups, lr=recipe.lr, eps=recipe.epsilon, fused=True)
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
-    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return groups
+
+
+def _sgd(groups: Groups, recipe: Any) -> torch.optim.Optimizer:
+    momentum, decay = recipe.momentum, recipe.weight_decay
+    nesterov = momentum > 0
+    return torch.optim.SGD(groups, recipe.lr, momentum, weight_decay=decay, nesterov=nesterov, fused=True)
+
+
+# fused: one kernel for all parameters, on CPU too
+MAKERS: dict[str, Callable[[Groups, Any], torch.optim.Optimizer]] = {
+    "adamw": lambda groups, r: torch.optim.AdamW(groups, lr=r.lr, weight_decay=r.weight_decay, fused=True),
+    "sgd": _sgd,
+    "adam": lambda groups, r: torch.optim.Adam(groups, lr=r.lr, eps=r.epsilon, fused=True),
+    "rmsprop": lambda groups, r: RMSProp(groups, lr=r.lr, epsilon=r.epsilon),
+}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe | GameRecipe, fraction: float) -> float:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from kfbench.data.images import Split
 from kfbench.methods import Method
 from kfbench.spec import RunSpec
 from kfbench.tasks import Task
@@ -25,6 +24,6 @@ class Setup:
     task: Task
     device: torch.device
     rng: torch.Generator  # the method's stream; part of every checkpoint
-    data: Any  # `images.Images`; None in games
-    others: dict[str, tuple[Task, Split]] = field(default_factory=dict)  # {task of a stage: itself, its images}
+    data: Any  # what the kind's `Training.load` gave: `images.Images`; None in games
+    others: dict[str, tuple[Task, Any]] = field(default_factory=dict)  # {task of a stage: itself, its data}
     memory: Memory | None = None  # of what the teachers say to the training images, where views are fixed

@@ -6,7 +6,7 @@ so every method sees the same ones, and a checkpoint is the student, the optimis
 
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,42 +17,21 @@ from kfbench.batch import Batch
 from kfbench.data import images
 from kfbench.methods import Stage
 from kfbench.networks.network import Output
-from kfbench.spec import Recipe, RunSpec
-from kfbench.tasks import Task
+from kfbench.spec import Recipe
 from kfbench.teachers import fit
 from kfbench.train import optimizer
 from kfbench.train.loop import Row, autocast, set_training, spans
 from kfbench.train.meter import Meter
-from kfbench.train.objective import CrossEntropy
 from kfbench.train.setup import Setup
 
 CHECKED = 50  # steps between looks at whether the loss is finite: each is a wait for the device
-
-
-def make_task(spec: RunSpec, name: str, data: images.Images) -> Task:
-    """Return what a method is told of an image task on which a run trains."""
-    assert isinstance(spec.recipe, Recipe)
-    return Task(
-        name=name,
-        kind="images",
-        shape=cast(tuple[int, int, int], tuple(data.train.images.shape[1:])),
-        classes=data.classes,
-        network=spec.recipe.network,
-        seed=spec.seed,
-        train_size=len(data.train),
-        steps=steps(spec.recipe, len(data.train)),
-        objective=CrossEntropy(spec.recipe.label_smoothing),
-        mean=tuple(data.mean.tolist()),
-        std=tuple(data.std.tolist()),
-    )
 
 
 class Supervised:
     """A run over images: iterate over it to train; it yields the new row of the curve, or None, after every step."""
 
     def __init__(self, setup: Setup) -> None:
-        assert isinstance(setup.spec.recipe, Recipe)
-        self.setup, self.recipe = setup, setup.spec.recipe
+        self.setup, self.recipe = setup, Recipe.of(setup.spec)
         self.data: images.Images = setup.data
         self.device = setup.device
         self.batch_size = min(self.recipe.batch_size, len(self.data.train))
@@ -100,7 +79,8 @@ class Supervised:
     def _enter(self, stage: Stage) -> None:
         """Take up a stage's task and its training images. What is validated on stays the run's own."""
         here = stage.task in (None, self.setup.task.name)
-        task, train = (self.setup.task, self.data.train) if here else self.setup.others[str(stage.task)]
+        task, data = (self.setup.task, self.data) if here else self.setup.others[str(stage.task)]
+        train = data.train
         if train is not self.train:
             self.task, self.train = task, train
             self._rows = self._from(self.position)

@@ -99,7 +99,7 @@ class Modules(nn.Module):
         quota: int,
     ) -> None:
         super().__init__()
-        self.kind, self.seed, self.quota, self.stage = task.kind, task.seed, quota, ""
+        self.acts, self.seed, self.quota, self.stage = task.acts, task.seed, quota, ""
         shape: tuple[int, ...] = task.shape
         self.layers = nn.ModuleList()
         for layer in LAYERS[form]:
@@ -110,7 +110,7 @@ class Modules(nn.Module):
         self.heads = nn.ModuleDict()
         for name, outputs in heads.items():
             parts = {"logits": nn.Linear(size, outputs)}
-            if task.kind == "games":
+            if task.acts:
                 parts["value"] = nn.Linear(size, 1)
             self.heads[name.replace(".", "_")] = nn.ModuleDict(parts)
         channels = task.shape[0]

@@ -50,10 +50,13 @@ BAD = {
     "precision": (f"{RUN} --method scratch --precision fp8", "field 'precision'"),
     "train size": (f"{RUN} --method scratch --train-size 99999", "give --train-size 1295 or less"),
     "links": (f"{RUN} --method kf --teachers random:digits/low --set links=nowhere=0:x", "nowhere"),
-    "other outputs": (f"{RUN} --method kd --teachers digits/low", "needs a teacher with the classes of 'digits'"),
+    "other outputs": (
+        f"{RUN} --method kd --teachers digits/low",
+        "copies outputs, but teacher 'digits/low/.*' has other classes; use --teachers digits,",
+    ),
     "other network": (
         f"{RUN} --method finetune --teachers digits/low/cnn-4",
-        "needs a teacher of the student's network",
+        "copies weights, but teacher .* not the student's '",
     ),
     "kind": ("run --method kd --task atari/pong", "method 'kd' is for images, task 'atari/pong' is of games"),
     "game": ("run --method kf --task atari/pongg", "did you mean 'pong'?"),
@@ -67,7 +70,7 @@ BAD = {
     "results": (f"{RUN} --method scratch --results /proc/kfbench", "cannot write to '/proc/kfbench'"),
     "game's teacher": (
         "run --method kickstarting --task atari/pong --teachers digits",
-        "copies a policy, but 'digits/cnn-32@small' is of images; use --teachers atari/pong",
+        "copies outputs, but teacher 'digits/cnn-32@small' is of images; use --teachers atari/pong",
     ),
     "bench's precision": ("bench --task atari/pong --precision fp8", "field 'precision'"),
     "bench's network": ("bench --task atari/pong --network resnet8", "games are timed with the a3c network"),

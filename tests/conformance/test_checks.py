@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kfbench.conformance import checks, rules
+from kfbench.conformance import checks, rules, tiny
 from kfbench.errors import KfbenchError
 
 HEAD = '''"""A method made for a test.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from kfbench import losses
+from kfbench.transfer import losses
 from kfbench.methods import Method, Stage
 
 
@@ -313,7 +313,7 @@ def test_a_broken_method_is_caught(rule: str, said: str, text: str, tmp_path: Pa
         if rule == checks.describes_itself.__name__:
             checks.describes_itself(name)
         else:
-            next(each for each in rules.RULES if each.__name__ == rule)(rules.spec_of(name))
+            next(each for each in rules.RULES if each.__name__ == rule)(tiny.spec_of(name))
 
 
 def test_a_broken_method_breaks_one_rule_and_passes_the_others(tmp_path: Path) -> None:
@@ -387,14 +387,14 @@ def test_the_variants_of_a_file_are_checked_too(tmp_path: Path) -> None:
 )
 def test_a_method_that_breaks_in_games_is_caught(rule: str, said: str, text: str, tmp_path: Path) -> None:
     text = text.replace('kinds = ("images",)', 'kinds = ("games",)')
-    spec = rules.spec_of(written(tmp_path, text), kind="games")
+    spec = tiny.spec_of(written(tmp_path, text), kind="games")
     with pytest.raises(KfbenchError, match=said):
-        next(each for each in rules.GAME_RULES if each.__name__ == rule)(spec)
+        next(each for each in rules.ACTING_RULES if each.__name__ == rule)(spec)
 
 
 def test_a_sound_method_passes_in_games(tmp_path: Path) -> None:
     rows = checks.check_method(written(tmp_path, HEAD.replace('kinds = ("images",)', 'kinds = ("games",)')))
-    assert [rule for _, rule, _ in rows[1:]] == [f"games: {rule.__name__}" for rule in rules.GAME_RULES]
+    assert [rule for _, rule, _ in rows[1:]] == [f"games: {rule.__name__}" for rule in rules.ACTING_RULES]
     assert [broken for _, _, broken in rows] == [None] * len(rows)
 
 

@@ -9,7 +9,7 @@ from playing import make_setup, trained
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kfbench.conformance import fake_gpu, rules
+from kfbench.conformance import fake_gpu, tiny
 from kfbench.run import stand_in
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
@@ -38,7 +38,7 @@ def there(value: Any, mode: Any) -> Any:
 
 
 def test_steps_on_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = Supervised(stand_in.setup(rules.spec_of("scratch"), rows=rules.ROWS))
+    loop = Supervised(stand_in.setup(tiny.spec_of("scratch"), rows=tiny.ROWS))
     for _ in zip(range(loop.per_epoch), loop, strict=False):
         pass
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:

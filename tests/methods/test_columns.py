@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from kfbench import registry
-from kfbench.conformance import rules
+from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
-from kfbench.run import execute, resolve, stand_in
+from kfbench.run import outcome, resolve, stand_in
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import pathways
@@ -21,7 +21,7 @@ ROWS = 48
 
 def setup(method: str, **settings: Any) -> Setup:
     """A run of 12 steps on made-up digits with untrained teachers."""
-    return stand_in.setup(rules.spec_of(method, settings or None), rows=ROWS)
+    return stand_in.setup(tiny.spec_of(method, settings or None), rows=ROWS)
 
 
 def trained(made: Setup, steps: int) -> Supervised:
@@ -76,7 +76,7 @@ def test_columns_are_what_the_column_was_with_its_teachers_and_leave_no_hooks() 
         plain = cast(Any, made.student).network(batch.images).logits
     assert not torch.allclose(plain, attached.logits, atol=1e-3)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in kept.modules())
-    cost = execute.measure(kept, made.task.shape, torch.device("cpu"))
+    cost = outcome.measure(kept, made.task.shape, torch.device("cpu"))
     frozen = sum(w.numel() for teacher in made.teachers for w in teacher.network.parameters())
     assert cost["parameters"] == frozen + sum(w.numel() for w in made.student.parameters())
 

@@ -10,10 +10,9 @@ from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Stage
 from kfbench.run import resolve, stand_in
-from kfbench.tasks import GameTask
 from kfbench.teachers import Teacher
-from kfbench.train import actor_critic
 from kfbench.train.setup import Setup
+from kfbench.train.training import training_of
 from kfbench.transfer.companion import WithCompanions
 from kfbench.transfer.pathways import Modules
 
@@ -35,8 +34,7 @@ def setup(method: str, settings: dict[str, Any], **recipe: Any) -> Setup:
     """What the loop works with; the one teacher, of another game, is not trained."""
     spec = resolve.resolve("scratch", GAME, recipe={**TINY, **recipe})
     declared = registry.load_task(spec.task)
-    assert isinstance(declared, GameTask)
-    task = actor_critic.make_task(spec, declared)
+    task = training_of(declared.kind).make_task(spec, declared, None)
     chosen = registry.load_method(method, settings)
     teachers = []
     if chosen.teachers[0]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kfbench import networks, registry
-from kfbench.conformance import rules
+from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.networks import taps
@@ -26,7 +26,7 @@ MLP = {"network": "mlp-30", "batch_size": 16, "epochs": 4}
 
 def setup(method: str, **settings: Any) -> Setup:
     """A run of 12 steps on made-up digits with untrained teachers."""
-    return stand_in.setup(rules.spec_of(method, settings or None), rows=ROWS)
+    return stand_in.setup(tiny.spec_of(method, settings or None), rows=ROWS)
 
 
 def trained(made: Setup, steps: int) -> Supervised:

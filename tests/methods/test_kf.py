@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kfbench import networks, registry
-from kfbench.conformance import checks, rules
+from kfbench.conformance import checks, tiny
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.networks import taps
@@ -172,7 +172,7 @@ def test_with_share_one_the_mix_is_the_plain_student() -> None:
 
 @pytest.mark.parametrize("method", checks.method_names("kf"))
 def test_exported_student_is_scratch_in_size_and_free_of_hooks(method: str) -> None:
-    spec = dataclasses.replace(rules.spec_of(method))
+    spec = dataclasses.replace(tiny.spec_of(method))
     setup = stand_in.setup(spec, rows=ROWS)
     for _ in Supervised(setup):
         pass

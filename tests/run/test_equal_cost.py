@@ -4,11 +4,12 @@ import pytest
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.run import equal_cost, resolve
-from kfbench.spec import GameRecipe, Recipe
+from kfbench.run import resolve
+from kfbench.spec import AnyRecipe, GameRecipe, Recipe
+from kfbench.train.training import training_of
 
 
-def recipe_of(method: str, task: str, teachers: list[str] | None, **changes: object) -> Recipe | GameRecipe:
+def recipe_of(method: str, task: str, teachers: list[str] | None, **changes: object) -> AnyRecipe:
     return resolve.resolve(method, task, teachers=teachers, recipe=changes).recipe
 
 
@@ -52,4 +53,4 @@ def test_a_teacher_of_unknown_cost_is_refused() -> None:
 
 def test_images_are_counted_by_the_recipe() -> None:
     task = registry.load_task("cifar100")
-    assert equal_cost.seen(task, Recipe(epochs=2, train_size=1000)) == 2000
+    assert training_of(task.kind).seen(task, Recipe(epochs=2, train_size=1000)) == 2000

@@ -21,9 +21,8 @@ from torch import Tensor
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.folders import PACKAGE
 from kfbench.networks import weights
-from kfbench.run import execute, records, resolve
+from kfbench.run import execute, prepare, records, resolve
 from kfbench.run.execute import Interrupted
-from kfbench.run.prepare import make_setup
 from kfbench.run.records import RunRecord
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Watcher
@@ -90,8 +89,8 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
+from kfbench import registry
 from kfbench.run import execute
-from kfbench.spec import RunSpec
 from kfbench.train.loop import Watcher
 
 class Killed(Watcher):
@@ -100,7 +99,7 @@ class Killed(Watcher):
             os.kill(os.getpid(), signal.SIGKILL)
 
 torch.set_num_threads(1)
-spec = RunSpec.from_json(json.loads(sys.argv[3]))
+spec = registry.read_spec(json.loads(sys.argv[3]))
 execute.run(spec, results=Path(sys.argv[1]), checkpoint_seconds=0, watcher=Killed())
 """
 
@@ -415,8 +414,7 @@ def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 
 def first_steps(spec: RunSpec, tmp_path: Path) -> tuple[dict[str, Tensor], list[tuple[Tensor, ...]]]:
     """The plain network before training, and every batch of the run as its losses saw it."""
-    prepared = execute.prepare(spec, results=tmp_path, device=torch.device("cpu"), watcher=Watcher())
-    setup = make_setup(spec, prepared, device=torch.device("cpu"))
+    setup = prepare.setup(prepare.plan(spec, results=tmp_path), device=torch.device("cpu"))
     start = {name: value.clone() for name, value in setup.method.export(setup.student).state_dict().items()}
     loop, seen = Supervised(setup), []
     draw = loop.batch
@@ -475,8 +473,7 @@ def test_memory_does_not_grow_over_epochs(tmp_path: Path) -> None:
     pages = Path("/proc/self/statm")
     if not pages.is_file():
         pytest.skip("only Linux tells the resident pages")
-    prepared = execute.prepare(spec, results=tmp_path, device=torch.device("cpu"), watcher=Watcher())
-    loop = Supervised(make_setup(spec, prepared, device=torch.device("cpu")))
+    loop = Supervised(prepare.setup(prepare.plan(spec, results=tmp_path), device=torch.device("cpu")))
     resident = []
     for row in loop:
         if row is not None:

@@ -22,9 +22,8 @@ from kfbench.cli.main import main
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE
 from kfbench.methods import Batch
-from kfbench.run import execute, resolve
+from kfbench.run import execute, prepare, resolve
 from kfbench.run.execute import Interrupted
-from kfbench.run.prepare import make_setup
 from kfbench.run.records import RunRecord
 from kfbench.spec import Recipe, RunSpec
 from kfbench.teachers import Teacher
@@ -73,6 +72,12 @@ def rows_of(record: RunRecord) -> tuple[float, float]:
     return record.cost["teacher_rows_asked"], record.cost["teacher_rows_remembered"]
 
 
+def setup_of(spec: RunSpec, results: Path) -> Setup:
+    for wanted in prepare.missing_teachers(spec, results=results):
+        execute.teacher(wanted, results=results)
+    return prepare.setup(prepare.plan(spec, results=results), device=torch.device("cpu"))
+
+
 def memory_of(setup: Setup, folder: Path, checksum: str | None) -> Memory:
     recipe, split, shape = setup.spec.recipe, setup.data.train, setup.task.shape
     assert isinstance(recipe, Recipe)
@@ -81,9 +86,8 @@ def memory_of(setup: Setup, folder: Path, checksum: str | None) -> Memory:
 
 def loop_of(tmp_path: Path, spec: RunSpec) -> Supervised:
     """The loop of a run with a memory, and nothing around it."""
-    prepared = execute.prepare(spec, results=tmp_path, device=torch.device("cpu"), watcher=Watcher())
-    setup = make_setup(spec, prepared, device=torch.device("cpu"))
-    setup.memory = memory_of(setup, tmp_path, prepared.data_checksum)
+    setup = setup_of(spec, tmp_path)
+    setup.memory = memory_of(setup, tmp_path, "the data's checksum")
     return Supervised(setup)
 
 
@@ -294,11 +298,11 @@ def test_a_damaged_file_is_mended(tmp_path: Path, damage: Any) -> None:
 RUN = """
 import json, sys, torch
 from pathlib import Path
+from kfbench import registry
 from kfbench.run import execute
-from kfbench.spec import Recipe, RunSpec
 torch.set_num_threads(1)
 print("ready", flush=True)
-spec = RunSpec.from_json(json.loads(sys.stdin.readline()))
+spec = registry.read_spec(json.loads(sys.stdin.readline()))
 record = execute.run(spec, results=Path(sys.argv[1]))
 print(json.dumps([record.scores, record.provenance["weights"], record.cost["teacher_rows_asked"]]))
 """
@@ -352,15 +356,7 @@ def test_a_layer_too_large_is_computed_as_ever_and_that_is_said_once(
     assert outcome(record) == outcome(without)
     assert rows_of(record) == (10 * STEP, 0) and files(tmp_path) == []
     said = [line for line in told.lines if "not remembered but computed" in line]
-    assert (
-        len(said)
-        == len(set(said))
-        == len(
-            execute.prepare(spec_of("kf"), results=tmp_path, device=torch.device("cpu"), watcher=Watcher())
-            .teachers[0]
-            .network.layers
-        )
-    )
+    assert len(said) == len(set(said)) == len(setup_of(spec_of("kf"), tmp_path).teachers[0].network.layers)
     assert rows_of(execute.run(spec_of("kd"), results=tmp_path))[1] > 0
 
 

@@ -8,11 +8,12 @@ import torch
 from playing import Elsewhere, Recorder, copied, equal, make_setup, rollout, rows, trained
 from torch import Tensor
 
+from kfbench import registry
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.methods import Trajectory
 from kfbench.networks.network import Output
 from kfbench.run import resolve
-from kfbench.spec import GameRecipe, RunSpec, digest
+from kfbench.spec import GameRecipe, digest
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.objective import Objective
 from kfbench.train.returns import generalised_advantages, vtrace
@@ -173,4 +174,4 @@ def test_specs_without_a_lag_are_as_they_were_before_there_was_one() -> None:
     assert digest(plain.to_json()) == "ef4090814880" and not {"overlap", "correction"} & set(plain.to_json()["recipe"])
     lagging = resolve.resolve("scratch", "atari/krull", recipe={"overlap": "1"})
     assert lagging.to_json()["recipe"]["overlap"] == 1 and digest(lagging.to_json()) != digest(plain.to_json())
-    assert RunSpec.from_json(lagging.to_json()) == lagging and RunSpec.from_json(plain.to_json()) == plain
+    assert registry.read_spec(lagging.to_json()) == lagging and registry.read_spec(plain.to_json()) == plain

@@ -1,0 +1,92 @@
+"""Whether a teacher suits a method and a task: judged here alone, by what is known of the teacher at the time.
+
+When a spec is resolved only its name is known; when the run begins its network is there. A rule that asks for what is
+not known yet passes.
+"""
+
+from dataclasses import dataclass
+
+from kfbench.errors import KfbenchError
+from kfbench.kinds import FEATURES, Declared, Refusal
+from kfbench.methods import Method
+from kfbench.networks.network import Network
+from kfbench.spec import AnyRecipe
+from kfbench.teachers import Teacher
+from kfbench.transfer.transplant import misfit
+
+
+@dataclass(frozen=True)
+class Student:
+    """Whom the teacher is for."""
+
+    method: Method
+    name: str  # the method's, with its variant
+    task: Declared
+    recipe: AnyRecipe
+    network: Network | None  # without its weights; None: of a library
+    classes: tuple[str, ...] = ()  # names of its outputs; empty: not known yet
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A teacher, as far as it is known: None means not yet."""
+
+    name: str
+    task: Declared | None = None
+    recipe: AnyRecipe | None = None  # how it is trained
+    network: str | None = None  # its name
+    body: Network | None = None  # with or without its weights
+    classes: tuple[str, ...] | None = None  # names of its outputs; empty: they have none
+
+
+def loaded(teacher: Teacher) -> Candidate:
+    """Return what is known of a teacher once it is there."""
+    network = teacher.network
+    return Candidate(
+        teacher.name, network=network.name.removesuffix(":pretrained"), body=network, classes=teacher.classes
+    )
+
+
+def require(student: Student, teacher: Candidate) -> None:
+    """Raise KfbenchError, with what to do, if a teacher cannot serve."""
+    judge = {"features": _features, "outputs": _outputs, "architecture": _architecture}.get(student.method.needs)
+    refusal = judge(student, teacher) if judge else None
+    if refusal is not None:
+        needs = {"features": "reads features", "outputs": "copies outputs", "architecture": "copies weights"}
+        raise KfbenchError(
+            f"method '{student.name}' {needs[student.method.needs]}, but teacher '{teacher.name}' {refusal.why}; "
+            f"{refusal.remedy}"
+        )
+
+
+def _features(student: Student, teacher: Candidate) -> Refusal | None:
+    if teacher.body is not None and not teacher.body.layers:
+        return Refusal("is of a network whose layers are not known", "use a teacher of one of kfbench list networks")
+    return None
+
+
+def _outputs(student: Student, teacher: Candidate) -> Refusal | None:
+    if teacher.classes is not None and student.classes:
+        count = len(teacher.classes) if teacher.body is None else teacher.body.outputs
+        same = teacher.classes == student.classes if teacher.classes else count == len(student.classes)
+        remedy = f"use --teachers {student.task.name}, or {FEATURES}"
+        return None if same else Refusal(f"has {count} others than those of '{student.task.name}'", remedy)
+    if teacher.task is None or teacher.recipe is None:
+        return None
+    return student.task.other_outputs(student.recipe, teacher.task, teacher.recipe)
+
+
+def _architecture(student: Student, teacher: Candidate) -> Refusal | None:
+    wanted = student.recipe.network
+    if teacher.network is not None and teacher.network != wanted:
+        where = f"--teachers {teacher.task.name}/{wanted} or " if teacher.task else ""
+        return Refusal(
+            f"is a '{teacher.network}', not the student's '{wanted}'", f"use {where}--network {teacher.network}"
+        )
+    why = misfit(teacher.body, student.network) if teacher.body and student.network else None
+    if why is None:
+        return None
+    return Refusal(
+        f"has other sizes: {why}",
+        "use a teacher for images like those of the task, or a --network that pools them, such as cnn-16",
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import kfbench
-from kfbench.cli import data, run, study, tools
+from kfbench.cli import check, data, new, run, study, tools
 from kfbench.cli.options import group
 from kfbench.errors import KfbenchError
 
@@ -22,8 +22,10 @@ app.command("list")(run.list_all)
 app.command()(run.show)
 app.command()(run.status)
 study.register(app)
+app.command()(check.check)
 tools.register(app)
 app.add_typer(data.app, name="data")
+app.add_typer(new.app, name="new")
 
 
 def _say_version(asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""The page `docs/methods.md`, written from the method files: `python -m kfbench.docs` brings it up to date."""
+"""The page `docs/methods.md`, written from the method files: `python -m kfbench.cli.methods_page` renews it."""
 
 import ast
 import re
@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from kfbench import registry
+from kfbench.folders import PACKAGE
 
 INTRO = """# Methods
 
-One file in `methods/` is one method; this page is written from those files by `python -m kfbench.docs`, and a test
-checks that it is current. A setting is changed with `--set name=value`. A comment that begins with `choice:`, or ends
-with `choice`, marks a default that no source gives.
+One file in `methods/` is one method; this page is written from those files, by `kfbench new method` or
+`python -m kfbench.cli.methods_page`; `kfbench check` says when it is stale. A setting is changed with
+`--set name=value`. A comment that begins with `choice:`, or ends with `choice`, marks a default that no source gives.
 """
 NEEDS = {
     "nothing": "",
@@ -104,12 +105,23 @@ def _space(space: dict[str, Any] | None) -> str:
     return f"{space['low']:g} to {space['high']:g}" + (", log" if space.get("log") else "")
 
 
-def main() -> None:
-    """Write the page, below the present folder."""
-    place = Path("docs") / "methods.md"
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(page())
+def place() -> Path | None:
+    """Return where the page lies in the checkout that is used; None if kfbench is installed without one."""
+    path = PACKAGE.parent / "docs" / "methods.md"
+    return path if path.is_file() and (PACKAGE.parent / "methods").is_dir() else None
+
+
+def is_stale() -> bool:
+    """Tell whether the checkout's page differs from what the files say."""
+    path = place()
+    return path is not None and path.read_text() != page()
+
+
+def refresh() -> None:
+    """Write the checkout's page anew, if there is one."""
+    if path := place():
+        path.write_text(page())
 
 
 if __name__ == "__main__":
-    main()
+    refresh()

@@ -1,7 +1,6 @@
 """Commands for people who build: `check`, `bench`, `export`, `new method`, `teacher train|list`."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,67 +8,18 @@ import typer
 
 from kfbench.cli import complete, options, teacher_import
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, group, option, tell
-from kfbench.errors import KfbenchError, near
+from kfbench.errors import KfbenchError
 
 teacher_app = group("Train, import and list teachers.")
-new_app = group("Start a new file.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command()(check)
     app.command()(bench)
     app.command()(export)
     app.command()(play)
     app.add_typer(teacher_app, name="teacher")
     teacher_import.register(teacher_app)
-    app.add_typer(new_app, name="new")
-
-
-def check(
-    name: Annotated[
-        str,
-        argument(
-            help="A method, a task, a network, or the path of a method's file; none: all.", offers=complete.checked
-        ),
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Check that methods, tasks and networks keep the rules.
-
-    Frozen teachers, finite losses, resume to the bit, …
-    """
-    import torch
-
-    from kfbench import networks, registry
-    from kfbench.conformance import checks
-    from kfbench.conformance.networks import check_network
-    from kfbench.networks.family import families
-
-    methods, tasks = registry.names("methods"), registry.names("tasks")
-    files = [family.file for family in families()]
-    stem = name if name.endswith(".py") else name.partition("/")[0]
-    if name and not name.endswith(".py") and stem not in [*methods, *tasks, *files] and not networks.is_name(name):
-        there = [*methods, *tasks, *files, *networks.names()]
-        raise KfbenchError(f"no method, task or network '{name}'; {near(name, there)}")
-    torch.set_num_threads(1)
-    found = []
-    for each in [name] if name else [*methods, *tasks, *files]:
-        own = each.partition("/")[0]
-        if own in tasks:
-            rows = checks.check_task(each)
-        elif own in methods or each.endswith(".py"):
-            rows = checks.check_method(each)
-        else:
-            rows = check_network(each)
-        found += rows
-        if not as_json:
-            for of, rule, broken in rows:
-                typer.echo(f"{'ok    ' if broken is None else 'BROKEN'}  {of}: {rule}{f': {broken}' if broken else ''}")
-    if as_json:
-        typer.echo(json.dumps([{"of": of, "rule": rule, "broken": broken} for of, rule, broken in found], indent=1))
-    if any(broken for _, _, broken in found):
-        raise typer.Exit(1)
 
 
 def bench(
@@ -194,28 +144,3 @@ def list_teachers(results: options.Results = DEFAULT_RESULTS, as_json: AsJson = 
 
     rows = listing.listing("teachers", results)
     tell(rows, listing.text(rows), as_json=as_json)
-
-
-@new_app.command("method")
-def new_method(
-    name: Annotated[str, typer.Argument(help="Name of the method and of its file.")],
-    folder: Annotated[Path | None, typer.Option(help="Where the file goes; none: the folder of methods.")] = None,
-) -> None:
-    """Write a commented template of a method, which passes `kfbench check`."""
-    from kfbench.cli import new
-
-    path = new.write(name, folder)
-    typer.echo(f"{path}\nnext: kfbench check {path if folder else name}")
-
-
-@new_app.command("network")
-def new_network(
-    name: Annotated[str, typer.Argument(help="Name of the network and of its file.")],
-    folder: Annotated[Path | None, typer.Option(help="Where the file goes; none: $KFBENCH_NETWORKS, or ours.")] = None,
-) -> None:
-    """Write a commented template of a network, which passes `kfbench check`."""
-    from kfbench.cli import new_network as template
-
-    path = template.write(name, folder)
-    here = f"export KFBENCH_NETWORKS={folder}; " if folder else ""
-    typer.echo(f"{path}\nnext: {here}kfbench check {name}, and --network {name}")

@@ -9,7 +9,7 @@ PLACE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_page_of_methods_is_current() -> None:
-    assert PLACE.read_text() == methods_page.page(), "run python -m kfbench.docs"
+    assert PLACE.read_text() == methods_page.page(), "run python -m kfbench.cli.methods_page"
 
 
 def test_the_page_has_every_method_with_its_source_settings_and_variants() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 import pytest
 from console import TINY, in_a_process
 
+import kfbench.folders
+import kfbench.networks
+import kfbench.tasks
 from kfbench import registry
-from kfbench.cli import new
-from kfbench.folders import PACKAGE
+from kfbench.cli import methods_page, new, templates
+from kfbench.folders import PACKAGE, folders
 from kfbench.run import records
 
 
 def test_the_template_passes_its_check_and_runs(type_in: Any) -> None:
     done = type_in("new", "method", "brand_new", "--folder", "mine")
     assert done.code == 0 and done.out == "mine/brand_new.py\nnext: kfbench check mine/brand_new.py\n"
-    assert len(Path("mine/brand_new.py").read_text().splitlines()) <= 30 and "#" in new.TEXT
+    assert len(Path("mine/brand_new.py").read_text().splitlines()) <= 30 and "#" in templates.METHOD
     checked = type_in("check", "mine/brand_new.py")
     assert (
         checked.code == 0 and "BROKEN" not in checked.out and checked.out.count("ok ") == len(checked.out.splitlines())
@@ -32,7 +36,7 @@ def test_the_template_passes_its_check_and_runs(type_in: Any) -> None:
 
 
 def test_a_broken_method_fails_its_check(type_in: Any) -> None:
-    new.write("brand_new", Path("mine"))
+    new.write("methods", "brand_new", Path("mine"))
     path = Path("mine/brand_new.py")
     path.write_text(path.read_text().replace("output = student", "student.eval(); output = student"))
     done = type_in("check", str(path))
@@ -45,6 +49,89 @@ def test_check_takes_tasks_and_variants_too(type_in: Any) -> None:
     for name in ("digits", "imagefolder", "atari", "finetune/last"):
         done = type_in("check", name)
         assert done.code == 0 and done.out.startswith(f"ok      {name}: "), done
+
+
+def test_a_new_method_goes_to_ones_own_folder(type_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, page = tmp_path / "mine", methods_page.page()
+    monkeypatch.setenv("KFBENCH_METHODS", str(mine))
+    done = type_in("new", "method", "brand_new")
+    assert (done.code, done.out) == (0, f"{mine}/brand_new.py\nnext: kfbench check brand_new\n")
+    assert "brand_new" in type_in("list", "methods").out
+    assert methods_page.page() == page  # it is of the suite's own methods
+    assert "there is a method 'brand_new' already" in type_in("new", "method", "brand_new").err
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own, whose methods and page may be written."""
+    place = tmp_path / "checkout"
+    for kind in ("methods", "tasks"):
+        shutil.copytree(folders(kind)[0], place / kind)
+    (place / "docs").mkdir()
+    for module in (new, methods_page, kfbench.folders):
+        monkeypatch.setattr(module, "PACKAGE", place / "kfbench")
+    (place / "docs" / "methods.md").write_text(methods_page.page())
+    return place
+
+
+def test_in_a_checkout_the_page_of_methods_is_refreshed(type_in: Any, checkout: Path) -> None:
+    assert not methods_page.is_stale()
+    done = type_in("new", "method", "brand_new")
+    assert done.code == 0 and (checkout / "methods" / "brand_new.py").is_file(), done
+    assert "## brand_new" in (checkout / "docs" / "methods.md").read_text() and not methods_page.is_stale()
+    path = checkout / "methods" / "brand_new.py"
+    path.write_text(path.read_text().replace("weight: float = 1.0", "weight: float = 2.0"))
+    assert methods_page.is_stale()
+    note = type_in("check", "digits").err
+    assert "docs/methods.md' is not what the method files say" in note and "python -m kfbench.cli.methods_page" in note
+    methods_page.refresh()
+    assert not methods_page.is_stale() and type_in("check", "digits").err == ""
+
+
+@pytest.mark.parametrize("kind", ["method", "task", "network"])
+def test_an_installed_package_is_never_written_to(
+    kind: str, type_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "lib" / "site-packages" / "kfbench"
+    for inside in ("methods", "tasks", "networks"):
+        (package / inside).mkdir(parents=True)
+    for module in (new, kfbench.folders):
+        monkeypatch.setattr(module, "PACKAGE", package)
+    done = type_in("new", kind, "brand_new")
+    assert done.code == 2 and len(done.lines) == 1
+    assert f"export KFBENCH_{kind.upper()}S=~/{kind}s, or give --folder" in done.err
+    assert not list(package.rglob("*.py"))
+
+
+def test_a_new_task_runs_at_once(type_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFBENCH_TASKS", str(tmp_path / "mine"))
+    monkeypatch.setattr("kfbench.tasks.__path__", [*kfbench.tasks.__path__, str(tmp_path / "mine")])
+    done = type_in("new", "task", "brand_new_task")
+    line = "next: kfbench run --method scratch --task brand_new_task --budget smoke"
+    assert done.code == 0 and done.out.splitlines() == [f"{tmp_path}/mine/brand_new_task.py", line]
+    assert "brand_new_task/low" in type_in("list", "tasks").out
+    for task in ("brand_new_task", "brand_new_task/low"):
+        done = type_in(*line.split()[2:4], "scratch", "--task", task, *TINY, "--json")
+        assert done.code == 0 and json.loads(done.out)["spec"]["task"] == task, done
+    assert len(type_in("check", "brand_new_task").out.splitlines()) > 3
+
+
+def test_a_new_network_trains_at_once(type_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFBENCH_NETWORKS", str(tmp_path / "mine"))
+    monkeypatch.setattr("kfbench.networks.__path__", kfbench.networks.__path__)
+    done = type_in("new", "network", "brand_new_net")
+    assert done.code == 0 and "next: kfbench check brand_new_net, and --network brand_new_net" in done.out
+    words = ["run", "--method", "scratch", "--task", "digits", "--budget", "smoke", "--epochs", "1", "--json"]
+    done = type_in(*words, "--network", "brand_new_net")
+    assert done.code == 0 and json.loads(done.out)["spec"]["recipe"]["network"] == "brand_new_net", done
+
+
+def test_a_new_study_is_planned_at_once(type_in: Any) -> None:
+    done = type_in("new", "study", "my-study")
+    assert done.out.splitlines() == ["reports/my-study/study.toml", "next: kfbench study reports/my-study --dry-run"]
+    done = type_in("study", "reports/my-study", "--dry-run")
+    assert done.code == 0 and "kf, random teachers" in done.err + done.out, done
+    assert type_in("new", "study", "my-study").code == 2 and type_in("new", "study", "../up").code == 2
 
 
 DRIVER = """
@@ -60,9 +147,9 @@ for words in json.loads(sys.argv[1]):
 
 
 def test_methods_in_a_folder_of_ones_own_and_in_an_installed_package(tmp_path: Path) -> None:
-    new.write("foldered", tmp_path / "mine")
+    new.write("methods", "foldered", tmp_path / "mine")
     package = tmp_path / "site"
-    new.write("packaged", package)
+    new.write("methods", "packaged", package)
     (package / "packaged.py").rename(package / "the_package.py")
     (package / "the_package-1.0.dist-info").mkdir()
     (package / "the_package-1.0.dist-info" / "METADATA").write_text(

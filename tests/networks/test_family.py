@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kfbench import networks
-from kfbench.cli import new_network
+from kfbench.cli import new
 from kfbench.conformance.networks import check_network
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE
@@ -23,7 +23,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file of a network `mine` in a folder of one's own, as `kfbench new network mine` writes it."""
     monkeypatch.setenv("KFBENCH_NETWORKS", str(tmp_path))
     monkeypatch.setattr("kfbench.networks.__path__", networks.__path__)
-    path = new_network.write("mine", None)
+    path = new.write("networks", "mine", None)
     assert path.parent == tmp_path
     monkeypatch.delitem(sys.modules, "kfbench.networks.mine", raising=False)
     return path

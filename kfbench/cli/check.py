@@ -1,0 +1,69 @@
+"""`kfbench check`: whether methods, tasks and networks keep the rules."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kfbench.cli import complete, methods_page
+from kfbench.cli.options import AsJson, argument, tell
+from kfbench.errors import KfbenchError, near
+
+Row = tuple[str, str, str | None]  # of what, which rule, how it is broken
+
+
+def check(
+    name: Annotated[
+        str,
+        argument(
+            help="A method, a task, a network, or the path of a method's file; none: all.", offers=complete.checked
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check that methods, tasks and networks keep the rules.
+
+    Frozen teachers, finite losses, resume to the bit, …
+    """
+    rows: list[Row] = []
+    for row in _rows(name):
+        of, rule, broken = row
+        rows.append(row)
+        if not as_json:
+            typer.echo(f"{'ok    ' if broken is None else 'BROKEN'}  {of}: {rule}{f': {broken}' if broken else ''}")
+    if as_json:
+        tell([{"of": of, "rule": rule, "broken": broken} for of, rule, broken in rows], "", as_json=True)
+    if methods_page.is_stale():
+        place, remedy = methods_page.place(), "python -m kfbench.cli.methods_page"
+        typer.echo(f"note: '{place}' is not what the method files say, which fails a test; type: {remedy}", err=True)
+    if any(broken for _, _, broken in rows):
+        raise typer.Exit(1)
+
+
+def _rows(name: str) -> Iterator[Row]:
+    """Yield what each check finds. Raises KfbenchError if there is nothing of this name."""
+    import torch
+
+    from kfbench import networks, registry
+    from kfbench.conformance import checks
+    from kfbench.conformance.networks import check_network
+    from kfbench.networks.family import families
+
+    methods, tasks = registry.names("methods"), registry.names("tasks")
+    files = [family.file for family in families()]
+    stem = name if name.endswith(".py") else name.partition("/")[0]
+    if name.endswith(".py") and not Path(name).is_file():
+        raise KfbenchError(f"no file '{name}'; give a name, or the path of a method's file")
+    if name and not name.endswith(".py") and stem not in [*methods, *tasks, *files] and not networks.is_name(name):
+        there = [*methods, *tasks, *files, *networks.names()]
+        raise KfbenchError(f"no method, task or network '{name}'; {near(name, there)}")
+    torch.set_num_threads(1)
+    for each in [name] if name else [*methods, *tasks, *files]:
+        own = each.partition("/")[0]
+        if own in tasks:
+            yield from checks.check_task(each)
+        elif own in methods or each.endswith(".py"):
+            yield from checks.check_method(each)
+        else:
+            yield from check_network(each)

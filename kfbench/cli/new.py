@@ -76,7 +76,7 @@ def write(kind: str, name: str, folder: Path | None, *, taken: Iterable[str] = (
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise KfbenchError(f"'{name}' cannot be a {kind[:-1]}'s name; use small letters, digits and underscores")
     if name in taken:
-        raise KfbenchError(f"there is a {kind[:-1]} '{name}' already; choose another name")
+        raise KfbenchError(f"the name '{name}' is taken among the {kind}; choose another name")
     title = "".join(part.title() for part in name.split("_"))
     return _put((folder or home(kind)) / f"{name}.py", TEXTS[kind].format(name=name, title=title, **words))
 

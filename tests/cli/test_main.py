@@ -85,7 +85,7 @@ BAD = {
     "check's file": ("check nowhere.py", "no file 'nowhere.py'"),
     "bench": ("bench --method kff", "no method 'kff'; did you mean 'kf'?"),
     "template's name": ("new method Two-Words", "cannot be a method's name"),
-    "template's place": ("new method kf", "there is a method 'kf' already"),
+    "template's place": ("new method kf", "the name 'kf' is taken among the methods"),
     "trained teacher": ("teacher train timm:resnet18", "is not trained; give TASK"),
     "data": ("data download cifar11", "did you mean 'cifar1"),
     "archive": ("data import bugs nowhere.zip", "no file or folder 'nowhere.zip'"),

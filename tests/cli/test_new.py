@@ -58,7 +58,7 @@ def test_a_new_method_goes_to_ones_own_folder(type_in: Any, tmp_path: Path, monk
     assert (done.code, done.out) == (0, f"{mine}/brand_new.py\nnext: kfbench check brand_new\n")
     assert "brand_new" in type_in("list", "methods").out
     assert methods_page.page() == page  # it is of the suite's own methods
-    assert "there is a method 'brand_new' already" in type_in("new", "method", "brand_new").err
+    assert "the name 'brand_new' is taken" in type_in("new", "method", "brand_new").err
 
 
 @pytest.fixture

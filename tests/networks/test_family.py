@@ -69,7 +69,7 @@ def test_a_network_of_ones_own_trains_and_teaches(
 def test_names_that_are_no_good_or_taken(mine: Path, type_in: Any, tmp_path: Path) -> None:
     for name, said in {
         "Mine": "cannot be a network's name; use small letters",
-        "mine": "the name 'mine' is taken among the networks",
+        "mine": "the name 'mine' is taken",
         "parts": "the name 'parts' is taken",
         "resnet8": "the name 'resnet8' is taken",
     }.items():

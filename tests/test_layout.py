@@ -44,7 +44,8 @@ def test_methods_and_tasks_are_no_packages_of_their_own() -> None:
 
 def test_all_packages_are_named_in_pyproject() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    there = {"kfbench", *(f"kfbench.{path.parent.name}" for path in (ROOT / "kfbench").glob("*/__init__.py"))}
+    folders_there = [path.parent.relative_to(ROOT) for path in (ROOT / "kfbench").rglob("__init__.py")]
+    there = {".".join(folder.parts) for folder in folders_there}
     assert set(told["packages"]) == there | {"kfbench.methods", "kfbench.tasks"}
 
 

@@ -1,4 +1,4 @@
-"""Commands for many runs: `study`, `search`, `worker`, `report`, `verify`."""
+"""Commands for many runs: `study`, `search`, `report`, `verify`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,18 +8,24 @@ import typer
 from kfbench.cli import options
 from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs
 
-Storage = Annotated[str, typer.Option("--storage", help="postgresql://… for many machines; default: a SQLite file.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes on this machine, spread over its GPUs.")]
+On = Annotated[str, typer.Option("--on", help="local; ray: $RAY_ADDRESS or this machine; slurm. See docs/cluster.md.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "--at-once", min=1, help="Runs at once; locally 1 by default.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda (each job the next GPU) or cuda:N.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads a job; bits depend on it.")]
-Heartbeat = Annotated[int, typer.Option("--heartbeat", hidden=True, min=1)]
-Grace = Annotated[int, typer.Option("--grace", hidden=True, min=1)]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPUs and threads a run; bits depend on it.")]
+Gpus = Annotated[float, typer.Option("--gpus-per-run", min=0, help="On ray also a part of one, as 0.25.")]
+Memory = Annotated[float, typer.Option("--memory", min=0, help="GB to ask for a run, on ray and slurm.")]
+Slurm = Annotated[
+    list[str] | None, typer.Option("--slurm", help="An option of sbatch: partition=gpu, timeout_min=240.")
+]
+Storage = Annotated[str, typer.Option("--storage", help="Optuna's database, as postgresql://…; default: SQLite.")]
+Megabytes = Annotated[float, typer.Option("--checkpoint-mb", min=0, help="Larger ones stay on their node (ray).")]
+Seconds = Annotated[float, typer.Option("--checkpoint-seconds", min=0, help="Between a run's checkpoints.")]
 REPORTS = Path("reports")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (study, search, worker, report, verify):
+    for command in (study, search, report, verify):
         app.command()(command)
 
 
@@ -28,13 +34,17 @@ def study(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, with an estimate.")] = False,
     row: Annotated[str | None, typer.Option(help="Only this row (its label).")] = None,
     column: Annotated[str | None, typer.Option(help="Only this column (its label).")] = None,
-    jobs: Jobs = 1,
+    on: On = "local",
+    jobs: Jobs = None,
+    gpus_per_run: Gpus = 0.0,
+    memory: Memory = 0.0,
+    slurm: Slurm = None,
+    device: Device = "",
+    threads: Threads = 1,
     storage: Storage = "",
     results: Results = DEFAULT_RESULTS,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    heartbeat: Heartbeat = 15,
-    grace: Grace = 60,
+    checkpoint_seconds: Seconds = 60.0,
+    checkpoint_mb: Megabytes = 500.0,
 ) -> None:
     """Run what a study lacks, and make its report.
 
@@ -43,16 +53,28 @@ def study(
     from rich.console import Console
 
     from kfbench.report import page
-    from kfbench.study import driver
-    from kfbench.study.runner import Place, default_storage
+    from kfbench.study import steps
+    from kfbench.study.place import Place
 
     console = Console(stderr=True, highlight=False)
     if dry_run:
-        driver.dry(folder, results=results, row=row, column=column, console=console)
+        steps.dry(folder, results=results, row=row, column=column, console=console)
         return
-    place = Place(results, storage or default_storage(results), jobs, device, threads, heartbeat, grace)
-    failed = driver.full(folder, place, row=row, column=column, console=console)
-    made = page.make(folder, place.results)
+    place = Place(
+        results=results,
+        storage=storage,
+        on=on,
+        jobs=jobs,
+        device=device,
+        threads=threads,
+        gpus=gpus_per_run,
+        memory=memory,
+        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_mb=checkpoint_mb,
+        options=pairs(slurm, "--slurm"),
+    )
+    failed = steps.full(folder, place, row=row, column=column, console=console)
+    made = page.make(folder, results)
     console.print(f"{folder / 'index.html'}: {made.done} of {made.planned} runs")
     raise typer.Exit(1 if failed else 0)
 
@@ -70,13 +92,17 @@ def search(
     set_recipe: Annotated[
         list[str] | None, typer.Option("--set-recipe", help="A field of the recipe: name=value.")
     ] = None,
-    jobs: Jobs = 1,
+    on: On = "local",
+    jobs: Jobs = None,
+    gpus_per_run: Gpus = 0.0,
+    memory: Memory = 0.0,
+    slurm: Slurm = None,
+    device: Device = "",
+    threads: Threads = 1,
     storage: Storage = "",
     results: Results = DEFAULT_RESULTS,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    heartbeat: Heartbeat = 15,
-    grace: Grace = 60,
+    checkpoint_seconds: Seconds = 60.0,
+    checkpoint_mb: Megabytes = 500.0,
 ) -> None:
     """Choose a method's settings on validation data.
 
@@ -85,8 +111,8 @@ def search(
     from rich.console import Console
 
     from kfbench.run import resolve
-    from kfbench.study import driver
-    from kfbench.study.runner import Place, default_storage
+    from kfbench.study import steps
+    from kfbench.study.place import Place
     from kfbench.study.search import Search
 
     recipe = {"network": network, "train_size": train_size}
@@ -97,34 +123,26 @@ def search(
         teachers=None if teachers is None else teachers.split(","),
         recipe={name: value for name, value in recipe.items() if value is not None} | pairs(set_recipe, "--set-recipe"),
     )
-    place = Place(results, storage or default_storage(results), jobs, device, threads, heartbeat, grace)
-    text = driver.tune(
+    place = Place(
+        results=results,
+        storage=storage,
+        on=on,
+        jobs=jobs,
+        device=device,
+        threads=threads,
+        gpus=gpus_per_run,
+        memory=memory,
+        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_mb=checkpoint_mb,
+        options=pairs(slurm, "--slurm"),
+    )
+    text = steps.tune(
         Search(spec, trials, seeds_per_trial),
         place,
         seeds=list(range(seeds)),
         console=Console(stderr=True, highlight=False),
     )
     typer.echo(text)
-
-
-def worker(
-    name: Annotated[str, typer.Argument(help="A study's name, as in reports/NAME, or a search's.")],
-    storage: Storage = "",
-    results: Results = DEFAULT_RESULTS,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    heartbeat: Heartbeat = 15,
-    grace: Grace = 60,
-) -> None:
-    """Help with a study that another process started: claim its runs until none is open."""
-    import torch
-
-    from kfbench.study import queue, runner
-    from kfbench.study import worker as working
-
-    torch.set_num_threads(threads)
-    made = queue.open_storage(storage or runner.default_storage(results), heartbeat=heartbeat, grace=grace)
-    working.work(made, name, results=results, device=device, poll=min(2.0, heartbeat))
 
 
 def report(

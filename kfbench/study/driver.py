@@ -1,200 +1,289 @@
-"""What `kfbench study` and `kfbench search` do, step by step."""
+"""The one process that decides: takes jobs from a source, hands them to an engine, and alone writes `results/`.
 
-import json
+What a run left is kept before Optuna is told, so a driver that dies anywhere can be started again: what is recorded is
+not made again, what was under way goes on from its checkpoint in `results/.cache/runs/<name>/`.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from kfbench import registry
-from kfbench.errors import KfbenchError, near
-from kfbench.run import records
-from kfbench.run.device import torch_device
-from kfbench.spec import RunSpec, Setting
-from kfbench.study import definition, plan, queue, runner, search, trials, worker
-from kfbench.study.definition import Study
-from kfbench.study.plan import Planned
-from kfbench.study.runner import Place
-from kfbench.study.search import Search
+from kfbench.errors import KfbenchError
+from kfbench.run import imported, prepare, records, teacher_store
+from kfbench.run.records import RunRecord
+from kfbench.study import carry, engines, missing
+from kfbench.study.board import Board, open_board
+from kfbench.study.carry import Files, Order, Outcome
+from kfbench.study.engines import Engine
+from kfbench.study.place import Place
+from kfbench.study.trials import Job, Source
 
-PATIENCE = 60.0  # seconds in which a dry run times what has no recorded like
-
-
-def full(folder: Path, place: Place, *, row: str | None, column: str | None, console: Console) -> int:
-    """Tune if the study says so and run what is missing; return how many runs failed."""
-    torch_device(place.device)
-    made = definition.load(folder)
-    _known(made, row, column)
-    tuned = tune_all(folder, made, place, console=console) if made.search is not None else {}
-    cells = plan.make(made, tuned)
-    plan.write(folder, made, cells)
-    runs = runner.wanted(made, cells, row=row, column=column)
-    left = runner.missing(runs, place.results)
-    storage = runner.open_storage(place)
-    there = {*storage_names(storage)}
-    if made.name in there:  # records that workers elsewhere have made since
-        brought = worker.collect(queue.load(storage, made.name), place.results)
-        left = runner.missing(runs, place.results) if brought else left
-    for cell in cells:
-        if cell.spec is None:
-            console.print(f"{cell.row} on {cell.column}: n/a, because {cell.reason}", soft_wrap=True)
-    console.print(f"{len(runs)} runs, {len(runs) - len(left)} recorded already, {len(left)} to make")
-    bad = {}
-    if left:
-        ended = runner.run(
-            made.name, runner.fill(storage, made.name, left, results=place.results), place, console=console
-        )
-        names = {trials.name_of(spec) for _, spec in left}
-        bad = {key: t for key, t in ended.items() if key.partition(".")[0] in names and t.user_attrs.get("outcome")}
-        for trial in bad.values():
-            label, why = trial.user_attrs.get("label"), trial.user_attrs.get("why", "its workers died")
-            console.print(f"{label}: {trial.user_attrs['outcome']}: {why}", soft_wrap=True, markup=False)
-    now = definition.load(folder)
-    if now != made:
-        console.print("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
-        plan.write(folder, now, plan.make(now, plan.tuned(folder)))
-    return len(bad)
+MOST_DEATHS = 5  # workers that a run may take down, with no new checkpoint between, before it counts as failed
+LAST_LINES = 20  # of its log, in the record of such a run
+INSIST = 120.0  # seconds that runs have for their checkpoints when all is to stop
 
 
-def storage_names(storage: Any) -> list[str]:
-    """Return the names of all studies in a storage."""
-    import optuna
+class Stopped(KfbenchError):
+    """The user wants no more for now; every run has left a checkpoint."""
 
-    return optuna.get_all_study_names(storage)
-
-
-def _known(made: Study, row: str | None, column: str | None) -> None:
-    for word, asked, there in (
-        ("row", row, [r.label for r in made.methods]),
-        ("column", column, [c.label for c in made.tasks]),
-    ):
-        if asked is not None and asked not in there:
-            raise KfbenchError(f"study '{made.name}' has no {word} '{asked}'; {near(asked, there)}")
+    exit_code = 130
 
 
-def dry(folder: Path, *, results: Path, row: str | None, column: str | None, console: Console) -> None:
-    """Write the plan; list missing runs and teachers with what they are expected to take here on one thread."""
-    import torch
+@dataclass
+class UnderWay:
+    """A run that an engine has."""
 
-    torch.set_num_threads(1)  # as the workers do
-    made = definition.load(folder)
-    _known(made, row, column)
-    cells = plan.make(made, plan.tuned(folder))
-    plan.write(folder, made, cells)
-    runs = runner.wanted(made, cells, row=row, column=column)
-    left = runner.missing(runs, results)
-    known, until = _known_seconds(results), time.monotonic() + PATIENCE
-    total, unknown = 0.0, 0
-    for job in runner.teacher_jobs([spec for _, spec in left], results):
-        seconds = _seconds(registry.read_spec(job.attrs["spec"]), known, until)
-        total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
-        console.print(f"{job.attrs['label']}: {_spoken(seconds)}", soft_wrap=True, markup=False)
-    for cell in cells:
-        own = [spec for planned, spec in left if planned is cell]
-        if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
-            console.print(f"{cell.row} · {cell.column}: n/a, because {cell.reason}", soft_wrap=True, markup=False)
-        if own:
-            seconds = _seconds(own[0], known, until)
-            total, unknown = total + (seconds or 0.0) * len(own), unknown + (seconds is None) * len(own)
-            seeds = ", ".join(str(spec.seed) for spec in own)
-            text = f"{cell.row} · {cell.column}: seeds {seeds}: {_spoken(seconds)} a run"
-            console.print(text, soft_wrap=True, markup=False)
-    beside = f", {unknown} of them and of their teachers not counted" if total and unknown else ""
-    console.print(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here{beside}")
+    job: Job
+    deaths: int = 0
+    judged: int = -1  # step of the latest score that was seen
+    checkpoint: float = 0.0  # age of the checkpoint it began with
+    outcome: Outcome | None = None  # how it ended, until that is kept
+    log: str = ""  # the key that its log is called by, once it has one
 
 
-def _known_seconds(results: Path) -> dict[tuple[str, str, str], float]:
-    """Return what recorded runs took, by method, task and recipe."""
-    found: dict[tuple[str, str, str], float] = {}
-    for folder in (results, results / "teachers"):
-        for record in records.records(folder) if folder.is_dir() else ():
-            if record.status == "done" and "seconds" in record.cost:
-                found[_kind(record.run_spec())] = record.cost["seconds"]
-    return found
+def drive(
+    source: Source, teachers: list[Job], place: Place, *, name: str, console: Console, engine: Engine | None = None
+) -> dict[str, str]:
+    """Make a source's runs, teachers first, with the place's engine; return {name: why} of what failed or was refused.
 
-
-def _kind(spec: RunSpec) -> tuple[str, str, str]:
-    return spec.method, spec.task, json.dumps(spec.to_json()["recipe"], sort_keys=True)
-
-
-def _seconds(spec: RunSpec, known: dict[tuple[str, str, str], float], until: float) -> float | None:
-    """Return what a run will take: what its like took, else measured over a few steps before the clock says `until`.
-
-    None if that cannot be had.
+    Raises Stopped after Ctrl-C or SIGTERM, with every run at a checkpoint.
     """
-    from kfbench.run import estimate
-
-    if _kind(spec) not in known and time.monotonic() < until:
+    (place.cache / "logs").mkdir(exist_ok=True)
+    total = source.total + len(teachers)
+    with _alone(place, name), _signals(), open_board(name, total, place.cache, console) as board:
+        engine = engine or engines.make(place, place.cache / "runs")
+        driver = Driver(source, teachers, place, engine, board)
         try:
-            known[_kind(spec)] = estimate.seconds(spec, tried=2)
-        except KfbenchError:
-            return None
-    return known.get(_kind(spec))
+            while driver.turn():
+                time.sleep(engine.pause)
+        except KeyboardInterrupt:
+            console.print("stopping: each run writes a checkpoint …")
+            driver.stop()
+            raise Stopped("stopped; the same command goes on from there") from None
+        finally:
+            engine.close()
+    driver.tidy()
+    return driver.bad
 
 
-def _spoken(seconds: float | None) -> str:
-    from kfbench.run import estimate
+class Driver:
+    """What is under way, what is recorded, what went wrong."""
 
-    return "time unknown" if seconds is None else f"about {estimate.spoken(seconds)}"
+    def __init__(self, source: Source, teachers: list[Job], place: Place, engine: Engine, board: Board) -> None:
+        self._source, self._waiting, self._place, self._engine, self._board = source, teachers, place, engine, board
+        self._recorded = {**missing.recorded(teacher_store.folder(place.results)), **missing.recorded(place.results)}
+        self._under_way: dict[str, UnderWay] = {}
+        self._has_room = True  # on the disk
+        self.bad: dict[str, str] = {}  # {name: why}
+
+    def turn(self) -> bool:
+        """Hand over what there is room for, hear reports, keep what has ended; say whether anything is left."""
+        while len(self._under_way) < self._engine.slots:
+            job = self._waiting.pop(0) if self._waiting else self._source.next(self._is_ready)
+            if job is None:
+                break
+            self._board.begin(job)
+            self._under_way[job.name] = UnderWay(job)
+            self._hand_over(self._under_way[job.name])
+        if not self._under_way:
+            return False
+        self._hear()
+        for run in list(self._under_way.values()):
+            run.outcome = run.outcome or self._engine.look(run.job.name)
+            if run.outcome is not None:
+                self._ended(run, run.outcome)
+        self._board.look()
+        return True
+
+    def stop(self) -> None:
+        """Ask every run for a checkpoint and wait for it; keep what ends by itself meanwhile."""
+        until = time.monotonic() + INSIST
+        for name in self._under_way:
+            self._engine.answer(name, "stop")
+        while self._under_way and time.monotonic() < until:
+            for name, run in list(self._under_way.items()):
+                outcome = run.outcome or self._engine.look(name)
+                if outcome is not None:
+                    del self._under_way[name]
+                    self._keep(run, outcome)
+            time.sleep(self._engine.pause)
+
+    def tidy(self) -> None:
+        """Remove the folders of what is recorded: of teachers that a chaining engine's students read, and leftovers."""
+        for bag in (self._place.cache / "runs").iterdir():
+            if bag.name in self._recorded:
+                shutil.rmtree(bag, ignore_errors=True)
+
+    def _is_ready(self, job: Job) -> bool:
+        """Say whether a run may be handed over: no teacher of it is under way, or the engine waits for them."""
+        return self._engine.chains or not self._under_way.keys() & job.needs
+
+    def _hand_over(self, run: UnderWay) -> None:
+        """Give a run to the engine, unless it is recorded by now or cannot be made."""
+        job, place = run.job, self._place
+        bad = next((bad for bad in self.bad if bad in job.needs), None)
+        if job.name in self._recorded:  # two trials of a search chose the same
+            self._close(run, Outcome("done"))
+        elif bad is not None:
+            self._close(run, Outcome("refused", f"its teacher is missing: {self.bad[bad]}"))
+        else:
+            run.checkpoint, run.outcome = self._checkpoint(job), None
+            order = Order(
+                job.name,
+                job.spec.to_json(),
+                is_teacher=job.is_teacher,
+                is_judged=job.is_judged,
+                after=tuple(sorted(job.needs & self._under_way.keys())),
+                device=place.device or ("cuda" if place.gpus else "cpu"),
+                threads=place.threads,
+                checkpoint_seconds=place.checkpoint_seconds,
+                versions=carry.versions(),
+            )
+            self._engine.start(order, self._files(job))
+
+    def _files(self, job: Job) -> Files:
+        """Return what a run reads: its teachers' records and weights, and the memory of their answers."""
+        results = self._place.results
+        paths = [self._recorded[name] for name in sorted(job.needs) if name in self._recorded]
+        for key in (name.removeprefix("run:") for name in job.spec.teachers if name.startswith("run:")):
+            folder, record = records.locate(results, key)
+            paths.append(records.path_of(folder, record.key, record.run_spec()))
+        memory = self._place.cache / "memory"
+        memory.mkdir(exist_ok=True)
+        theirs = [name.removeprefix("imported:") for name in job.spec.teachers if name.startswith("imported:")]
+        paths += [imported.path_of(results, name) for name in theirs]
+        both = [each for path in paths for each in {path, path.with_suffix(".safetensors")} if each.is_file()]
+        return {".cache/memory": memory, **{path.relative_to(results).as_posix(): path for path in both}}
+
+    def _hear(self) -> None:
+        for name, event in self._engine.events():
+            run = self._under_way.get(name)
+            if run is None:
+                continue
+            self._board.event(name, event)
+            if event["score"] is None or run.job.is_teacher:
+                continue
+            is_new = event["step"] > run.judged  # a run that goes on from a checkpoint says some things again
+            run.judged = max(run.judged, event["step"])
+            word = self._source.report(run.job, event["step"], event["score"]) if is_new else "go"
+            if run.job.is_judged:
+                self._engine.answer(name, word)
+
+    def _ended(self, run: UnderWay, outcome: Outcome) -> None:
+        """Keep what a run left and close it, or hand it over again; a full disk is waited for, and nothing is lost."""
+        try:
+            self._keep(run, outcome)
+            if outcome.state == "lost" and self._checkpoint(run.job) <= run.checkpoint:
+                run.deaths += 1
+            if outcome.state == "memory" or run.deaths >= MOST_DEATHS:
+                why = "no memory left" if outcome.state == "memory" else f"took {run.deaths} workers down"
+                outcome = Outcome("failed", f"{why}: {outcome.why}")
+                self._record_failure(run, outcome.why)
+        except OSError as error:
+            if self._has_room:
+                self._board.say(f"cannot write to '{self._place.results}' ({error.strerror}); waiting for room")
+            self._has_room = False
+            return
+        self._has_room = True
+        if outcome.state in ("lost", "stopped"):
+            self._hand_over(run)
+        else:
+            self._close(run, outcome)
+
+    def _keep(self, run: UnderWay, outcome: Outcome) -> None:
+        """Bring home what a run left: record and weights into the results, a checkpoint into the run's own folder."""
+        job, bag = run.job, self._place.cache / "runs" / run.job.name
+        for name, file in outcome.files.items():
+            is_result = name.endswith((".json", ".safetensors"))
+            target = (self._place.results if is_result else bag) / name
+            if target != file:
+                _write(target, file)
+            if is_result and name.endswith(".json"):
+                record = records.read(target)
+                self._rename_log(run, record.key)
+                if record.status == "done":
+                    self._recorded[job.name] = target
+
+    def _close(self, run: UnderWay, outcome: Outcome) -> None:
+        """Tell the source how a run ended, and forget it."""
+        job = run.job
+        del self._under_way[job.name]
+        if outcome.state not in ("done", "pruned"):
+            self.bad[job.name] = outcome.why
+        self._board.end(job, outcome.state, outcome.why, log=run.log or job.name)
+        if not job.is_teacher:
+            done = outcome.state == "done" and records.read(self._recorded[job.name])
+            self._source.ended(job, outcome.state, outcome.why, done or None)
+        if not job.is_teacher or not self._engine.chains:
+            shutil.rmtree(self._place.cache / "runs" / job.name, ignore_errors=True)
+
+    def _record_failure(self, run: UnderWay, why: str) -> None:
+        """Write the failed record of a run that never came to write its own, with the last lines of its log."""
+        job = run.job
+        folder = teacher_store.folder(self._place.results) if job.is_teacher else self._place.results
+        plan = prepare.plan(job.spec, results=self._place.results)
+        log = self._place.cache / "logs" / f"{job.name}.log"
+        lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
+        record = RunRecord(key=plan.key, spec=job.spec.to_json(), identity=plan.identity, status="failed", error=why)
+        record.traceback = "\n".join(lines)
+        records.write(folder, record)
+        self._rename_log(run, plan.key)
+
+    def _rename_log(self, run: UnderWay, key: str) -> None:
+        """Call a run's log by the key of its record, now that it has one."""
+        run.log, logs = key, self._place.cache / "logs"
+        with contextlib.suppress(OSError):
+            (logs / f"{run.job.name}.log").replace(logs / f"{key}.log")
+
+    def _checkpoint(self, job: Job) -> float:
+        """Return when the latest checkpoint of a run was written; 0: there is none."""
+        bag = self._place.cache / "runs" / job.name
+        return max((path.stat().st_mtime for path in bag.rglob("*.ckpt")), default=0.0)
 
 
-def tune_all(folder: Path, made: Study, place: Place, *, console: Console) -> dict[str, dict[str, Setting]]:
-    """Search every row that has a space, with the same number of trials, and keep what was chosen in tuned.json."""
-    assert made.search is not None
-    column = made.search.column or made.tasks[0].label
-    untuned = {(cell.row, cell.column): cell.spec for cell in plan.make(made, {})}
-    chosen: dict[str, dict[str, Any]] = {}
-    for row in made.methods:
-        spec = untuned.get((row.label, column))
-        if spec is None or not search.has_space(row.method):
-            continue
-        asked = Search(spec, made.search.trials, made.search.seeds_per_trial)
-        trials, best = _search(asked, place, console=console)
-        chosen[row.label] = {
-            "settings": search.settings(best),
-            "validation": best.value,
-            "started": search.started(trials, spec),
-            "trials": asked.trials,
-            "column": column,
-        }
-        plan.write_chosen(folder, chosen)
-    return plan.tuned(folder)
+def _write(target: Path, file: Path | bytes) -> None:
+    """Put a file in place, never half."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, half = tempfile.mkstemp(dir=target.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(file if isinstance(file, bytes) else file.read_bytes())
+        os.chmod(half, 0o644)
+        os.replace(half, target)
+    except BaseException:
+        Path(half).unlink(missing_ok=True)
+        raise
 
 
-def _search(asked: Search, place: Place, *, console: Console) -> tuple[Any, Any]:
-    """Make a search's trials, and return its Optuna study and the best trial."""
-    storage = runner.open_storage(place)
-    made = search.fill(storage, asked)
-    jobs = runner.teacher_jobs([asked.spec], place.results)
-    studies = [*runner.teacher_queue(storage, made.study_name, jobs), made]
-    if any(state in queue.OPEN for each in studies for state in queue.states(each).values()):
-        console.print(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials", soft_wrap=True)
-        runner.run(made.study_name, studies, place, console=console)
-    return made, search.best(made)
+@contextlib.contextmanager
+def _alone(place: Place, name: str) -> Iterator[None]:
+    """Let one driver of a study work at a time. Raises KfbenchError if there is another."""
+    path = place.cache / "status" / f"{name.replace('/', '-')}.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise KfbenchError(f"'{name}' is being run already in '{place.results}'; see: kfbench status") from error
+        yield
 
 
-def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> str:
-    """Search, run the best settings on fresh seeds, and return what was found in a few lines."""
-    torch_device(place.device)
-    if not search.has_space(asked.spec.method):
-        search.space(asked.spec.method)
-    _, trial = _search(asked, place, console=console)
-    lines = [f"{asked.spec.method} on {asked.spec.task}: best of {asked.trials} trials, trial {trial.number}"]
-    lines += [f"  {name} = {value}" for name, value in trial.params.items()]
-    lines.append(f"  validation  {trial.value:.2f} (accuracy in %, or return)")
-    specs = search.fresh(asked, search.settings(trial), seeds)
-    cells = [(Planned("best settings", asked.spec.task, spec), spec) for spec in specs]
-    left = runner.missing(cells, place.results)
-    if left:
-        name = f"{asked.name}-fresh"
-        studies = runner.fill(runner.open_storage(place), name, left, results=place.results)
-        runner.run(name, studies, place, console=console)
-    wanted = {trials.name_of(spec) for spec in specs}
-    for record in records.records(place.results):
-        if trials.name_of(record.run_spec()) in wanted and record.status == "done":
-            scores = ", ".join(f"{name} {value:.2f}" for name, value in record.scores["last"].items())
-            lines.append(f"  seed {record.spec['seed']}: {scores}  [{record.key}]")
-    where = place.storage.rpartition("@")[2] if "@" in place.storage else place.storage
-    lines.append(f"  study       {asked.name} in {where}; see it with optuna-dashboard")
-    return "\n".join(lines)
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGINT where a shell has it ignored, stop the driver as Ctrl-C does."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

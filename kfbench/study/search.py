@@ -3,20 +3,23 @@
 import dataclasses
 import math
 import statistics
-from dataclasses import dataclass
-from pathlib import Path
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.methods import Method
+from kfbench.run.records import RunRecord
 from kfbench.spec import RunSpec, Setting, digest
-from kfbench.study import queue, trials
-from kfbench.study.queue import Job
+from kfbench.study.carry import State, Word
+from kfbench.study.trials import Job, finish, open_study
 
 FIRST_SEED = 1000  # of a search; the runs that are reported have seeds of their own
 
@@ -39,11 +42,6 @@ class Search:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {"spec": self.spec.to_json(), "trials": self.trials, "seeds_per_trial": self.seeds_per_trial}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Search":
-        """Build a search from what `to_json` gave."""
-        return cls(registry.read_spec(values["spec"]), values["trials"], values["seeds_per_trial"])
 
 
 def space(method: str) -> dict[str, dict[str, Any]]:
@@ -92,66 +90,112 @@ def holds(range_: dict[str, Any], value: Any) -> bool:
     return value in range_["choices"] if "choices" in range_ else bool(range_["low"] <= value <= range_["high"])
 
 
-def sampler(about: dict[str, Any]) -> optuna.samplers.BaseSampler:
-    """Return TPE, seeded by what is searched; it takes running trials into account."""
-    return optuna.samplers.TPESampler(
-        seed=int(digest(about["spec"]), 16) % 2**31, constant_liar=True, multivariate=True
-    )
+def sampler(search: Search, trials: int) -> optuna.samplers.BaseSampler:
+    """Return TPE, seeded by what is searched and by the trials there are, or a search that goes on would repeat them.
 
-
-def pruner(about: dict[str, Any]) -> optuna.pruners.BasePruner:
-    """Return median pruning along the curve for one seed a trial, else Wilcoxon's across seeds."""
-    if about["seeds_per_trial"] == 1:
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0)
-    return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
-
-
-def objective(about: dict[str, Any], results: Path, device: str) -> queue.Objective:
-    """Return what a worker does with a trial of a search: run its settings on one seed or several, score on `val`."""
-    search = Search.from_json(about)
-
-    def run(trial: Trial) -> float:
-        settings = {**search.spec.settings, **suggest(trial, search.spec.method)}
-        made = registry.recorded_method(search.spec.method, settings)
-        spec = dataclasses.replace(search.spec, settings=made.settings())
-        scores: list[float] = []
-        for number in range(search.seeds_per_trial):
-            seeded = dataclasses.replace(spec, seed=FIRST_SEED + number)
-            try:
-                record = trials.run_one(
-                    seeded, trial, results=results, device=device, prunes=search.seeds_per_trial == 1
-                )
-            except trials.Pruned as error:
-                raise optuna.TrialPruned(str(error)) from error
-            score = trials.goodness(record.scores["val"])
-            if score is None or not math.isfinite(score):
-                raise KfbenchError(f"run '{record.key}' has no score on validation data to search by")
-            scores.append(score)
-            if search.seeds_per_trial > 1:
-                trial.report(score, number)
-                if trial.should_prune() and number + 1 < search.seeds_per_trial:
-                    return statistics.fmean(scores)  # as Optuna's WilcoxonPruner asks for: the mean so far counts
-        return statistics.fmean(scores)
-
-    return run
-
-
-def fill(storage: RDBStorage, search: Search) -> optuna.Study:
-    """Queue a search's trials as slots: a slot's settings are chosen when it is claimed; those done before count.
-
-    The first trial has the spec's own settings, so that what is chosen is no worse on `val` than what was there.
+    Trials under way count as bad ones, so that it looks elsewhere.
     """
-    about = search.to_json()
-    study = optuna.create_study(
-        study_name=search.name, storage=storage, direction="maximize", sampler=sampler(about), load_if_exists=True
-    )
-    study.set_user_attr("search", about)
-    before = queue.states(study)
-    keys = [f"trial-{number:04d}" for number in range(search.trials)]
-    left = [key for key in keys if before.get(key) not in ("done", "pruned", "failed")]
-    label = f"search {search.spec.method} · {search.spec.task}"
-    fixed = {keys[0]: known(search.spec)}
-    queue.fill(study, [Job(key, fixed.get(key, {}), {"label": f"{label} · {key}"}) for key in left])
+    seed = (int(digest(search.spec.to_json()), 16) + trials) % 2**31
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True, multivariate=True)
+
+
+def pruner(search: Search) -> optuna.pruners.BasePruner:
+    """Return median pruning along the curve for one seed a trial, else Wilcoxon's across seeds."""
+    if search.seeds_per_trial == 1:
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.pruners.WilcoxonPruner(p_threshold=0.1, n_startup_steps=2)
+
+
+@dataclass
+class Turn:
+    """A trial under way: its runs on one seed after the other."""
+
+    trial: Trial
+    label: str
+    scores: list[float] = field(default_factory=list)  # of the seeds that are done
+
+
+class Trials:
+    """A search's trials as jobs: TPE chooses settings when a place is free, and is told what came out.
+
+    The first trial has the spec's own settings, so that what is chosen is no worse on `val` than what was there. Trials
+    that an earlier driver ended count; one that it left behind is asked for again.
+    """
+
+    def __init__(self, storage: RDBStorage, search: Search) -> None:
+        self._search = search
+        self.study = open_search(storage, search)
+        settled = [t for t in self.study.get_trials(deepcopy=False) if _is_settled(t)]
+        done = {t.user_attrs.get("key") for t in settled}
+        self._keys = [key for key in (f"trial-{n:04d}" for n in range(search.trials)) if key not in done]
+        left = {t.user_attrs.get("key"): t.params for t in self.study.get_trials(deepcopy=False) if t not in settled}
+        self._fixed = {"trial-0000": known(search.spec), **{key: params for key, params in left.items() if params}}
+        self.total = len(self._keys) * search.seeds_per_trial
+        self._turns: dict[str, Turn] = {}  # by the name of the run that is under way
+        self._next: deque[Turn] = deque()  # those whose next seed is due
+
+    def next(self, ready: Callable[[Job], bool]) -> Job | None:
+        """Return the next seed of a trial under way, or the first of a new one; None if there is neither."""
+        if not ready(Job(self._search.spec, "")):
+            return None
+        if self._next:
+            turn = self._next.popleft()
+        elif self._keys:
+            key = self._keys.pop(0)
+            label = f"search {self._search.spec.method} · {self._search.spec.task} · {key}"
+            self.study.enqueue_trial(self._fixed.get(key, {}), user_attrs={"key": key, "label": label})
+            turn = Turn(self.study.ask(), label)
+            suggest(turn.trial, self._search.spec.method)
+        else:
+            return None
+        spec = fresh(self._search, turn.trial.params, [FIRST_SEED + len(turn.scores)])[0]
+        job = Job(spec, turn.label, is_judged=self._search.seeds_per_trial == 1)
+        if job.name in self._turns:  # another trial has the same settings: its record will serve both
+            self._next.append(turn)
+            return None
+        self._turns[job.name] = turn
+        return job
+
+    def report(self, job: Job, step: int, score: float) -> Word:
+        """Take a point of a run's curve; say whether the run is worth going on with."""
+        trial = self._turns[job.name].trial
+        if not job.is_judged:
+            return "go"
+        trial.report(score, step)
+        return "prune" if trial.should_prune() else "go"
+
+    def ended(self, job: Job, state: State, why: str, record: RunRecord | None) -> None:
+        """Take a run's score; a trial that has all its seeds, or is not worth another, is told to Optuna."""
+        turn = self._turns.pop(job.name)
+        score = job.score(record) if state == "done" else None
+        if state == "done" and (score is None or not math.isfinite(score)):
+            state, why = "refused", "the run has no score on validation data to search by"
+        if state != "done" or score is None:
+            finish(self.study, turn.trial, state, why, None)
+            return
+        turn.scores.append(score)
+        if not job.is_judged:
+            turn.trial.report(score, len(turn.scores) - 1)
+        if len(turn.scores) < self._search.seeds_per_trial and not turn.trial.should_prune():
+            self._next.append(turn)
+            return
+        # where Wilcoxon's test stopped it, the mean so far counts, as Optuna's pruner asks for
+        finish(self.study, turn.trial, "done", "", statistics.fmean(turn.scores))
+
+
+def _is_settled(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or trial.user_attrs.get("outcome") == "failed"
+
+
+def open_search(storage: RDBStorage, search: Search) -> optuna.Study:
+    """Return a search's Optuna study, with its sampler and pruner."""
+    study = open_study(storage, search.name, pruner=pruner(search))
+    study.sampler = sampler(search, len(study.get_trials(deepcopy=False)))
+    study.set_user_attr("search", search.to_json())
     return study
 
 

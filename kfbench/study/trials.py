@@ -1,81 +1,134 @@
-"""A run as a trial of a queue: its progress is told there, its record is left there, a pruner may stop it."""
+"""What Optuna keeps: the database, and a grid's runs as trials with fixed parameters; the driver alone writes it."""
 
-import time
-from pathlib import Path
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
-from optuna.trial import Trial
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import Trial, TrialState
 
-from kfbench.errors import Diverged, KfbenchError
-from kfbench.run import execute, records
+from kfbench import registry
+from kfbench.errors import KfbenchError
+from kfbench.run import prepare
 from kfbench.run.records import RunRecord
 from kfbench.spec import RunSpec, digest
-from kfbench.study import queue
-from kfbench.train.loop import Loop, Watcher
+from kfbench.study.carry import State, Word
 
-TELL = 5.0  # seconds between signs of progress
-
-
-class Pruned(KfbenchError):
-    """The pruner wants to see no more of this run."""
+ENDS: dict[State, TrialState] = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}  # all others: FAIL
 
 
-class TrialWatcher(Watcher):
-    """Passes a run's progress on to its trial; with `prunes` its validation score too, where it may be told to stop."""
+@dataclass(frozen=True)
+class Job:
+    """A run to be made."""
 
-    def __init__(self, trial: Trial, spec: RunSpec, *, prunes: bool = False) -> None:
-        self._trial, self._spec = trial, spec
-        self._prunes = prunes
-        self._is_own = False
-        self._told = 0.0
+    spec: RunSpec
+    label: str
+    is_teacher: bool = False
+    is_judged: bool = False  # a pruner looks at its scores
 
-    def start(self, spec: RunSpec, loop: Loop) -> None:
-        """Tell the run of the trial from a teacher that is trained for it on the way."""
-        self._is_own = spec == self._spec
+    @cached_property
+    def name(self) -> str:
+        """The run's name until its record has a key: a digest of its spec."""
+        return name_of(self.spec)
 
-    def step(self, loop: Loop, row: dict[str, float] | None) -> None:
-        """Tell the queue now and then how far the run is."""
-        if time.monotonic() - self._told > TELL:
-            self._told = time.monotonic()
-            self._trial.set_user_attr("progress", round(loop.position / loop.total, 4))
-        value = None if row is None else goodness(row)
-        if value is not None and self._prunes and self._is_own:
-            self._trial.report(value, loop.position)
-            if self._trial.should_prune():
-                raise Pruned(f"pruned at step {loop.position:,} of {loop.total:,}")
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """Names of the runs that train its teachers."""
+        return frozenset(map(name_of, prepare.teachers_of(self.spec)))
+
+    def score(self, record: RunRecord | None) -> float | None:
+        """Return what a record of this run is judged by: on validation, higher is better; None if it has none."""
+        return registry.kind_of(self.spec.task).goodness(record.scores.get("val", {})) if record else None
 
 
-def goodness(values: dict[str, float]) -> float | None:
-    """Return what a curve's row, or `scores["val"]`, says of validation: accuracy in %, or return; None: nothing."""
-    for name in ("val_error", "error"):
-        if name in values:
-            return 100 - values[name]
-    return values.get("val_return", values.get("return"))
+class Source(Protocol):
+    """Where the driver's jobs come from: a grid, or a search that chooses them on the way."""
+
+    total: int
+
+    def next(self, ready: Callable[[Job], bool]) -> Job | None: ...
+    def report(self, job: Job, step: int, score: float) -> Word: ...
+    def ended(self, job: Job, state: State, why: str, record: RunRecord | None) -> None: ...
 
 
 def name_of(spec: RunSpec) -> str:
-    """Return a run's name in the queue: a digest of its spec."""
+    """Return a run's name: a digest of its spec."""
     return digest(spec.to_json())
 
 
-def run_one(
-    spec: RunSpec, trial: Trial, *, results: Path, device: str, prunes: bool = False, force: bool = False
-) -> RunRecord:
-    """Make one run for a trial and leave its record there. Raises queue.Stopped after a signal, Pruned when told to."""
+def open_storage(url: str) -> RDBStorage:
+    """Open a database by its URL. Raises KfbenchError if it cannot be reached."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if url.startswith(("postgres://", "postgresql://")):
+        url = "postgresql+psycopg://" + url.partition("://")[2]
+    options = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        watcher = TrialWatcher(trial, spec, prunes=prunes)
-        record = execute.run(spec, results=results, device=device, watcher=watcher, force=force)
-    except execute.Interrupted as error:
-        raise queue.Stopped(str(error)) from error
+        return RDBStorage(url, engine_kwargs=options)
+    except ImportError as error:
+        raise KfbenchError(
+            "--storage postgresql:// needs a driver; install it: pip install kfbench[postgresql]"
+        ) from error
     except Exception as error:
-        left = _failed(spec, results) if not isinstance(error, KfbenchError) or isinstance(error, Diverged) else None
-        if left is not None:
-            trial.set_user_attr("record", left.model_dump())
-        raise
-    trial.set_user_attr("record", record.model_dump())
-    return record
+        told = str(error).splitlines()[0]
+        raise KfbenchError(f"storage '{public(url)}' cannot be opened ({told}); is the database running?") from error
 
 
-def _failed(spec: RunSpec, results: Path) -> RunRecord | None:
-    """Return the record that a failed run has just left."""
-    found = [records.read(path) for path in records.path_of(results, "", spec).parent.glob("*.json")]
-    return next((record for record in found if record.spec == spec.to_json() and record.status == "failed"), None)
+def public(url: str) -> str:
+    """Return a URL without its password."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…{at}{tail}" if at else url
+
+
+def open_study(storage: RDBStorage, name: str, **options: Any) -> optuna.Study:
+    """Return a study in which nothing is under way: what a driver left that died counts as failed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction="maximize", load_if_exists=True, **options
+        )
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)
+        else:
+            storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    return study
+
+
+def finish(study: optuna.Study, trial: Trial, state: State, why: str, value: float | None) -> None:
+    """Tell Optuna how a trial ended."""
+    if state != "done":
+        trial.set_user_attr("outcome", state)
+        trial.set_user_attr("why", why)
+    end = ENDS.get(state, TrialState.FAIL)
+    study.tell(trial, value if end == TrialState.COMPLETE else None, state=end)
+
+
+class Grid:
+    """A study's missing runs, each one trial."""
+
+    def __init__(self, storage: RDBStorage, name: str, jobs: list[Job]) -> None:
+        self._study = open_study(storage, name, sampler=optuna.samplers.RandomSampler(seed=0))  # never asked
+        self._left, self.total = list(jobs), len(jobs)
+        self._trials: dict[str, Trial] = {}
+
+    def next(self, ready: Callable[[Job], bool]) -> Job | None:
+        """Return the first job whose teachers are there; None if there is none."""
+        job = next((job for job in self._left if ready(job)), None)
+        if job is not None:
+            self._left.remove(job)
+            about = {"key": job.name, "label": job.label, "spec": job.spec.to_json()}
+            self._study.enqueue_trial({"seed": job.spec.seed}, user_attrs=about)
+            self._trials[job.name] = self._study.ask({"seed": optuna.distributions.IntDistribution(0, 2**31 - 1)})
+        return job
+
+    def report(self, job: Job, step: int, score: float) -> Word:
+        """Keep a point of the curve: a grid's runs go on whatever they score."""
+        self._trials[job.name].report(score, step)
+        return "go"
+
+    def ended(self, job: Job, state: State, why: str, record: RunRecord | None) -> None:
+        """Close the job's trial."""
+        finish(self._study, self._trials.pop(job.name), state, why, job.score(record) or 0.0)

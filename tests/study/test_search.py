@@ -3,26 +3,20 @@
 import dataclasses
 import math
 import statistics
-import warnings
+from pathlib import Path
 
 import optuna
 import pytest
+import running
+from optuna.trial import TrialState
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.run import records as store
-from kfbench.run import resolve
-from kfbench.study import queue, runner, search, trials, worker
+from kfbench.run import records, resolve
+from kfbench.run.records import RunRecord
+from kfbench.study import search, trials
+from kfbench.study.place import Place
 from kfbench.study.search import Search
-
-pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning", "ignore:Heartbeat of storage")
-
-
-@pytest.fixture
-def storage(tmp_path):
-    made = queue.open_storage(f"sqlite:///{tmp_path}/q.db", heartbeat=1, grace=5)
-    yield made
-    (getattr(made, "_backend", made)).engine.dispose()
 
 
 @pytest.fixture
@@ -58,10 +52,12 @@ def test_what_lies_outside_the_space_is_left_to_the_sampler():
     assert search.known(spec) == {name: spec.settings[name] for name in ("tau", "actor")}
 
 
-def test_what_trials_are_judged_by_is_on_validation_in_images_and_games():
-    assert trials.goodness({"val_error": 30.0, "test_error": 1.0}) == 70 == trials.goodness({"error": 30.0})
-    assert trials.goodness({"val_return": 5.0, "train_return": 9.0}) == 5 == trials.goodness({"return": 5.0})
-    assert trials.goodness({"loss": 1.0, "train_return": 9.0}) is None
+def test_what_trials_are_judged_by_is_on_validation_in_images_and_games(asked):
+    job = trials.Job(asked.spec, "")
+    assert job.score(scored(job, 70.0)) == 70.0 and job.score(None) is None
+    game = trials.Job(resolve.resolve("scratch", "atari/pong"), "")
+    record = RunRecord(key="k", spec={}, identity={}, status="done", scores={"val": {"return": 5.0}})
+    assert game.score(record) == 5.0
 
 
 def test_a_method_without_a_space_is_refused():
@@ -69,76 +65,87 @@ def test_a_method_without_a_space_is_refused():
         search.space("scratch")
 
 
-def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(storage, asked, tmp_path):
-    """Three real searches' trials, a restart that adds none, two more asked for, then the best on fresh seeds."""
-    results = tmp_path / "results"
-    made = search.fill(storage, asked)
-    for job in runner.teacher_jobs([asked.spec], results):
-        assert job.attrs["teacher"] == asked.spec.teachers[0]
-    worker.work(storage, made.study_name, results=results, device="cpu", poll=0.1)
-    assert sorted(queue.states(made)) == ["trial-0000", "trial-0001", "trial-0002"]
-    records = list(store.records(results))
-    assert {record.spec["seed"] for record in records} == {search.FIRST_SEED} and len(records) == 3
-    first = next(trial for trial in made.trials if trial.user_attrs["key"] == "trial-0000")
-    assert first.params == {name: asked.spec.settings[name] for name in search.space("kd")}
+def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(asked, tmp_path):
+    """Three real trials, two at once; a restart adds none, a larger number asked for one; the best on fresh seeds."""
+    place = Place(tmp_path / "results", jobs=2)
+    made = running.search_on(place, asked).study
+    assert [trial.user_attrs["key"] for trial in made.trials] == ["trial-0000", "trial-0001", "trial-0002"]
+    assert {trial.state for trial in made.trials} == {TrialState.COMPLETE}
+    found = list(records.records(place.results))
+    assert {record.spec["seed"] for record in found} == {search.FIRST_SEED} and len(found) == 3
+    assert made.trials[0].params == {name: asked.spec.settings[name] for name in search.space("kd")}
     assert len({tuple(trial.params.values()) for trial in made.trials}) == 3
-    search.fill(storage, asked)
-    assert len(queue.states(made)) == 3 and "waiting" not in queue.states(made).values()
-    more = search.fill(storage, dataclasses.replace(asked, trials=5))
-    assert list(queue.states(more).values()).count("waiting") == 2
+    running.search_on(place, asked, trials_there=3)
+    more = running.search_on(place, dataclasses.replace(asked, trials=4), trials_there=3).study
+    assert len(more.trials) == 4 and len(list(records.records(place.results))) == 4
     best = search.best(made)
-    by_validation = max(records, key=lambda record: -record.scores["val"]["error"])
-    assert best.value == pytest.approx(100 - by_validation.scores["val"]["error"])
-    assert {name: by_validation.spec["settings"][name] for name in best.params} == best.params
-    fresh = search.fresh(asked, search.settings(best), [0, 1])
+    by_validation = max(found, key=lambda record: -record.scores["val"]["error"])
+    assert search.started(made, asked.spec) == made.trials[0].value
+    if best.number < 3:
+        assert best.value == pytest.approx(100 - by_validation.scores["val"]["error"])
+        assert {name: by_validation.spec["settings"][name] for name in best.params} == best.params
+    fresh = search.fresh(asked, best.params, [0, 1])
     assert [spec.seed for spec in fresh] == [0, 1]
     assert fresh[0].settings["temperature"] == best.params["temperature"]
+    running.dispose(made._storage)
 
 
-def test_the_objective_is_the_mean_over_seeds_and_wilcoxon_may_stop_it(asked, tmp_path, monkeypatch):
-    scores = {seed: float(seed % 7) for seed in range(1000, 1010)}
-    ran: list[int] = []
-
-    def fake_run(spec, trial, **_):
-        ran.append(spec.seed)
-        return store.RunRecord("k", spec.to_json(), {}, "done", scores={"val": {"error": 100 - scores[spec.seed]}})
-
-    monkeypatch.setattr(trials, "run_one", fake_run)
-    about = dataclasses.replace(asked, seeds_per_trial=4).to_json()
-    study = optuna.create_study(direction="maximize", pruner=search.pruner(about), sampler=search.sampler(about))
-    study.optimize(search.objective(about, tmp_path, "cpu"), n_trials=1)
-    assert ran == [1000, 1001, 1002, 1003]
-    assert study.best_value == pytest.approx(statistics.fmean(scores[seed] for seed in ran))
-    assert isinstance(search.pruner(about), optuna.pruners.WilcoxonPruner)
-    assert isinstance(search.pruner(asked.to_json()), optuna.pruners.MedianPruner)
+def source_of(tmp_path: Path, asked: Search) -> search.Trials:
+    """A search's source with a database of its own."""
+    return search.Trials(trials.open_storage(f"sqlite:///{tmp_path / 'q.db'}"), asked)
 
 
-def test_a_hopeless_run_is_pruned_on_the_way(asked, tmp_path, storage):
-    """Six good trials, then one whose curve lies below their median: it stops before its end and leaves no record."""
-    about = asked.to_json()
-    study = optuna.create_study(direction="maximize", pruner=search.pruner(about), sampler=search.sampler(about))
-    first = resolve.resolve("kd", "digits/high", budget="smoke", recipe={"epochs": 2, "evaluations": 2})
-    total = _total_steps(first)
-    for _ in range(6):
-        trial = study.ask({"temperature": optuna.distributions.FloatDistribution(1, 20, log=True)})
-        for step in (total // 2, total):
-            trial.report(99.9, step)
-        study.tell(trial, 99.9)
-    objective = search.objective(about, tmp_path / "results", "cpu")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        study.optimize(objective, n_trials=1)
-    assert study.trials[-1].state == optuna.trial.TrialState.PRUNED
-    assert not list(store.records(tmp_path / "results"))
-    assert math.isfinite(study.trials[-1].intermediate_values[total // 2])
+def scored(job: trials.Job, value: float) -> RunRecord:
+    """The record of a run with a score on validation data."""
+    scores = {"val": {"error": 100 - value}}
+    return RunRecord(key="k", spec=job.spec.to_json(), identity={}, status="done", scores=scores)
 
 
-def _total_steps(spec) -> int:
-    from kfbench.data import images
-    from kfbench.train.supervised import steps
+def test_the_objective_is_the_mean_over_seeds_and_wilcoxon_may_stop_it(asked, tmp_path):
+    """Four seeds a trial, one after the other; once there is a good trial, a bad one is not given all of its seeds."""
+    source = source_of(tmp_path, dataclasses.replace(asked, trials=2, seeds_per_trial=8))
+    seeds: list[list[int]] = [[], []]
+    for number, level in enumerate((90.0, 10.0)):
+        while len(source.study.get_trials(states=(TrialState.COMPLETE,))) == number:
+            job = source.next(lambda _: True)
+            assert job is not None and not job.is_judged
+            seeds[number].append(job.spec.seed)
+            source.ended(job, "done", "", scored(job, level + job.spec.seed % 7))
+    first, second = source.study.trials
+    assert seeds[0] == [search.FIRST_SEED + n for n in range(8)]
+    assert first.value == pytest.approx(90 + statistics.fmean(seed % 7 for seed in seeds[0]))
+    assert len(seeds[1]) < 8 and second.value == pytest.approx(10 + statistics.fmean(seed % 7 for seed in seeds[1]))
+    assert source.next(lambda _: True) is None
+    running.dispose(source.study._storage)
 
-    data = images.load(registry.load_task(spec.task), spec.recipe.train_size)
-    return steps(spec.recipe, len(data.train))
+
+def test_trials_under_way_are_as_many_as_are_asked_for_and_one_left_behind_is_asked_for_again(asked, tmp_path):
+    """A driver dies with two trials under way; the next one gives both the settings they had."""
+    source = source_of(tmp_path, asked)
+    under_way = [source.next(lambda _: True) for _ in range(2)]
+    assert source.next(lambda _: False) is None  # a teacher is still being made
+    assert len({job.name for job in under_way}) == 2
+    running.dispose(source.study._storage)
+    again = source_of(tmp_path, asked)
+    assert again.total == 3
+    assert {again.next(lambda _: True).name for _ in range(2)} == {job.name for job in under_way}
+    third = again.next(lambda _: True)
+    again.ended(third, "failed", "loss part 'x' was not finite", None)
+    assert again.study.trials[-1].user_attrs["why"] == "loss part 'x' was not finite"
+    running.dispose(again.study._storage)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_hopeless_run_is_pruned_on_the_way(asked, tmp_path, jobs):
+    """It stops before its end and leaves no record; as many as there are places are judged at once."""
+    place = Place(tmp_path / "results", jobs=jobs)
+    study = running.prune_all_but_good(place, dataclasses.replace(asked, trials=jobs))
+    ours = [trial for trial in study.trials if "key" in trial.user_attrs]
+    assert [trial.state for trial in ours] == [TrialState.PRUNED] * jobs
+    assert all("pruned at step" in trial.user_attrs["why"] for trial in ours)
+    assert not list(records.records(place.results))
+    assert all(math.isfinite(trial.intermediate_values[running.total_steps(asked.spec) // 2]) for trial in ours)
+    running.dispose(study._storage)
 
 
 def test_a_variants_space_leaves_alone_what_makes_it_one():

@@ -1,0 +1,33 @@
+"""Where and how a study's runs are made, as the user asked."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how runs are made."""
+
+    results: Path
+    storage: str = ""  # URL of Optuna's database; empty: a SQLite file in the results folder
+    on: str = "local"
+    jobs: int | None = None  # runs at once; None: what the engine has room for
+    device: str = ""  # empty: cuda where GPUs are asked for, else cpu
+    threads: int = 1
+    gpus: float = 0.0  # a run; several runs may share one
+    memory: float = 0.0  # GB a run; 0: not asked for
+    checkpoint_seconds: float = 60.0
+    checkpoint_mb: float = 500.0  # above that a checkpoint stays where it was made, on engines that move them
+    options: dict[str, str] = field(default_factory=dict)  # of sbatch
+
+    @property
+    def cache(self) -> Path:
+        """Where what is no result lies: `runs`, `logs`, `status`, the database."""
+        folder = self.results / ".cache"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def url(self) -> str:
+        """The URL of Optuna's database."""
+        return self.storage or f"sqlite:///{(self.cache / 'optuna.db').resolve().as_posix()}"

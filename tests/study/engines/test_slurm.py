@@ -1,0 +1,91 @@
+"""SLURM on loopback: a requeued job goes on; a driver that was killed finds its jobs again."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import running
+import slurm_here
+
+from kfbench.errors import KfbenchError
+from kfbench.study.engines import slurm
+from kfbench.study.place import Place
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A SLURM of this machine, for the module's tests."""
+    with slurm_here.cluster(tmp_path_factory.mktemp("slurm")) as conf, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(conf))
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The runs' records, made plainly."""
+    return running.by_hand(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Three jobs at once of one processor each."""
+    return Place(tmp_path / "results", on="slurm", jobs=4, checkpoint_seconds=0.3, options={"timeout_min": "10"})
+
+
+def job_of_the_long_run(place: Place) -> str:
+    return (running.bag(place) / "job").read_text()
+
+
+def requeue(place: Place) -> None:
+    """Requeue a job as an administrator would, without the two minutes that SLURM waits before it begins again."""
+    job = job_of_the_long_run(place)
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    until = time.monotonic() + 60
+    while "PENDING" not in subprocess.check_output(["squeue", "--noheader", "-j", job, "--format=%T"], text=True):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
+
+
+def test_a_requeued_job_goes_on(cluster, expected, place):
+    actor = running.when_there_is_a_checkpoint(place, lambda: requeue(place))
+    assert running.drive(place) == {}
+    actor()
+    running.check(place, expected)
+    assert not list((place.cache / "slurm").glob("*.pkl"))  # submitit's
+
+
+DRIVER = """
+    import sys
+    from pathlib import Path
+    import running
+    from kfbench.study.place import Place
+    running.drive(Place(Path(sys.argv[1]), on="slurm", jobs=4, checkpoint_seconds=0.3))
+"""
+
+
+def test_jobs_outlive_their_driver_and_the_next_one_finds_them(cluster, expected, place):
+    command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(place.results)]
+    first = subprocess.Popen(command)
+    running.when_there_is_a_checkpoint(place, first.kill)()
+    first.wait()
+    job = job_of_the_long_run(place)
+    assert running.drive(place) == {}
+    running.check(place, expected, is_continued=False)  # nothing had to be continued: the job itself went on
+    submitted = subprocess.check_output(["squeue", "--noheader", "--states=all", "--format=%i %j"], text=True)
+    named = [line.split()[0] for line in submitted.splitlines() if line.endswith(running.bag(place).name)]
+    assert job in named and len(named) == len({*named})
+
+
+def test_what_slurm_cannot_give_is_refused_in_a_line(cluster, tmp_path):
+    for changes, told in (
+        ({"gpus": 0.25}, "SLURM gives whole GPUs, not 0.25; use --on ray"),
+        ({"options": {"partitoin": "gpu"}}, "--on slurm: Unavailable parameter"),
+    ):
+        with pytest.raises(KfbenchError, match=told) as caught:
+            slurm.Slurm(Place(tmp_path, on="slurm", **changes), tmp_path)
+        assert "\n" not in str(caught.value)

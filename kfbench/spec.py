@@ -41,10 +41,15 @@ class Recipe(AnyRecipe):
     decay: Annotated[float, Gt(0)] = 0.1  # of "step": what the rate is multiplied by
     pad: Annotated[int, Ge(0)] = 0  # random crops from images padded with this many zeros a side
     flip: bool = False  # random horizontal flips
+    crop: Annotated[float, Ge(0), Lt(1)] = 0.0  # random crops of at least this share of the area, resized; 0: none
     views: Annotated[int, Gt(0)] | None = None  # fixed augmentations an image, so teachers are remembered; None: all
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
     evaluations: Annotated[int, Gt(0)] = 10  # looks at the validation split, evenly spread
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.pad and self.crop:
+            raise ValueError("pad and crop are two ways to cut; set one of them to 0")
 
 
 OWN: Any = None  # a default that stands for the algorithm's own value, filled in from ALGORITHMS
@@ -112,7 +117,11 @@ class GameRecipe(AnyRecipe):
             raise ValueError("correction=vtrace needs algorithm=a2c with one pass over whole rollouts")
 
 
-YOUNGER: dict[str, Any] = {"overlap": 0, "correction": "none"}  # fields that specs leave out, as they did before
+YOUNGER: dict[str, Any] = {
+    "overlap": 0,
+    "correction": "none",
+    "crop": 0.0,
+}  # fields that specs leave out, as they did before
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,9 @@ class ImageTask(Declared):
         return Refusal("has other classes", f"use --teachers {self.name}, or {FEATURES}")
 
     def _named(self, part: str) -> Self:
-        return replace(self, **{**self.variants[part], "name": f"{self.name}/{part}", "variants": {}})
+        changes = dict(self.variants[part])
+        changes["budgets"] = {**self.budgets, **changes.get("budgets", {})}  # those it leaves out are the file's
+        return replace(self, **{**changes, "name": f"{self.name}/{part}", "variants": {}})
 
     def _range(self, part: str) -> Self:
         found = re.fullmatch(r"(\d+)-(\d+)", part)

@@ -68,14 +68,22 @@ def import_data(
     """
     from kfbench.data.archives import import_folders, size_of
     from kfbench.data.decode import Form
+    from kfbench.data.photos import PHOTOS
+    from kfbench.data.published import import_published
 
     if crop and not size:
         raise KfbenchError("--crop needs the size to cut to: --size HxW")
     form = Form(*size_of(size), crop=crop) if size else None
     older = _older(name)
-    pack = import_folders(
-        name, paths, form=form, test=test, val=val, quiet=as_json, say=lambda line: typer.echo(line, err=True)
-    )
+    if name in PHOTOS:
+        if form or test is not None or val is not None:
+            side = PHOTOS[name].side
+            raise KfbenchError(f"'{name}' is packed as published, at {side}×{side}; leave --size, --test and --val out")
+        pack = import_published(name, paths, quiet=as_json)
+    else:
+        pack = import_folders(
+            name, paths, form=form, test=test, val=val, quiet=as_json, say=lambda line: typer.echo(line, err=True)
+        )
     if older is not None and older.checksum != pack.checksum:
         train, tested = older.counts["train"], older.counts["test"]
         typer.echo(f"in place of an older '{name}' of {train:,} training and {tested:,} test images", err=True)

@@ -5,25 +5,19 @@ validation split if it is there. What is missing can be held out of what is ther
 in alphabetical order are the labels. Images are decoded into a file in the data folder, not into memory.
 """
 
-import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from kfbench.data.decode import Form, decode
-from kfbench.data.entries import Entry, Found, find
+from kfbench.data.entries import Found, find
+from kfbench.data.filling import fill
 from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, workplace, write
 from kfbench.data.sources import class_order
 from kfbench.errors import KfbenchError, near
-
-TOGETHER = 256  # images that are decoded before they are written
 
 
 def import_folders(
@@ -58,7 +52,13 @@ def import_folders(
     room = 0 if form is None else 2 * len(labels) * 3 * form.height * form.width  # here and in the pack
     place = workplace(name, room)
     try:
-        images = decoded(found.entries, place / "images", form=form, quiet=quiet)
+        images = fill(
+            place / "images",
+            len(labels),
+            lambda row: decode(found.entries[row].read(), form),
+            lambda row: found.entries[row].where,
+            quiet,
+        )
         rows = {
             split: Rows(images, labels, torch.tensor(chosen))
             for split in ("train", "val", "test")
@@ -117,51 +117,6 @@ def check(paths: Sequence[Path], found: Found, shares: dict[str, float | None]) 
         raise KfbenchError(f"class folder '{where}' in {named} holds no images; fill it or remove it")
     if len(train) < 2:
         raise KfbenchError(f"{named} holds one class, '{min(train)}'; two are the least that can be told apart")
-
-
-def decoded(entries: list[Entry], file: Path, *, form: Form | None, quiet: bool) -> Tensor:
-    """Decode all images into a file, uint8 [N, C, H, W] of one shape: C is 1 if every image is grey, else 3."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = quiet or not console.is_terminal  # on a pipe a bar is an empty line
-    parts = [entries[start : start + TOGETHER] for start in range(0, len(entries), TOGETHER)]
-    pixels: np.memmap | None = None
-    row, all_grey, faults = 0, True, []
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
-        warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
-        for part in track(parts, "reading images", console=console, transient=True, disable=hidden):
-            for entry, image in zip(part, threads.map(lambda entry: _decode(entry, form), part), strict=True):
-                if isinstance(image, KfbenchError):
-                    faults.append(image)
-                    continue
-                if pixels is None:
-                    pixels = np.memmap(file, np.uint8, "w+", shape=(len(entries), 3, *image.shape[1:]))
-                if image.shape[1:] != pixels.shape[2:]:
-                    first, this = ("×".join(map(str, sides)) for sides in (pixels.shape[2:], image.shape[1:]))
-                    raise KfbenchError(
-                        f"'{entry.where}' is {this}, others are {first} (H×W); resize all of them: --size HxW"
-                    )
-                all_grey &= len(image) == 1
-                pixels[row] = image
-                row += 1
-    if faults:
-        others = f"; {len(faults) - 1:,} more cannot be read" if len(faults) > 1 else ""
-        raise KfbenchError(f"{faults[0]}{others}") from faults[0]
-    whole = torch.from_numpy(pixels)
-    return whole[:, :1] if all_grey else whole
-
-
-def _decode(entry: Entry, form: Form | None) -> np.ndarray | KfbenchError:
-    """Return an image's pixels [C, H, W], or what is wrong with it."""
-    try:
-        return decode(entry.read(), form)
-    except Exception as error:  # Pillow and zipfile raise a dozen kinds for damaged bytes
-        why = " ".join(str(error).split()) or type(error).__name__
-        fault = KfbenchError(f"'{entry.where}' cannot be read ({why}); mend or remove it")
-        fault.__cause__ = error
-        return fault
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -46,9 +46,13 @@ class Rows(NamedTuple):
     labels: Tensor  # [N] int64
     chosen: Tensor | None = None  # [M] the rows that the split has; None: all
 
+    def rows(self) -> Tensor:
+        """Return the rows [M] of the split."""
+        return torch.arange(len(self.labels)) if self.chosen is None else self.chosen
+
     def of_class(self, number: int) -> Tensor:
         """Return the rows of a class, sorted by the sha256 of their pixels."""
-        every = torch.arange(len(self.labels)) if self.chosen is None else self.chosen
+        every = self.rows()
         rows: list[int] = every[self.labels[every] == number].tolist()
         digests = {row: hashlib.sha256(self.images[row].contiguous().numpy().data).digest() for row in rows}
         return torch.tensor(sorted(rows, key=digests.__getitem__), dtype=torch.int64)

@@ -1,6 +1,6 @@
 """Where data sets come from: a pack, a copy that a package or the operating system carries, a download.
 
-The order is that; `archives.py` holds the third way, a user's own folders and archives.
+The order is that; `archives.py` holds the way of a user's own folders, `published.py` that of larger photographs.
 """
 
 import contextlib
@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kfbench.data import published
 from kfbench.data.packs import Pack, Raw, Rows, data_folder, hold_out, open_pack, packed, write
+from kfbench.data.photos import PHOTOS
+from kfbench.data.published import SMALL
 from kfbench.errors import KfbenchError, near
 
 
@@ -34,6 +37,8 @@ def find(name: str) -> Pack:
         if found is not None:
             raw, source = found
             return write(name, raw, source=source)
+    if name.removesuffix(SMALL) in packed() and _is_smaller(name):
+        return published.smaller(name)
     raise KfbenchError(f"no data set '{name}' in '{data_folder()}'; {remedy(name)}")
 
 
@@ -43,6 +48,13 @@ def remedy(name: str) -> str:
         return f"nothing to type: {CARRIED[name]} carries it, and it is packed when it is first used"
     if name == "fashion-mnist":
         return "type: apt-get install dataset-fashion-mnist, or: kfbench data download fashion-mnist"
+    if _is_smaller(name):
+        whole = name.removesuffix(SMALL)
+        return f"it is made of '{whole}'; {'nothing to type' if whole in packed() else remedy(whole)}"
+    if name in PHOTOS:
+        own = f"kfbench data import {name} {PHOTOS[name].files}"
+        fetched = f"kfbench data download {name}, or with a copy: " if PHOTOS[name].can_download else ""
+        return f"type: {fetched}{own}"
     if name in DOWNLOADS:
         return f"type: kfbench data download {name}, or with a copy: kfbench data import {name} PATH…"
     return f"{near(name, known())} (or type: kfbench data import {name} PATH…)"
@@ -50,7 +62,13 @@ def remedy(name: str) -> str:
 
 def known() -> list[str]:
     """Return the names of all data sets that are packed or can be had."""
-    return sorted({*packed(), *LOCAL, *DOWNLOADS})
+    return sorted({*packed(), *LOCAL, *DOWNLOADS, *PHOTOS})
+
+
+def _is_smaller(name: str) -> bool:
+    """Whether a data set is a published one of 224 pixels at 64."""
+    whole = name.removesuffix(SMALL)
+    return whole != name and whole in PHOTOS and PHOTOS[whole].side > int(SMALL[1:])
 
 
 def download(name: str) -> Pack:
@@ -58,10 +76,15 @@ def download(name: str) -> Pack:
 
     Raises KfbenchError if it is none that can be fetched, or the network or the server fails.
     """
-    if name in packed() or (name in LOCAL and name not in DOWNLOADS):
+    if _is_smaller(name):
+        download(name.removesuffix(SMALL))
+    if name in packed() or _is_smaller(name) or (name in LOCAL and name not in DOWNLOADS):
         return find(name)
-    if name not in DOWNLOADS:
-        raise KfbenchError(f"no download for data set '{name}'; {near(name, DOWNLOADS)}")
+    photos = [each for each, told in PHOTOS.items() if told.can_download]
+    if name in PHOTOS and name not in photos:
+        raise KfbenchError(f"data set '{name}' is not offered for download any more; {remedy(name)}")
+    if name not in (*DOWNLOADS, *photos):
+        raise KfbenchError(f"no download for data set '{name}'; {near(name, [*DOWNLOADS, *photos])}")
     root = data_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -69,11 +92,14 @@ def download(name: str) -> Pack:
             tempfile.TemporaryDirectory(dir=root, prefix=".download-") as place,
             contextlib.redirect_stdout(sys.stderr),
         ):
+            if name in PHOTOS:
+                return published.pack(name, Path(place), fetch=True, quiet=False)
             return write(name, DOWNLOADS[name](Path(place), True), source="torchvision")
     except (OSError, RuntimeError, EOFError) as error:  # urllib's errors are OSErrors; torchvision raises RuntimeErrors
         said = " ".join(str(error).split())
+        files = PHOTOS[name].files if name in PHOTOS else "PATH…"
         raise KfbenchError(
-            f"cannot download '{name}' ({said}); with a copy: kfbench data import {name} PATH…"
+            f"cannot download '{name}' ({said}); with a copy: kfbench data import {name} {files}"
         ) from error
 
 

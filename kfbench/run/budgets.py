@@ -70,6 +70,23 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "schedule": "one-cycle",
         "evaluations": 30,
     },
+    # Li, Grandvalet & Davoine, ICML 2018, arXiv 1802.01483, as its authors' script has it: 9,000 steps of 64 images,
+    # the rate falls tenfold after 5,000; a task says how many epochs that is. Crops are torchvision's, resized ones
+    "fine-tuning": {
+        "network": "torchvision:resnet101",
+        "teacher": "torchvision:resnet101",
+        "batch_size": 64,
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "milestones": (5 / 9,),
+        "decay": 0.1,
+        "crop": 0.08,
+        "flip": True,
+        "evaluations": 18,
+    },
 }
 BASE = {"images": IMAGES}  # of other kinds: their recipe as it is
 

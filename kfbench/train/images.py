@@ -65,7 +65,7 @@ class ImageTraining(Training[ImageTask, Recipe]):
         tint = torch.randint(0, 128, (task.outputs, task.shape[0], 1, 1), generator=rng, dtype=torch.uint8)
         noise = torch.randint(0, 128, (rows, *task.shape), generator=rng, dtype=torch.uint8)
         split = Split(noise + tint[labels], labels)
-        mean, std = images.statistics(split.images)
+        mean, std = images.statistics(split)
         classes = tuple(str(number) for number in range(task.outputs))
         return Images(split, split, classes, mean, std, None, tuple(range(task.outputs)))
 
@@ -77,7 +77,7 @@ class ImageTraining(Training[ImageTask, Recipe]):
         """
         data = images.load(task)
         network.normalise_by(data.mean, data.std)
-        calibrate(network, images.to_float(data.train.images[:CALIBRATED_ON]))
+        calibrate(network, images.to_float(data.train.span(0, CALIBRATED_ON)))
 
     def memory(
         self, setup: Setup, folder: Path, *, source: dict[str, Any], say: Callable[[str], None]

@@ -82,11 +82,14 @@ class Memory:
         assert recipe.views is not None, "without fixed views there is nothing to remember"
         self.folder, self.say, self.device = folder, say, device
         self.split, self.shape, self.pad, self.flip = split, shape, recipe.pad, recipe.flip
-        self.table = fixed_views(len(self.split), recipe.views, pad=recipe.pad, flip=recipe.flip)  # [N, K]
+        self.crop = recipe.crop
+        self.table = fixed_views(
+            len(self.split), recipe.views, pad=recipe.pad, flip=recipe.flip, crop=recipe.crop
+        )  # [N, K]
         self.asked = self.computed = 0
         self._identity = {
             **source,
-            "augmentation": [recipe.pad, recipe.flip, self.table.shape[1]],
+            "augmentation": [recipe.pad, recipe.flip, self.table.shape[1], *([recipe.crop] if recipe.crop else [])],
             "made by": [torch.__version__, machine.processor(str(device)), device.type],
             "threads": torch.get_num_threads(),
         }
@@ -144,9 +147,9 @@ class Memory:
     def _compute(self, teacher: Answering, entries: list[Entry], rows: Tensor, chosen: Tensor) -> dict[Entry, Tensor]:
         """Return {entry: answers [BLOCK, …]} to views of a block's rows; a block cut short is filled up with blanks."""
         view = self.table[rows, chosen].to(self.device)
-        taken = self.split.images.index_select(0, rows.to(self.device))
+        taken = self.split.take(rows.to(self.device))
         whole = taken.new_zeros(BLOCK, *taken.shape[1:])
-        whole[: len(rows)] = augment(taken, view, pad=self.pad, flip=self.flip)
+        whole[: len(rows)] = augment(taken, view, pad=self.pad, flip=self.flip, crop=self.crop)
         wanted = fit(fit(images.as_float(whole), self.shape), teacher.network.shape)
         layers = {layer: position for position, layer in (entry for entry in entries if entry != OUTPUT)}
         position: Any = next(iter(layers.values()), "post")

@@ -106,6 +106,7 @@ class Supervised:
             seed=self.setup.spec.seed,
             pad=recipe.pad,
             flip=recipe.flip,
+            crop=recipe.crop,
             views=recipe.views,
             start=step,
         )
@@ -122,7 +123,7 @@ class Supervised:
         """Yield one pass over the training split, in its own order, without augmentation."""
         train = self.train
         for rows in torch.arange(len(train), device=self.device).split(self.batch_size):  # type: ignore[no-untyped-call]
-            whole = fit(images.as_float(train.images[rows]), self.setup.task.shape)
+            whole = fit(images.as_float(train.take(rows)), self.setup.task.shape)
             yield Batch(images=whole, labels=train.labels[rows], index=rows, rng=self.setup.rng)
 
     def status(self) -> Row:

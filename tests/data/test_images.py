@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kfbench import registry
-from kfbench.data import images
-from kfbench.data.augment import augment, draw_views, number_of_views
+from kfbench.data import images, splits
+from kfbench.data.augment import Boxes, augment, boxes, draw_views, number_of_views
 from kfbench.data.packs import Raw, Rows, write
 from kfbench.errors import KfbenchError
 
@@ -82,11 +82,12 @@ def test_a_class_range_holds_out_what_the_whole_task_holds_out() -> None:
 
 def test_statistics_are_those_of_numpy() -> None:
     made = torch.randint(256, (37, 3, 5, 4), dtype=torch.uint8)
-    mean, std = images.statistics(made)
+    mean, std = images.statistics(images.Split(made, torch.zeros(37)))
     values = made.numpy() / 255
     np.testing.assert_allclose(mean, values.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(std, values.std((0, 2, 3)), rtol=1e-6)
-    assert (images.statistics(torch.zeros(2, 1, 3, 3, dtype=torch.uint8))[1] > 0).all()
+    blank = images.Split(torch.zeros(2, 1, 3, 3, dtype=torch.uint8), torch.zeros(2))
+    assert (images.statistics(blank)[1] > 0).all()
 
 
 def test_mean_and_std_are_of_the_rows_that_are_trained_on() -> None:
@@ -240,3 +241,117 @@ def test_augment_on_a_gpu_equals_that_on_a_cpu() -> None:
     made, views = torch.randint(256, (162, 3, 32, 32), dtype=torch.uint8), torch.arange(162)
     there = augment(made.cuda(), views.cuda(), pad=4, flip=True)
     assert torch.equal(there.cpu(), augment(made, views, pad=4, flip=True))
+
+
+def crops(views: torch.Tensor, flip: bool = True, crop: float = 0.08) -> Boxes:
+    return boxes(views, flip=flip, crop=crop)
+
+
+def test_resized_crops_are_those_of_torchvision_on_a_lattice() -> None:
+    """Area, aspect and place of many draws have the distribution of RandomResizedCrop over a square image."""
+    from torchvision.transforms import RandomResizedCrop
+
+    views = draw_views(0, 0, 20_000, pad=0, flip=True, crop=0.08)
+    assert views.max() < number_of_views(0, True, 0.08) < 64 * 17 * 32 * 32 * 2
+    box = crops(views)
+    area, aspect = box.height * box.width, box.width / box.height
+    assert area.min() >= 0.08 and area.max() <= 1 and (box.mirrored.float().mean() - 0.5).abs() < 0.02
+    assert aspect.min() >= 3 / 4 - 1e-6 and aspect.max() <= 4 / 3 + 1e-6
+    for corner, side in ((box.top, box.height), (box.left, box.width)):
+        assert corner.min() >= 0 and (corner + side).max() <= 1 + 1e-6
+    torch.manual_seed(0)
+    size = 1000
+    picture = torch.empty(1, size, size)
+    drawn = [RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)]
+    top, left, high, wide = (torch.tensor(part) / size for part in zip(*drawn, strict=True))
+    for ours, theirs, far in (
+        (area, high * wide, 0.02),
+        (aspect.log(), (wide / high).log(), 0.02),
+        (box.top + box.height / 2, top + high / 2, 0.01),
+        (box.left + box.width / 2, left + wide / 2, 0.01),
+    ):
+        shares = torch.linspace(0.1, 0.9, 9)
+        assert (ours.quantile(shares) - theirs.quantile(shares)).abs().max() < 2 * far
+        assert (ours.mean() - theirs.mean()).abs() < far
+
+
+def test_resized_crops_are_bilinear_by_the_formula() -> None:
+    height, width = 9, 12
+    views = torch.randint(number_of_views(0, True, 0.08), (30,))
+    made = torch.randint(256, (30, 2, height, width), dtype=torch.uint8)
+    found = augment(made, views, pad=0, flip=True, crop=0.08)
+    box = crops(views)
+    for row in range(30):
+        y = (box.top[row] + box.height[row] * (torch.arange(height) + 0.5) / height).double() * height - 0.5
+        x = (box.left[row] + box.width[row] * (torch.arange(width) + 0.5) / width).double() * width - 0.5
+        x = x.flip(0) if box.mirrored[row] else x
+        y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
+        above, before = y.floor().long(), x.floor().long()
+        below, after = (above + 1).clamp(max=height - 1), (before + 1).clamp(max=width - 1)
+        down, across = (y - above)[:, None], (x - before)[None]
+        image = made[row].double()
+        upper = image[:, above][:, :, before] * (1 - across) + image[:, above][:, :, after] * across
+        lower = image[:, below][:, :, before] * (1 - across) + image[:, below][:, :, after] * across
+        assert (upper * (1 - down) + lower * down - found[row]).abs().max() < 0.51
+
+
+def test_the_whole_image_is_its_own_crop() -> None:
+    made = torch.randint(256, (4, 3, 9, 7), dtype=torch.uint8)
+    views = torch.tensor([number_of_views(0, False, 0.9999999) - 1] * 4)  # the largest area
+    found = augment(made, views, pad=0, flip=False, crop=0.9999999)
+    assert found.dtype == torch.uint8 and (found.int() - made.int()).abs().max() <= 1
+
+
+def test_resized_crops_repeat_and_restart_anywhere() -> None:
+    split = images.Split(torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8), torch.arange(40) % 4)
+    for views in (None, 3):
+        settings = {"batch_size": 8, "seed": 3, "flip": True, "crop": 0.2, "views": views}
+        through = list(images.batches(split, stop=12, **settings))
+        for one, other in zip(images.batches(split, start=7, stop=12, **settings), through[7:], strict=True):
+            assert torch.equal(one.images, other.images) and torch.equal(one.view, other.view)
+    few, many = (draw_views(0, 1, rows, pad=0, flip=True, crop=0.2, views=3) for rows in (10, 1000))
+    assert torch.equal(few, many[:10])
+    seen = [draw_views(seed, epoch, 50, pad=0, flip=True, crop=0.2, views=3) for seed in (0, 1) for epoch in range(9)]
+    assert max(len(set(row)) for row in torch.stack(seen, 1).tolist()) == 3
+
+
+def test_images_that_do_not_fit_are_read_from_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    pack("large", per_class=30)
+    task = registry.load_task("imagefolder/large")
+    resident = images.load(task, 50)
+    monkeypatch.setattr(images, "room", lambda device: 100)
+    monkeypatch.setattr(splits, "room", lambda device: 100)
+    mapped = images.load(task, 50)
+    assert resident.train.rows is None and mapped.train.rows is not None and len(mapped.train.images) == 90
+    assert torch.equal(resident.mean, mapped.mean) and torch.equal(resident.std, mapped.std)
+    for one, other in ((resident.train, mapped.train), (resident.val, mapped.val), (resident.test(), mapped.test())):
+        assert torch.equal(one.labels, other.labels) and torch.equal(one.span(3, 9), other.span(3, 9))
+        for (a, b), (c, d) in zip(one.chunks(7), other.chunks(7), strict=True):
+            assert torch.equal(a, c) and torch.equal(b, d)
+    settings = {"batch_size": 8, "seed": 0, "pad": 1, "flip": True, "stop": 15}
+    for one, other in zip(
+        images.batches(resident.train, **settings), images.batches(mapped.train.to("cpu"), **settings), strict=True
+    ):
+        assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+
+
+def test_large_images_are_evaluated_in_smaller_chunks() -> None:
+    for side, size in ((32, 500), (96, 500), (224, 91)):
+        split = images.Split(torch.zeros(1, 3, side, side, dtype=torch.uint8).expand(600, -1, -1, -1), torch.zeros(600))
+        assert len(next(iter(split.chunks()))[1]) == size
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_resized_crops_on_a_gpu_are_those_on_a_cpu_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = torch.randint(256, (64, 3, 224, 224), dtype=torch.uint8)
+    views = draw_views(0, 0, 64, pad=0, flip=True, crop=0.08)
+    there = augment(made.cuda(), views.cuda(), pad=0, flip=True, crop=0.08)
+    off = (there.cpu().int() - augment(made, views, pad=0, flip=True, crop=0.08).int()).abs()
+    assert off.max() <= 1 and off.float().mean() < 0.01
+    split = images.Split(made, torch.arange(64) % 4)
+    monkeypatch.setattr(splits, "room", lambda device: 100)
+    stays = split.to("cuda")
+    assert stays.images.device.type == "cpu" and stays.labels.device.type == "cuda"
+    index = torch.tensor([5, 3], device="cuda")
+    assert stays.take(index).device.type == "cuda" and torch.equal(stays.take(index).cpu(), made[[5, 3]])

@@ -1,0 +1,61 @@
+"""Many images are decoded into one file, on all cores: they need not fit into memory together."""
+
+import os
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kfbench.errors import KfbenchError
+
+TOGETHER = 256  # images that are decoded before they are written
+
+
+def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Callable[[int], str], quiet: bool) -> Tensor:
+    """Decode `count` images [C, H, W] into a file and return it, uint8 [N, C, H, W]: C is 1 if all are grey, else 3.
+
+    `read` returns an image by its number, from several threads; `named` says what an error calls it. Raises
+    KfbenchError for images that cannot be read, naming the first and counting the others, and for one of another size.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    def attempt(number: int) -> np.ndarray | KfbenchError:
+        try:
+            return read(number)
+        except Exception as error:  # Pillow and zipfile raise a dozen kinds for damaged bytes
+            why = " ".join(str(error).split()) or type(error).__name__
+            fault = KfbenchError(f"'{named(number)}' cannot be read ({why}); mend or remove it")
+            fault.__cause__ = error
+            return fault
+
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal  # on a pipe a bar is an empty line
+    parts = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+    pixels: np.memmap | None = None
+    all_grey, faults = True, []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
+        warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
+        for part in track(parts, "reading images", console=console, transient=True, disable=hidden):
+            for number, image in zip(part, threads.map(attempt, part), strict=True):
+                if isinstance(image, KfbenchError):
+                    faults.append(image)
+                    continue
+                if pixels is None:
+                    pixels = np.memmap(file, np.uint8, "w+", shape=(count, 3, *image.shape[1:]))
+                if image.shape[1:] != pixels.shape[2:]:
+                    first, this = ("×".join(map(str, sides)) for sides in (pixels.shape[2:], image.shape[1:]))
+                    raise KfbenchError(
+                        f"'{named(number)}' is {this}, others are {first} (H×W); resize all of them: --size HxW"
+                    )
+                all_grey &= len(image) == 1
+                pixels[number] = image
+    if faults:
+        others = f"; {len(faults) - 1:,} more cannot be read" if len(faults) > 1 else ""
+        raise KfbenchError(f"{faults[0]}{others}") from faults[0]
+    whole = torch.from_numpy(pixels)
+    return whole[:, :1] if all_grey else whole

@@ -1,0 +1,156 @@
+"""Published photographs become packs of 224 or 64 pixels, from a download or the user's copy of the files.
+
+Each image's middle square is resized to the data set's side; `NAME-64` is made of a pack at 224. Counts are checked
+against the publication.
+"""
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from kfbench.data.decode import Form, decode, pixels
+from kfbench.data.filling import fill
+from kfbench.data.packs import Pack, Raw, Rows, SplitName, data_folder, not_writable, open_pack, workplace, write
+from kfbench.data.photos import PHOTOS, Photos
+from kfbench.errors import KfbenchError
+
+SMALL = "-64"  # ends the name of a data set that is made smaller from a pack
+
+
+def pack(name: str, root: Path, *, fetch: bool = False, quiet: bool = True) -> Pack:
+    """Pack a published data set whose files lie below a folder, or are downloaded there.
+
+    Raises KfbenchError if they do not, if an image cannot be read, or if there are more or fewer than were published.
+    """
+    told = PHOTOS[name]
+    try:
+        opened = told.open(root, fetch)
+    except (OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        if fetch and isinstance(error, OSError | RuntimeError):
+            raise  # the network's: the download says what to do
+        said = " ".join(str(error).split())
+        raise KfbenchError(f"'{root}' does not hold '{name}' as published ({said}); give {told.files}") from error
+    count = len(opened.train) + len(opened.test)
+    labels = torch.zeros(count, dtype=torch.int64)
+    form = Form(told.side, told.side, crop=True)
+    every = [(part, row) for part in (opened.train, opened.test) for row in range(len(part))]
+
+    def read(number: int) -> np.ndarray:
+        part, row = every[number]
+        image, label = part[row]
+        labels[number] = int(label)
+        return decode(image.read_bytes(), form) if isinstance(image, Path) else pixels(image, form)
+
+    place = workplace(name, 2 * count * 3 * told.side**2)
+    try:
+        images = fill(place / "images", count, read, lambda number: f"{name}: image {number}", quiet)
+        images = images.expand(-1, 3, -1, -1)
+        split = [Rows(images, labels, torch.arange(count)[: len(opened.train)])]
+        split.append(Rows(images, labels, torch.arange(count)[len(opened.train) :]))
+        train, test = told.cut(split[0], opened.classes) if told.cut else split
+        here = (len(train.rows()), len(test.rows()))
+        if here != told.counts:
+            raise KfbenchError(
+                f"these {here[0]:,} training and {here[1]:,} test images are not '{name}', which has "
+                f"{told.counts[0]:,} and {told.counts[1]:,}; give {told.files}, or import them under another name"
+            )
+        return write(name, Raw(train, test, opened.classes), source="torchvision" if fetch else "import of its files")
+    except OSError as error:
+        raise not_writable(error) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def import_published(name: str, paths: Sequence[Path], *, quiet: bool = True) -> Pack:
+    """Pack a published data set from the user's copy: its archives and lists, or a folder where they lie unpacked.
+
+    Raises KfbenchError as `pack` does.
+    """
+    told = PHOTOS[name]
+    for path in paths:
+        if not path.exists():
+            raise KfbenchError(f"no file or folder '{path}'; give {told.files}")
+    if len(paths) == 1 and paths[0].is_dir():
+        above = [paths[0], *paths[0].resolve().parents[:2]]  # the root as torchvision has it, or a folder in it
+        held = (root for root in above if _opens(told, root))
+        return pack(name, next(held, paths[0]), quiet=quiet)
+    place = workplace(name, sum(path.stat().st_size for path in paths))
+    try:
+        for path in paths:
+            _unpack(path, place / told.folder)
+        return pack(name, place, quiet=quiet)
+    except OSError as error:
+        raise not_writable(error) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _opens(told: Photos, root: Path) -> bool:
+    try:
+        return bool(len(told.open(root, False).train))
+    except (OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError):
+        return False
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """Lay out an archive in a folder, archives in it too; another file is copied there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if tarfile.is_tarfile(path):
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if member.isfile() and (stream := archive.extractfile(member)) is not None:
+                        _lay(member.name, stream, folder)
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as zipped:
+                for info in zipped.infolist():
+                    if not info.is_dir():
+                        _lay(info.filename, zipped.open(info), folder)
+        else:
+            shutil.copy(path, folder / path.name)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise KfbenchError(f"'{path}' is no sound archive ({error}); fetch it again") from error
+
+
+def _lay(name: str, stream: IO[bytes], folder: Path) -> None:
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("..", "/", ".")]
+    if not parts or any(part.startswith("._") or part == "__MACOSX" for part in parts):
+        return
+    target = folder.joinpath(*parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with stream, target.open("wb") as file:
+        shutil.copyfileobj(stream, file)
+    if target.name.endswith((".tar.gz", ".tgz", ".tar")):  # Caltech-101 is archives in an archive
+        _unpack(target, folder)
+        target.unlink()
+
+
+def smaller(name: str) -> Pack:
+    """Pack a data set at 64 pixels from its pack at 224: bilinear, with antialiasing."""
+    side = int(SMALL[1:])
+    source = open_pack(data_folder() / name.removesuffix(SMALL))
+    names: tuple[SplitName, ...] = ("train", "test")
+    splits = {split: source.read(split) for split in names}
+    place = workplace(name, sum(2 * len(labels) * 3 * side**2 for _, labels in splits.values()))
+    try:
+        made = {}
+        for split, (images, labels) in splits.items():
+            small = np.memmap(place / split, np.uint8, "w+", shape=(len(labels), 3, side, side))
+            for start in range(0, len(labels), 256):
+                part = images[start : start + 256].float()
+                part = F.interpolate(part, (side, side), mode="bilinear", align_corners=False, antialias=True)
+                small[start : start + 256] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
+            made[split] = Rows(torch.from_numpy(small), labels)
+        raw = Raw(made["train"], made["test"], source.classes)
+        return write(name, raw, source=f"'{source.name}', made smaller")
+    except OSError as error:
+        raise not_writable(error) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""CUB-200-2011: 11,788 photographs of birds in 200 species (5,994 train, 5,794 test).
+
+Source: Wah, Branson, Welinder, Perona & Belongie 2011, Caltech report CNS-TR-2011-001. `paper`: the recipe of L2-SP,
+Li et al. 2018, arXiv 1802.01483, which fine-tunes: --method finetune --network torchvision:resnet101 --teachers
+torchvision:resnet101:pretrained.
+Differs: a tenth of the training images is `val`. Boxes and parts are not used. The middle square of each photograph
+is packed, so crops never show what lies outside it. Its 9,000 steps are given in epochs. There are no default
+teachers: none that suits can be had without a download.
+"""
+
+from kfbench.tasks import ImageTask
+
+TASK = ImageTask(
+    shape=(3, 224, 224),
+    classes=200,
+    variants={
+        "64": {
+            "shape": (3, 64, 64),
+            "dataset": "cub200-64",
+            "budgets": {"small": {"train_size": None, "epochs": 14}},
+        },
+    },
+    budgets={
+        "all": {"flip": True, "crop": 0.08},
+        "smoke": {"train_size": 200, "epochs": 1, "batch_size": 32, "evaluations": 1},
+        "small": {"train_size": 1000, "epochs": 5, "batch_size": 32, "evaluations": 2},
+        "standard": {
+            "like": "fine-tuning",
+            "network": "torchvision:resnet18",
+            "teacher": "torchvision:resnet50",
+            "epochs": 30,
+            "precision": "bf16",
+        },
+        "paper": {"like": "fine-tuning", "epochs": 107},
+    },
+)

@@ -124,7 +124,7 @@ def test_a_run_with_the_memory_is_near_one_without(tmp_path: Path, method: str) 
     with_it, without = (execute.run(spec, results=tmp_path / str(on), remember=on) for on in (True, False))
     assert with_it.key == without.key and "teacher_rows_asked" not in without.cost
     assert [record.provenance["remembers"] for record in (with_it, without)] == [True, False]
-    assert not (tmp_path / "False" / ".cache").exists()
+    assert not (tmp_path / "False" / ".cache" / "memory").exists()
     assert with_it.provenance["weights"] != without.provenance["weights"]  # else nothing was rounded: not used at all
     for one, other in zip(with_it.curve, without.curve, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=2e-3)  # after 24 steps; measured: 4e-4 at most
@@ -227,7 +227,7 @@ def test_views_that_are_not_fixed_are_not_remembered(tmp_path: Path) -> None:
             spec = dataclasses.replace(spec, settings={})
         record = execute.run(spec, results=tmp_path)
         assert "teacher_rows_asked" not in record.cost and record.provenance["remembers"] is False
-    assert not (tmp_path / ".cache").exists()
+    assert not (tmp_path / ".cache" / "memory").exists()
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits_and_counts(tmp_path: Path) -> None:

@@ -96,12 +96,19 @@ def curves(
 def load(key: str, *, results: Folder = "results") -> "Network":
     """Return the network that a run kept, in evaluation mode: images [B, C, H, W] in 0..1 to an Output.
 
+    `key` is how the run's begins, or `hf:ORG/NAME` for one that was pushed, `imported:NAME` for an imported teacher.
     `Output.logits` is [B, K]; `.value` [B] in games, else None. Raises KfbenchError if there is no such run, or its
     weights are gone.
     """
-    from kfbench.run import export
+    from kfbench.run import export, hub, imported
 
-    _, network, _ = export.load(key, results=Path(results))
+    kind, _, rest = key.partition(":")
+    if kind == "hf":
+        network, _, _ = hub.fetch(rest)
+    elif kind == "imported":
+        network, _ = imported.load(rest, Path(results))
+    else:
+        _, network, _ = export.load(key, results=Path(results))
     network.eval()
     return network
 

@@ -5,6 +5,7 @@ random:TASK[/…]                     the same network, never trained: the contr
 run:KEY                             the student that a recorded run kept
 imported:NAME                       weights that others trained, once `kfbench teacher import` has taken them
 file:PATH                           weights with their description, as `kfbench export` writes it, or in PATH.json
+hf:ORG/NAME[@REVISION]              a student that `kfbench push` put on the Hugging Face hub
 torchvision:NAME, timm:NAME         a network of that library; `:pretrained` loads its weights
 """
 

@@ -34,7 +34,8 @@ Teachers = Annotated[
     str | None,
     option(
         "--teachers",
-        help="TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, timm:NAME; by commas.",
+        help="TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; "
+        "by commas.",
         offers=complete.teachers,
     ),
 ]

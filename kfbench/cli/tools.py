@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(bench)
     app.command()(export)
+    app.command()(push)
     app.command()(play)
     app.add_typer(teacher_app, name="teacher")
     teacher_import.register(teacher_app)
@@ -96,6 +97,23 @@ def export(
 
     for written in exporting.export(key, path, results=results):
         typer.echo(written)
+
+
+def push(
+    key: options.Key,
+    repository: Annotated[str, argument(help="ORG/NAME on the Hugging Face hub; it is made if it is not there.")],
+    private: Annotated[bool, option("--private", help="Make it for yourself only.")] = False,
+    licence: Annotated[str, option("--license", help="As the hub names it: mit, apache-2.0, cc-by-4.0.")] = "",
+    results: options.Results = DEFAULT_RESULTS,
+) -> None:
+    """Put the student that a run kept on the Hugging Face hub, with a card made from its record.
+
+    Needs kfbench[hub] and a login: hf auth login, or $HF_TOKEN. It is then the teacher hf:ORG/NAME.
+    """
+    from kfbench.run import hub
+
+    typer.echo(hub.push(key, repository, results=results, private=private, licence=licence))
+    typer.echo(f"use: --teachers hf:{repository}")
 
 
 def play(

@@ -12,7 +12,7 @@ from kfbench.spec import RunSpec
 if TYPE_CHECKING:
     from kfbench.networks.network import Network
 
-KINDS = ("random", "run", "imported", "file", "torchvision", "timm")
+KINDS = ("random", "run", "imported", "file", "hf", "torchvision", "timm")
 TRAINED_BY = "scratch"  # the method of every teacher that is trained on the way, with seed 0
 
 
@@ -21,7 +21,7 @@ class TeacherName:
     """A teacher as text: `[random:]TASK[/variant][/network][@budget[:field=value+…]]`, or `kind:rest`."""
 
     kind: str  # "trained" or one of KINDS
-    rest: str = ""  # of run, imported, file, torchvision, timm: what follows the colon
+    rest: str = ""  # of run, imported, file, hf, torchvision, timm: what follows the colon
     task: str = ""
     network: str = ""
     budget: str = ""

@@ -45,6 +45,7 @@ def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
         "random": _random,
         "file": _of_file,
         "imported": partial(_imported, results=results),
+        "hf": _of_hub,
     }
     make = makers.get(asked.kind, partial(_of_library, spec=spec))
     teacher = make(asked, index)  # here already: its digest is known when it is there
@@ -110,6 +111,13 @@ def _random(asked: TeacherName, index: int) -> Teacher:
         network = networks.make(asked.network, shape=task.shape, outputs=len(classes))
     training_of(task.kind).settle(network, task)
     return Teacher(network, str(asked), asked.task, classes, weights.digest(network.state_dict()), index)
+
+
+def _of_hub(asked: TeacherName, index: int) -> Teacher:
+    from kfbench.run import hub  # only here: it asks the net, and needs a library that not everyone has
+
+    network, about, digest = hub.fetch(asked.rest)
+    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), digest, index)
 
 
 def _of_library(asked: TeacherName, index: int, *, spec: RunSpec) -> Teacher:

@@ -59,6 +59,13 @@ def logs(incomplete: str) -> Offers:
     return _begin(incomplete, [("tensorboard", ""), ("wandb", "Weights & Biases"), ("trackio", "Hugging Face")])
 
 
+def piles(incomplete: str) -> Offers:
+    """Return what `kfbench clean` deletes."""
+    from kfbench.run.housekeeping import ABOUT
+
+    return _begin(incomplete, list(ABOUT.items()))
+
+
 def sections(incomplete: str) -> Offers:
     """Return what `kfbench list` lists."""
     return _begin(incomplete, [(name, "") for name in listing.SECTIONS])

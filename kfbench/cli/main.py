@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import kfbench
-from kfbench.cli import check, data, new, run, study, tools
+from kfbench.cli import check, data, housekeeping, new, run, study, tools
 from kfbench.cli.options import group
 from kfbench.errors import KfbenchError
 
@@ -20,10 +20,13 @@ app = group(
 app.command()(run.run)
 app.command("list")(run.list_all)
 app.command()(run.show)
+app.command()(run.compare)
 app.command()(run.status)
 study.register(app)
 app.command()(check.check)
 tools.register(app)
+app.command()(housekeeping.clean)
+app.command()(housekeeping.delete)
 app.add_typer(data.app, name="data")
 app.add_typer(new.app, name="new")
 

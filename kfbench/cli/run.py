@@ -1,6 +1,7 @@
-"""Commands for single runs: `run`, `list`, `show`, `status`."""
+"""Commands for single runs: `run`, `list`, `show`, `compare`, `status`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -112,6 +113,30 @@ def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: 
 
     folder, record = records.locate(results, key)
     typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, folder, whole=True))
+
+
+def compare(
+    names: Annotated[list[str], argument(help="Keys of runs; with --task, methods.", offers=complete.keys)],
+    task: Annotated[str, option("--task", help="Compare methods on this task.", offers=complete.tasks)] = "",
+    all_seeds: Annotated[bool, option("--all-seeds", help="Also runs that differ in the seed only.")] = False,
+    out: Annotated[Path | None, option("--out", help="Draw the curves: a name in .png, .svg or .pdf.")] = None,
+    results: options.Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs, or methods on a task.
+
+    Scores, and differences to the first over the runs that share a seed, with 95 % intervals.
+    """
+    from kfbench.report import comparison
+
+    if task:
+        tables = comparison.of_methods(results, names, task)
+    else:
+        tables = [comparison.of_keys(results, names, all_seeds=all_seeds)]
+    if out is not None:
+        comparison.picture(tables, out)
+    rows = [{"title": table.title, "rows": comparison.rows(table)} for table in tables]
+    tell(rows, "\n\n".join(map(comparison.text, tables)), as_json=as_json)
 
 
 def status(results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:

@@ -47,7 +47,8 @@ def _scale(grid: Grid, column: str) -> tuple[float, str]:
     return 1.0, "progress"
 
 
-def _line(axis: Axes, x: Array, values: Array, label: str, index: int, *, dash: str | None = None) -> None:
+def draw_line(axis: Axes, x: Array, values: Array, label: str, index: int, *, dash: str | None = None) -> None:
+    """Draw the mean of values [N runs, T] over x [T], and Student's pointwise interval as a band."""
     mean, low, high = band(values)
     dashes = style.dash(index) if dash is None else dash
     axis.plot(x, mean, dashes, color=style.colour(index), label=label)
@@ -71,7 +72,7 @@ def curves(grid: Grid) -> Drawn:
         for index, row in enumerate(grid.rows):
             times, values = curve(grid, row, column, metrics[column])
             if values.size:
-                _line(axis, times * whole, values, row, index)
+                draw_line(axis, times * whole, values, row, index)
         axis.set(title=column, xlabel=name, ylabel=_axis_name(grid, column))
     style.legend(figure, axes)
     caption = "The student alone, on validation data; mean over seeds with Student's pointwise 95 % interval."
@@ -91,7 +92,7 @@ def attached(grid: Grid) -> Drawn:
         alone = ATTACHED.removesuffix("_attached")
         for index, (metric, label) in enumerate([(ATTACHED, "with teachers"), (alone, "alone")]):
             times, values = curve(grid, row, column, metric)
-            _line(axis, times * whole, values, label, 1 - index, dash="--" if index == 0 else "-")
+            draw_line(axis, times * whole, values, label, 1 - index, dash="--" if index == 0 else "-")
         axis.set(title=f"{row}\n{column}", xlabel=name, ylabel=_axis_name(grid, column))
     style.legend(figure, axes)
     caption = (

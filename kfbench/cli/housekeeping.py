@@ -1,0 +1,64 @@
+"""Commands that delete: `clean` and `delete`. They say what would go, and ask."""
+
+from typing import Annotated
+
+import typer
+
+from kfbench.cli import complete, options
+from kfbench.cli.options import DEFAULT_RESULTS, argument, ask, option
+from kfbench.errors import KfbenchError
+
+
+def clean(
+    kinds: Annotated[
+        list[str] | None,
+        argument(help="checkpoints, memory, logs, status, leftovers; none: all of these.", offers=complete.piles),
+    ] = None,
+    results: options.Results = DEFAULT_RESULTS,
+    yes: options.Yes = False,
+) -> None:
+    """Delete what can be made again; asks first.
+
+    Records, weights, teachers and studies' databases stay.
+    """
+    from kfbench.run import housekeeping
+
+    piles = [pile for pile in housekeeping.piles(results, kinds or ()) if pile.paths]
+    if not piles:
+        typer.echo(f"nothing to clean in '{results}'")
+        return
+    for pile in piles:
+        typer.echo(f"{housekeeping.spoken_size(pile.size):>9}  {pile.name}: {pile.about}")
+    total = housekeeping.spoken_size(sum(pile.size for pile in piles))
+    ask(f"delete {total}?", yes=yes)
+    housekeeping.remove(path for pile in piles for path in pile.paths)
+    typer.echo(f"deleted {total}")
+
+
+def delete(
+    key: options.Key,
+    results: options.Results = DEFAULT_RESULTS,
+    force: Annotated[bool, option("--force", help="Also if other runs were made with it as teacher.")] = False,
+    yes: options.Yes = False,
+) -> None:
+    """Delete a recorded run and its weights; asks first.
+
+    A run or teacher that other runs learned from stays, unless --force says otherwise.
+    """
+    from kfbench.run import housekeeping
+
+    run = housekeeping.doomed(results, key)
+    spec = run.record.spec
+    if run.pupils and not force:
+        first, others = run.pupils[0], len(run.pupils) - 1
+        more = f" and {others} more" if others else ""
+        raise KfbenchError(
+            f"run '{run.record.key}' taught '{first.key}' ({first.spec['method']} on {first.spec['task']}){more}, "
+            "which could not be verified without it; give --force to delete it all the same"
+        )
+    typer.echo(f"{spec['method']} on {spec['task']}, seed {spec['seed']}: {run.record.status}  [{run.record.key}]")
+    for path in run.paths:
+        typer.echo(f"{housekeeping.spoken_size(housekeeping.size_of(path)):>9}  {path}")
+    ask("delete it?", yes=yes)
+    housekeeping.remove(run.paths)
+    typer.echo(f"deleted '{run.record.key}'")

@@ -1,0 +1,126 @@
+"""`kfbench clean` and `delete`: what goes, what stays, what is asked."""
+
+import io
+import json
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console import TINY, key_of
+
+from kfbench.run import housekeeping, records, status
+
+
+def answering(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(words))
+
+
+def untidy(recorded: Path) -> dict[str, Path]:
+    """A results folder with something of every kind."""
+    shutil.copytree(recorded, "results")
+    results = Path("results")
+    made = {
+        "checkpoints": results / ".checkpoints" / "0123456789ab.ckpt",
+        "teachers' checkpoints": results / "teachers" / ".checkpoints" / "0123456789ab.ckpt",
+        "memory": results / ".cache" / "memory" / "ab" / "logits.bin",
+        "logs": results / ".cache" / "logs" / "x.log",
+        "logs of curves": results / ".cache" / "tensorboard" / "run" / "events.out",
+        "status": status.place(results) / "0123456789ab.json",
+        "leftovers": results / "digits" / ".tmp-abc",
+        "a database": results / ".cache" / "optuna.db",
+    }
+    for path in made.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"0" * 5000)
+    return made
+
+
+def test_clean_shows_asks_and_deletes(type_in: Any, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = untidy(recorded)
+    kept = {path for path in Path("results").rglob("*") if path.is_file()} - {*files.values()}
+    for answer in ("n\n", "\n", ""):
+        answering(answer, monkeypatch)
+        done = type_in("clean")
+        assert done.code == 2 and len(done.lines) == 1, done
+        assert done.lines[0] == ("error: nothing was done" if answer else "error: nobody answered; give --yes")
+        assert all(path.is_file() for path in files.values())
+    lines = done.out.splitlines()
+    assert lines[0].startswith("    10 kB  checkpoints: of runs that were stopped") and lines[-1].startswith(
+        "delete 35 kB?"
+    )
+    answering("y\n", monkeypatch)
+    assert type_in("clean").out.endswith("deleted 35 kB\n")
+    assert {path for path in Path("results").rglob("*") if path.is_file()} == kept | {files["a database"]}
+    assert type_in("clean").out == "nothing to clean in 'results'\n"
+
+
+def test_clean_of_one_kind(type_in: Any, recorded: Path) -> None:
+    files = untidy(recorded)
+    assert type_in("clean", "memory", "--yes").code == 0
+    assert [name for name, path in files.items() if not path.exists()] == ["memory"]
+    done = type_in("clean", "memroy", "--yes")
+    assert done.code == 2 and "nothing to clean called 'memroy'; did you mean 'memory'?" in done.err
+    assert type_in("clean", "--results", "nowhere", "--yes").err.startswith("error: no folder 'nowhere'")
+
+
+def test_nothing_is_cleaned_below_a_run(type_in: Any, recorded: Path) -> None:
+    files = untidy(recorded)
+    told = {"run": "0123456789ab", "label": "kf on digits, seed 0", "state": "running", "updated": time.time()}
+    told |= {"pid": os.getpid(), "node": platform.node()}
+    files["status"].write_text(json.dumps(told))
+    done = type_in("clean", "--yes")
+    assert done.code == 2 and "kf on digits, seed 0 is running with its results in 'results'" in done.err
+    assert all(path.exists() for path in files.values())
+
+
+def test_delete_takes_the_record_and_its_weights(type_in: Any, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(recorded, "results")
+    key = key_of(Path("results"))
+    before = {path for path in Path("results").rglob("*") if path.is_file()}
+    answering("no\n", monkeypatch)
+    assert type_in("delete", key).code == 2 and {p for p in Path("results").rglob("*") if p.is_file()} == before
+    answering("yes\n", monkeypatch)
+    done = type_in("delete", key[:6])
+    assert done.code == 0 and f"deleted '{key}'" in done.out and f"digits/scratch/{key}.safetensors" in done.out
+    gone = before - {path for path in Path("results").rglob("*") if path.is_file()}
+    assert {path.name for path in gone} == {f"{key}.json", f"{key}.safetensors"}
+    assert "teachers" not in {part for path in gone for part in path.parts}
+    assert type_in("delete", "zzzz", "--yes").err.startswith("error: no run in 'results' with a key that begins")
+
+
+def test_a_run_that_taught_others_stays_unless_forced(type_in: Any, recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    key = key_of(Path("results"))
+    words = ["run", "--method", "kf", "--task", "digits", "--teachers", f"run:{key}", *TINY, "--json"]
+    pupil = json.loads(type_in(*words).out)["key"]
+    done = type_in("delete", key, "--yes")
+    assert done.code == 2 and len(done.lines) == 1 and f"taught '{pupil}' (kf on digits)" in done.err
+    assert "give --force" in done.err and len(list(records.records(Path("results")))) == 2
+    assert type_in("delete", key, "--yes", "--force").code == 0
+    assert [record.key for record in records.records(Path("results"))] == [pupil]
+    assert type_in("delete", pupil, "--yes").code == 0  # a pupil may go
+
+
+def test_a_teacher_of_the_store_that_taught_stays(type_in: Any) -> None:
+    words = ["run", "--method", "kf", "--task", "digits", "--teachers", "digits/low/cnn-4@smoke:epochs=1", *TINY]
+    assert type_in(*words).code == 0
+    [teacher] = records.records(Path("results/teachers"))
+    done = type_in("delete", teacher.key, "--yes")
+    assert done.code == 2 and f"run '{teacher.key}' taught" in done.err
+
+
+def test_sizes_as_people_say_them(tmp_path: Path) -> None:
+    assert [housekeeping.spoken_size(size) for size in (0, 1, 1500, 2_400_000, 3_000_000_000)] == [
+        "0 kB",
+        "1 kB",
+        "2 kB",
+        "2.4 MB",
+        "3.0 GB",
+    ]
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(10**9)
+    assert housekeeping.size_of(tmp_path / "holes") < 10**6

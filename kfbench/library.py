@@ -35,6 +35,7 @@ def run(
     memory: bool = True,
     force: bool = False,
     checkpoint_seconds: float = 60.0,
+    log: str | Sequence[str] = (),
     progress: bool = True,
     **fields: Any,
 ) -> "RunRecord":
@@ -42,35 +43,44 @@ def run(
 
     `teachers` are names as on the command line, by commas or as a sequence; None: the method's defaults. `settings` are
     the method's, `recipe` fields of the training recipe; the recipe's fields may also be given by name: `epochs=3,
-    network="resnet20"`. `threads` is the number of CPU threads (None: as for the command), `progress` shows a bar.
+    network="resnet20"`. `threads` is the number of CPU threads (None: torch's own, and one in games). `log` names
+    where curves go as they come: "tensorboard", "wandb", "trackio". `progress` shows a bar, and news above it.
 
     Raises KfbenchError for anything that cannot work, before anything is trained; Diverged after a failed run.
     """
     from kfbench import registry
-    from kfbench.run import execute, resolve
-    from kfbench.run.device import set_threads
+    from kfbench.run import curve_logs, execute, resolve
+    from kfbench.run.announce import announce
+    from kfbench.run.device import set_threads, torch_device
     from kfbench.run.progress import Bar
     from kfbench.train.loop import Watcher
 
+    folder, names = Path(results), teachers.split(",") if isinstance(teachers, str) else teachers
     spec = resolve.resolve(
         method,
         task,
         budget=budget,
-        teachers=teachers.split(",") if isinstance(teachers, str) else teachers,
+        teachers=names,
         seed=seed,
         recipe={**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}},
         settings=settings,
     )
     set_threads(threads, registry.kind_of(spec.task))
+    device = str(torch_device(device))
+    shown = Bar() if progress else Watcher()
+    watcher = curve_logs.logging([log] if isinstance(log, str) else log, results=folder, then=shown)
+    execute.check_room(folder)
+    if progress:
+        announce(spec, results=folder, device=device, say=shown.say, force=force)
     return execute.run(
         spec,
-        results=Path(results),
+        results=folder,
         device=device,
         force=force,
         compiled=compile,
         remember=memory,
         checkpoint_seconds=checkpoint_seconds,
-        watcher=Bar() if progress else Watcher(),
+        watcher=watcher,
     )
 
 
@@ -111,6 +121,56 @@ def load(key: str, *, results: Folder = "results") -> "Network":
         _, network, _ = export.load(key, results=Path(results))
     network.eval()
     return network
+
+
+def study(
+    folder: Folder,
+    *,
+    row: str | None = None,
+    column: str | None = None,
+    on: str = "local",
+    jobs: int | None = None,
+    gpus_per_run: float = 0.0,
+    memory: float = 0.0,
+    slurm: Mapping[str, str] | None = None,
+    device: str = "",
+    threads: int = 1,
+    storage: str = "",
+    results: Folder = "results",
+    checkpoint_seconds: float = 60.0,
+    checkpoint_mb: float = 500.0,
+) -> "Page":
+    """Run what a study lacks, teachers first, make its report, and return what the index says of it.
+
+    `folder` has the study.toml; `row` and `column` pick by label. `on` is the engine, "local", "ray" or "slurm" (whose
+    options `slurm` has), `jobs` how many runs at once, `memory` GB a run. `Page.failed` counts runs that failed now:
+    they are records too. Started again it goes on. A script that calls this needs `if __name__ == "__main__"`, for runs
+    are processes.
+    """
+    import dataclasses
+
+    from rich.console import Console
+
+    from kfbench.report import page
+    from kfbench.study import steps
+    from kfbench.study.place import Place
+
+    place = Place(
+        results=Path(results),
+        storage=storage,
+        on=on,
+        jobs=jobs,
+        device=device,
+        threads=threads,
+        gpus=gpus_per_run,
+        memory=memory,
+        checkpoint_seconds=checkpoint_seconds,
+        checkpoint_mb=checkpoint_mb,
+        options=dict(slurm or {}),
+    )
+    console = Console(stderr=True, highlight=False)
+    failed = steps.full(Path(folder), place, row=row, column=column, console=console)
+    return dataclasses.replace(page.make(Path(folder), place.results), failed=failed)
 
 
 def report(study: Folder, *, results: Folder = "results") -> "Page":

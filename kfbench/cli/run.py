@@ -55,36 +55,25 @@ def run(
         precision=precision,
     )
     settings = pairs(set_, "--set")
-    from kfbench import registry
+    from kfbench import library
     from kfbench.cli import summary
-    from kfbench.run import curve_logs, execute, resolve
-    from kfbench.run.device import set_threads, torch_device
-    from kfbench.run.progress import Bar
 
-    spec = resolve.resolve(
+    record = library.run(
         method,
         task,
+        teachers=teachers,
         budget=budget,
-        teachers=None if teachers is None else teachers.split(","),
         seed=seed,
-        recipe=recipe,
         settings=settings,
-    )
-    set_threads(threads, registry.kind_of(spec.task))
-    bar = Bar()
-    device = str(torch_device(device))
-    watcher = curve_logs.logging(log or (), results=results, then=bar)
-    execute.check_room(results)
-    summary.announce(spec, results=results, device=device, say=bar.say, force=force)
-    record = execute.run(
-        spec,
+        recipe=recipe,
         results=results,
         device=device,
+        threads=threads,
+        compile=compiled,
+        memory=not forgets,
         force=force,
-        compiled=compiled,
-        remember=not forgets,
         checkpoint_seconds=checkpoint_seconds,
-        watcher=watcher,
+        log=log or (),
     )
     typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, results))
 

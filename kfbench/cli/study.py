@@ -50,33 +50,33 @@ def study(
 
     Teachers come first; started again it goes on.
     """
-    from rich.console import Console
-
-    from kfbench.report import page
-    from kfbench.study import steps
-    from kfbench.study.place import Place
-
-    console = Console(stderr=True, highlight=False)
     if dry_run:
-        steps.dry(folder, results=results, row=row, column=column, console=console)
+        from rich.console import Console
+
+        from kfbench.study import steps
+
+        steps.dry(folder, results=results, row=row, column=column, console=Console(stderr=True, highlight=False))
         return
-    place = Place(
-        results=results,
-        storage=storage,
+    from kfbench import library
+
+    page = library.study(
+        folder,
+        row=row,
+        column=column,
         on=on,
         jobs=jobs,
+        gpus_per_run=gpus_per_run,
+        memory=memory,
+        slurm=pairs(slurm, "--slurm"),
         device=device,
         threads=threads,
-        gpus=gpus_per_run,
-        memory=memory,
+        storage=storage,
+        results=results,
         checkpoint_seconds=checkpoint_seconds,
         checkpoint_mb=checkpoint_mb,
-        options=pairs(slurm, "--slurm"),
     )
-    failed = steps.full(folder, place, row=row, column=column, console=console)
-    made = page.make(folder, results)
-    console.print(f"{folder / 'index.html'}: {made.done} of {made.planned} runs")
-    raise typer.Exit(1 if failed else 0)
+    typer.echo(f"{folder / 'index.html'}: {page.done} of {page.planned} runs", err=True)
+    raise typer.Exit(1 if page.failed else 0)
 
 
 def search(

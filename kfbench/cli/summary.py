@@ -1,27 +1,10 @@
 """What a person reads before and after a run."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kfbench.run import records
 from kfbench.run.records import RunRecord
-from kfbench.spec import RunSpec
-
-
-def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], None], force: bool) -> None:
-    """Say what is going to happen and about how long it will take on this machine."""
-    from kfbench.run import estimate, execute, prepare
-
-    missing = prepare.missing_teachers(spec, results=results)
-    if not missing and not force and execute.finished(prepare.plan(spec, results=results), results):
-        return
-    own = estimate.spoken(estimate.seconds(spec, device=device))
-    say(f"{spec.method} on {spec.task}, {spec.recipe.network}, budget {spec.budget}: about {own} on this machine")
-    if missing:
-        longest = estimate.spoken(sum(estimate.seconds(wanted, device=device) for wanted in missing))
-        names = ", ".join(prepare.called(wanted) for wanted in missing)
-        say(f"teachers to train first: {names}: about {longest}")
 
 
 def as_json(record: RunRecord) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Page:
     done: int
     planned: int
     words: tuple[tuple[str, int], ...]  # verdicts and how many claims have each
+    failed: int = 0  # runs that failed in the `kfbench.study` that made this
 
     @property
     def percent(self) -> int:

@@ -118,7 +118,9 @@ def push(
 
 def play(
     key: options.Key,
-    out: Annotated[Path, typer.Option(help="Ends in .gif, or in .mp4 where ffmpeg is installed.")] = Path("game.gif"),
+    out: Annotated[Path, typer.Option(help="Ends in .gif, or in .mp4 (pip install 'kfbench[mp4]').")] = Path(
+        "game.gif"
+    ),
     seed: Annotated[int, typer.Option(min=0, help="Of the emulator and of the policy's draws.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.1, help="Show at most this much play.")] = 60.0,
     speed: Annotated[int, typer.Option(min=1, help="Multiple of the console's own speed.")] = 1,

@@ -1,8 +1,7 @@
 """Render an episode of a recorded agent, in colour with its score: `kfbench play KEY --out game.gif`."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -88,18 +87,25 @@ def _labelled(pixels: np.ndarray, label: str) -> Image.Image:
 
 
 def write(images: list[Image.Image], out: Path, *, speed: int = 1) -> None:
-    """Write images as a GIF or mp4; at `speed` n every n-th is kept. Raises KfbenchError if mp4 lacks ffmpeg."""
-    kept = images[::speed]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".gif":
-        first, *rest = [image.quantize(64, dither=Image.Dither.NONE) for image in kept]
-        first.save(out, save_all=True, append_images=rest, duration=round(1000 / RATE), loop=0, optimize=False)
-        return
-    if shutil.which("ffmpeg") is None:
-        raise KfbenchError(f"'{out}' needs ffmpeg, which is not installed; write a .gif instead")
-    size = "x".join(str(side) for side in kept[0].size)
-    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(RATE), "-i", "-"]
-    command = ["ffmpeg", "-y", "-loglevel", "error", *given, "-pix_fmt", "yuv420p", str(out)]
-    done = subprocess.run(command, input=b"".join(image.tobytes() for image in kept), capture_output=True, check=False)
-    if done.returncode:
-        raise KfbenchError(f"ffmpeg could not write '{out}': {done.stderr.decode().strip().splitlines()[-1]}")
+    """Write images as a GIF or mp4, by imageio; at `speed` n every n-th is shown.
+
+    Raises KfbenchError if the file cannot be written, or an mp4 lacks PyAV.
+    """
+    import imageio.v3 as imageio
+
+    chosen = images[::speed]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".gif":
+            frames = [image.quantize(64, dither=Image.Dither.NONE).convert("RGB") for image in chosen]
+            imageio.imwrite(out, np.stack([np.asarray(frame) for frame in frames]), duration=round(1000 / RATE), loop=0)
+        else:
+            if find_spec("av") is None:
+                raise KfbenchError(f"'{out}' needs PyAV; type: pip install 'kfbench[mp4]', or write a .gif")
+            imageio.imwrite(
+                out, np.stack([np.asarray(image) for image in chosen]), plugin="pyav", codec="libx264", fps=RATE
+            )
+    except OSError as error:
+        raise KfbenchError(
+            f"cannot write '{out}' ({error.strerror or error}); give another place with --out"
+        ) from error

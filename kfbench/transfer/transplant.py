@@ -1,12 +1,13 @@
 """What fine-tuning methods share: carrying a teacher's body over, telling heads from it, and reading below a head."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from kfbench.errors import KfbenchError
+from kfbench.methods import Group
 from kfbench.networks.network import Network
 
 
@@ -54,3 +55,19 @@ def below_head(network: Network) -> Iterator[list[Tensor]]:
         yield taken
     finally:
         handle.remove()
+
+
+def freeze_body(network: Network, *, frozen: bool = True) -> None:
+    """Let only the heads be trained, or everything."""
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(not frozen or is_head(network, name))
+
+
+def groups(network: Network, beside: Iterable[nn.Parameter] = (), *, body_rate: float) -> list[Group]:
+    """Return the optimiser's groups: new heads at the recipe's rate, the body and what is `beside` it at a multiple."""
+    trained = [(name, weight) for name, weight in network.named_parameters() if weight.requires_grad]
+    heads = [weight for name, weight in trained if is_head(network, name)]
+    body = [weight for name, weight in trained if not is_head(network, name)]
+    body += [weight for weight in beside if weight.requires_grad]
+    both: list[Group] = [{"params": heads}, {"params": body, "lr_scale": body_rate}]
+    return [group for group in both if group["params"]]

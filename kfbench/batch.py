@@ -60,5 +60,7 @@ class Batch:
     output: Output | None = None  # what the student said when it acted
     trajectory: Trajectory | None = None  # of a whole rollout in order (row t·N + n); None for a part of one
     extras: Parts = field(default_factory=dict)  # {name: [B, …]}
+    age: Tensor | None = None  # [B] int64, agent steps since the row's episode began; when acting only
+    counts: Tensor | None = None  # [B], 1, or 0 for rows that a game's own loss leaves out; None: all count
     memo: dict[Any, Any] = field(default_factory=dict)  # answers of teachers to this batch, so none is asked twice
     past: Past | None = None  # what teachers said to these rows in earlier epochs and runs, where that is remembered

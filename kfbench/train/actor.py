@@ -33,7 +33,8 @@ class Actor:
         self.setup, self.recipe, self.arcade, self.game = setup, GameRecipe.of(setup.spec), arcade, game
         self.observation = arcade.reset()
         self._batch: Batch | None = None  # the present observation's, for its teachers' answers
-        self._begun = (arcade.mark(), self.observation)  # where the latest rollout began
+        self.age = torch.zeros(self.recipe.environments, dtype=torch.int64)  # steps since each episode began
+        self._begun = (arcade.mark(), self.observation, self.age)  # where the latest rollout began
 
     def play(self, number: int, progress: float) -> Rollout:
         """Play the run's rollout of a number, counted from 0."""
@@ -42,7 +43,7 @@ class Actor:
 
     def _play(self, number: int, progress: float) -> Rollout:
         setup, recipe, arcade = self.setup, self.recipe, self.arcade
-        self._begun = (arcade.mark(), self.observation)
+        self._begun = (arcade.mark(), self.observation, self.age)
         setup.student.eval()
         generator = seeding.stream(setup.spec.seed, "explore", number)
         shape = (recipe.rollout, recipe.environments, arcade.actions)
@@ -75,6 +76,7 @@ class Actor:
                 rewards[t] += recipe.gamma * step.truncated * _value(behind).cpu()
             goes_on[t] = ~(over | step.ended if recipe.lost_life_ends else over)
             self.observation, self._batch = step.observation, None
+            self.age = torch.where(over, 0, self.age + 1)
         after, _ = self._ask(progress)
         output = Output(torch.cat([o.logits for o in said]).float(), torch.cat([_value(o) for o in said]))
         assert output.value is not None
@@ -107,19 +109,21 @@ class Actor:
         """
         setup = self.setup
         if self._batch is None:
-            self._batch = Batch(images=brightness(self.observation, into), rng=setup.rng)
+            age = self.age.to(setup.device, non_blocking=True)
+            self._batch = Batch(images=brightness(self.observation, into), rng=setup.rng, age=age)
         elif into is not None:
             into.copy_(self._batch.images)
         return setup.method.act(setup.student, setup.teachers, self._batch, progress)
 
     def state(self, *, begun: bool) -> dict[str, Any]:
         """Return what `restore` needs to stand where the actor stands, or stood when the latest rollout began."""
-        mark, observation = self._begun if begun else (self.arcade.mark(), self.observation)
-        return {"arcade": self.arcade.state(mark), "image": observation[:, -1].cpu()}
+        mark, observation, age = self._begun if begun else (self.arcade.mark(), self.observation, self.age)
+        return {"arcade": self.arcade.state(mark), "image": observation[:, -1].cpu(), "age": age}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Let the emulators replay. Raises KfbenchError if they arrive at other images (another version of ale-py)."""
         self.observation, self._batch = self.arcade.restore(state["arcade"]), None
+        self.age = state.get("age", self.age)  # older checkpoints are of methods that do not ask for it
         if not torch.equal(self.observation[:, -1].cpu(), state["image"]):
             raise KfbenchError(
                 "the emulators do not replay to the checkpoint's images; install the ale-py it was made with"

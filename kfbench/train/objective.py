@@ -32,6 +32,7 @@ class Objective:
     ppo:  policy = -mean(min(r A', clip(r, 1 - c, 1 + c) A')), r = pi(a|s) / pi_acting(a|s), A' = A standardised over
           the batch; value and entropy as in a2c.
 
+    Means and spreads are over the rows that count (`batch.counts`).
     With the recipe's correction `vtrace`, A and R of a2c are those of `returns.vtrace`, by the present outputs.
 
     Source: Mnih et al. 2016, arXiv 1602.01783; Schulman et al. 2017, arXiv 1707.06347.
@@ -50,11 +51,11 @@ class Objective:
         if self.recipe.correction == "vtrace":
             returns, advantages = self._corrected(values.detach(), chosen.detach(), batch)
         plain = self.recipe.algorithm == "a2c"
-        policy = -(advantages * chosen).mean() if plain else self._clipped(chosen, batch)
+        policy = -_mean(advantages * chosen, batch) if plain else self._clipped(chosen, batch)
         return {
             "policy": policy,
-            "value": self.recipe.value * (returns - values).square().mean(),
-            "entropy": self.recipe.entropy * (logged.exp() * logged).sum(1).mean(),
+            "value": self.recipe.value * _mean((returns - values).square(), batch),
+            "entropy": self.recipe.entropy * _mean((logged.exp() * logged).sum(1), batch),
         }
 
     def _corrected(self, values: Tensor, chosen: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -68,10 +69,10 @@ class Objective:
     def _clipped(self, chosen: Tensor, batch: Batch) -> Tensor:
         assert batch.advantages is not None
         ratio = (chosen - _acting(batch)).exp()
-        spread, centre = torch.std_mean(batch.advantages, correction=0)
+        spread, centre = _std_mean(batch.advantages, batch)
         advantages = (batch.advantages - centre) / (spread + 1e-8)
         clip = self.recipe.clip
-        return -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+        return -_mean(torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), batch)
 
 
 def _acting(batch: Batch) -> Tensor:
@@ -79,3 +80,18 @@ def _acting(batch: Batch) -> Tensor:
     assert batch.output is not None and batch.actions is not None
     logged = F.log_softmax(batch.output.logits.float(), dim=1)
     return logged.gather(1, batch.actions[:, None]).squeeze(1)
+
+
+def _mean(rows: Tensor, batch: Batch) -> Tensor:
+    """Return the mean of rows [B] over those that count, []; 0 if none does."""
+    if batch.counts is None:
+        return rows.mean()
+    return (rows * batch.counts).sum() / batch.counts.sum().clamp(min=1)
+
+
+def _std_mean(rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return standard deviation and mean, [] each, of the rows [B] that count."""
+    if batch.counts is None:
+        return torch.std_mean(rows, correction=0)
+    centre = _mean(rows, batch)
+    return _mean((rows - centre).square(), batch).sqrt(), centre

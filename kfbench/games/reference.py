@@ -87,3 +87,8 @@ def human_normalised(game: str, score: float, starts: Starts = "no-op") -> float
     if random >= human:
         random = 0.0
     return (score - random) / (human - random)
+
+
+def random_return(game: str) -> float | None:
+    """Return what random play scores with no-op starts, in points; None where there is no reference."""
+    return REFERENCES[game]["no-op"][0] if game in REFERENCES else None

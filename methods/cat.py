@@ -50,7 +50,7 @@ class CrossDomainAdaptiveTransfer(Method):
     cycle: Weight = 1.0  # c
     steps: Annotated[int, Gt(0)] = 100  # agent steps over which usefulness is a gain
     memory: Annotated[float, Gt(0), Le(1)] = 0.1  # share of the newest in the running mean of gains; choice
-    width: Annotated[int, Gt(0)] = 8  # maps between the convolutions of phi, mu and rho; choice
+    width: Annotated[int, Gt(0)] = 16  # hidden units for a patch in phi, mu and rho; choice
     mix_rate: Annotated[float, Gt(0)] = 10.0  # learning rate of p and w over the network's; choice
 
     kinds = ("games",)

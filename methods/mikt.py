@@ -9,8 +9,8 @@ Source: Wan, Gangwani & Peng 2020, "Mutual Information Based Knowledge Transfer 
     whose last mean is minus a bound of the mutual information of s and phi(s). dep rises from 0 at 45 % of the updates
     to its end at 90 %, where the teachers are cut off. Of what run.py draws from: dep 1 (or 0.5), k 0.1 (or 0.05),
     m 0.5 (or 1).
-Differs: all games are seen as images of one shape, so phi and mu are corrections of what they are given, by 3×3
-convolutions, and begin as the identity (there: networks that map one robot's state to another's, from nothing). sigma
+Differs: all games are seen as images of one shape, so phi and mu are corrections of what they are given, made from its
+4×4 patches, and begin as the identity (there: networks that map one robot's state to another's, from nothing). sigma
 is a channel's, and at least 0.05: black pixels that are told exactly have no bound. Policy and value share a trunk, so
 there is one set of shares (there: two, the values' with a dep of 0.05 or 0.1). The shares learn at ten times the
 network's rate, as in `kf`, else they hardly move in a short budget.
@@ -44,7 +44,7 @@ class MutualInformation(Method):
     cut: Fraction = 0.9  # progress at which it is reached, and the teachers are cut off
     kl: Weight = 0.1  # k, keeps the policy near that which acted
     information: Weight = 0.5  # m
-    width: Annotated[int, Gt(0)] = 8  # maps between the convolutions of phi and of mu; choice
+    width: Annotated[int, Gt(0)] = 16  # hidden units for a patch in phi and in mu; choice
     mix_rate: Annotated[float, Gt(0)] = 10.0  # learning rate of the shares over the network's; choice, see above
 
     kinds = ("games",)

@@ -26,19 +26,22 @@ NARROWEST = math.log(0.05)  # of a decoder's deviation: black pixels that are to
 
 
 class Correction(nn.Module):
-    """s + W_2 tanh(W_1 s), 3×3 convolutions over observations [B, C, H, W]; the identity at the start."""
+    """s + W_2 tanh(W_1 s) of observations [B, C, H, W], from patches and back to them; the identity at the start.
 
-    def __init__(self, channels: int, width: int) -> None:
+    Patches, since convolutions at full size would cost several times what the student's own network does.
+    """
+
+    def __init__(self, channels: int, width: int, patch: int = 4) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.last = nn.Conv2d(width, channels, 3, padding=1)
+        self.first = nn.Conv2d(channels, width, patch, stride=patch)
+        self.last = nn.ConvTranspose2d(width, channels, patch, stride=patch)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map [B, C, H, W] to the same shape."""
-        corrected: Tensor = images + self.last(torch.tanh(self.first(images)))
-        return corrected
+        correction: Tensor = self.last(torch.tanh(self.first(images)), output_size=list(images.shape[2:]))
+        return images + correction
 
 
 class Decoder(nn.Module):

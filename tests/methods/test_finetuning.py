@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kfbench import registry
-from kfbench.conformance import rules
+from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.networks.network import Network
@@ -39,7 +39,7 @@ def module(name: str) -> Any:
 
 def setup(method: str, **settings: Any) -> Setup:
     """A run of 12 steps on made-up digits with untrained teachers."""
-    return stand_in.setup(rules.spec_of(method, settings or None), rows=ROWS)
+    return stand_in.setup(tiny.spec_of(method, settings or None), rows=ROWS)
 
 
 def trained(live: Setup, steps: int = 12) -> Supervised:
@@ -187,7 +187,7 @@ def test_the_loss_of_co_tuning_is_the_authors() -> None:
     assert logits.grad is not None and logits.grad.flatten()[[0, 7, 14]].tolist() == pytest.approx(slopes, rel=1e-4)
 
 
-def tiny(classes: int = 3) -> tuple[Task, Teacher]:
+def numbers_task(classes: int = 3) -> tuple[Task, Teacher]:
     """A task of three numbers an image, four features and as many classes, and a teacher with its own head."""
     body = nn.Sequential()
     body.add_module("flat", nn.Flatten())
@@ -201,7 +201,7 @@ def tiny(classes: int = 3) -> tuple[Task, Teacher]:
 
 
 def test_bi_tuning_is_the_authors() -> None:
-    task, teacher = tiny()
+    task, teacher = numbers_task()
     method = registry.load_method("bi_tuning", {"queue": 4, "momentum": 0.9, "dimensions": 5, "shift": 0})
     student = cast(WithCompanions, method.make_student(task, [teacher], torch.Generator().manual_seed(0)))
     student.network.requires_grad_(True)

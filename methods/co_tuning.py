@@ -4,7 +4,7 @@ Source: You, Kou, Long & Wang 2020, "Co-Tuning for Transfer Learning", NeurIPS, 
     train.py and module/relationship_learning.py; thuml/Transfer-Learning-Library, tllib/regularization/co_tuning.py):
     L = CE(y_t, p_t) + w · H(p(y_s|y_t), p_s),  p_s from the teacher's head on the features that are being tuned;
     w = 2.3. The relationship p(y_s|y_t) is learned once, from the teacher's answers to the training images:
-    `reverse` (the paper's choice) fits p(y_t|y_s) by logistic regression on them, the strength of its L2 term chosen
+    `reverse` (thuml/CoTuning) fits p(y_t|y_s) by logistic regression on them, the strength of its L2 term chosen
     and its scale calibrated on held-out images, and turns it round by Bayes' rule with the mean answer as p(y_s);
     variant `direct` is the mean answer to each class's images.
 Differs: held-out images are a tenth of each class's training images (there: a validation set, which methods do not

@@ -1,7 +1,7 @@
 """Jump-start: the teacher plays the first steps of each episode, fewer and fewer, and the student goes on from there.
 
-Source: Uchendu, Xiao, Lu, Zhu, Yan et al. 2022, "Jump-Start Reinforcement Learning", arXiv 2204.02372, algorithm 1
-    (the curriculum): the guide plays h steps, the learner the rest; h falls by one of n steps from H to 0 each time
+Source: Uchendu, Xiao, Lu, Zhu, Yan et al. 2022, "Jump-Start Reinforcement Learning", arXiv 2204.02372, its
+    curriculum: the guide plays h steps, the learner the rest; h falls by one of n steps from H to 0 each time
     that the mean return of both together is not below the best so far, less a tolerance. H = 100, the roll-in of
     Agarwal et al. 2022, "Reincarnating Reinforcement Learning", on Atari (configs/jsrl_dqn.gin); n = 10, and a first
     mean that only sets the mark, as in steventango/jumpstart-rl.

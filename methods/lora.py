@@ -3,8 +3,8 @@
 Source: Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang & Chen 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
     arXiv 2106.09685, section 4, and the authors' code (microsoft/LoRA, loralib/layers.py):
     W = W_0 + (alpha / r) B A,  A [r, in] starts as a linear layer does, B [out, r] at 0; for a k×k convolution
-    (`ConvLoRA`) A [r·k, in·k] and B [out·k, r·k], their product in the kernel's shape. r = alpha = 8 (table 9,
-    RoBERTa). What is kept is the plain network with the products added: it costs what the network did.
+    (`ConvLoRA`) A [r·k, in·k] and B [out·k, r·k], their product in the kernel's shape. r = alpha = 8 is our
+    choice. What is kept is the plain network with the products added: it costs what the network did.
 Differs: every linear layer and ungrouped convolution below the head is adapted, as the networks here have few others;
 the source adapts the queries' and values' projections of transformers, which `only=qkv` comes near to in timm's, whose
 three projections are one layer with one product. There is no dropout. The new head is trained with them.

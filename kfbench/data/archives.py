@@ -49,8 +49,7 @@ def import_folders(
     classes = class_order(name, list({label for _, label in found.folders}))
     number = {label: row for row, label in enumerate(classes)}
     labels = torch.tensor([number[entry.label] for entry in found.entries])
-    room = 0 if form is None else 2 * len(labels) * 3 * form.height * form.width  # here and in the pack
-    place = workplace(name, room)
+    place = workplace(name)
     try:
         images = fill(
             place / "images",

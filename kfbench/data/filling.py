@@ -1,5 +1,6 @@
 """Many images are decoded into one file, on all cores: they need not fit into memory together."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kfbench.data.packs import require_room
 from kfbench.errors import KfbenchError
 
 TOGETHER = 256  # images that are decoded before they are written
@@ -36,26 +38,33 @@ def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Calla
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal  # on a pipe a bar is an empty line
     parts = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
-    pixels: np.memmap | None = None
+    shape: tuple[int, ...] = ()
     all_grey, faults = True, []
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads:
+    # written, not mapped: a disk that is full is an error then, and no signal that ends the process
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads, file.open("wb") as out:
         warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
         for part in track(parts, "reading images", console=console, transient=True, disable=hidden):
             for number, image in zip(part, threads.map(attempt, part), strict=True):
                 if isinstance(image, KfbenchError):
                     faults.append(image)
                     continue
-                if pixels is None:
-                    pixels = np.memmap(file, np.uint8, "w+", shape=(count, 3, *image.shape[1:]))
-                if image.shape[1:] != pixels.shape[2:]:
-                    first, this = ("×".join(map(str, sides)) for sides in (pixels.shape[2:], image.shape[1:]))
+                if not shape:
+                    shape = (3, *image.shape[1:])
+                    require_room(count * math.prod(shape))
+                if image.shape[1:] != shape[1:]:
+                    first, this = ("×".join(map(str, sides)) for sides in (shape[1:], image.shape[1:]))
                     raise KfbenchError(
                         f"'{named(number)}' is {this}, others are {first} (H×W); resize all of them: --size HxW"
                     )
                 all_grey &= len(image) == 1
-                pixels[number] = image
+                out.write(np.ascontiguousarray(np.broadcast_to(image, shape)).data)
     if faults:
         others = f"; {len(faults) - 1:,} more cannot be read" if len(faults) > 1 else ""
         raise KfbenchError(f"{faults[0]}{others}") from faults[0]
-    whole = torch.from_numpy(pixels)
+    whole = mapped(file, (count, *shape))
     return whole[:, :1] if all_grey else whole
+
+
+def mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """Return the bytes of a file as a tensor uint8, which is not to be written to."""
+    return torch.from_numpy(np.memmap(file, np.uint8, "r+", shape=shape))

@@ -192,25 +192,24 @@ def write(name: str, raw: Raw, *, source: str) -> Pack:
     return pack
 
 
-def workplace(name: str, room: int = 0) -> Path:
-    """Make a folder beside a pack's place to make it in.
-
-    Raises KfbenchError if the data folder cannot be written to, or has less than `room` bytes free.
-    """
+def workplace(name: str) -> Path:
+    """Make a folder beside a pack's place to make it in. Raises KfbenchError if the data folder is not writable."""
     root = data_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
-        free = shutil.disk_usage(root).free
+        return Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
     except OSError as error:
         raise not_writable(error) from error
-    if free < room:
-        made.rmdir()
+
+
+def require_room(size: int) -> None:
+    """Raise KfbenchError if the data folder has no room for `size` bytes twice: decoded, and in the pack."""
+    free = shutil.disk_usage(data_folder()).free
+    if free < 2 * size:
         raise KfbenchError(
-            f"data set '{name}' needs {room / 1e9:.1f} GB in the data folder '{root}' while it is made, and "
-            f"{free / 1e9:.1f} GB are free; free some, or set KFBENCH_DATA to another folder"
+            f"the images need {2 * size / 1e6:,.1f} MB in the data folder '{data_folder()}' while they are packed, and "
+            f"{free / 1e6:,.1f} MB are free; free some, or set KFBENCH_DATA to another folder"
         )
-    return made
 
 
 def not_writable(error: Exception) -> KfbenchError:

@@ -16,8 +16,19 @@ import torch
 import torch.nn.functional as F
 
 from kfbench.data.decode import Form, decode, pixels
-from kfbench.data.filling import fill
-from kfbench.data.packs import Pack, Raw, Rows, SplitName, data_folder, not_writable, open_pack, workplace, write
+from kfbench.data.filling import fill, mapped
+from kfbench.data.packs import (
+    Pack,
+    Raw,
+    Rows,
+    SplitName,
+    data_folder,
+    not_writable,
+    open_pack,
+    require_room,
+    workplace,
+    write,
+)
 from kfbench.data.photos import PHOTOS, Photos
 from kfbench.errors import KfbenchError
 
@@ -48,7 +59,7 @@ def pack(name: str, root: Path, *, fetch: bool = False, quiet: bool = True) -> P
         labels[number] = int(label)
         return decode(image.read_bytes(), form) if isinstance(image, Path) else pixels(image, form)
 
-    place = workplace(name, 2 * count * 3 * told.side**2)
+    place = workplace(name)
     try:
         images = fill(place / "images", count, read, lambda number: f"{name}: image {number}", quiet)
         images = images.expand(-1, 3, -1, -1)
@@ -81,7 +92,7 @@ def import_published(name: str, paths: Sequence[Path], *, quiet: bool = True) ->
         above = [paths[0], *paths[0].resolve().parents[:2]]  # the root as torchvision has it, or a folder in it
         held = (root for root in above if _opens(told, root))
         return pack(name, next(held, paths[0]), quiet=quiet)
-    place = workplace(name, sum(path.stat().st_size for path in paths))
+    place = workplace(name)
     try:
         for path in paths:
             _unpack(path, place / told.folder)
@@ -138,16 +149,17 @@ def smaller(name: str) -> Pack:
     source = open_pack(data_folder() / name.removesuffix(SMALL))
     names: tuple[SplitName, ...] = ("train", "test")
     splits = {split: source.read(split) for split in names}
-    place = workplace(name, sum(2 * len(labels) * 3 * side**2 for _, labels in splits.values()))
+    place = workplace(name)
     try:
+        require_room(sum(len(labels) * 3 * side**2 for _, labels in splits.values()))
         made = {}
         for split, (images, labels) in splits.items():
-            small = np.memmap(place / split, np.uint8, "w+", shape=(len(labels), 3, side, side))
-            for start in range(0, len(labels), 256):
-                part = images[start : start + 256].float()
-                part = F.interpolate(part, (side, side), mode="bilinear", align_corners=False, antialias=True)
-                small[start : start + 256] = part.round_().clamp_(0, 255).to(torch.uint8).numpy()
-            made[split] = Rows(torch.from_numpy(small), labels)
+            with (place / split).open("wb") as file:
+                for part in images.split(256):  # type: ignore[no-untyped-call]
+                    size = (side, side)
+                    small = F.interpolate(part.float(), size, mode="bilinear", align_corners=False, antialias=True)
+                    file.write(small.round_().clamp_(0, 255).to(torch.uint8).contiguous().numpy().data)
+            made[split] = Rows(mapped(place / split, (len(labels), 3, side, side)), labels)
         raw = Raw(made["train"], made["test"], source.classes)
         return write(name, raw, source=f"'{source.name}', made smaller")
     except OSError as error:

@@ -90,9 +90,9 @@ def _require_number(student: Student, teachers: Sequence[TeacherName]) -> None:
         many = "a teacher" if fewest == 1 else f"{fewest} teachers"
         none = "" if student.task.sources else ", which has no default ones"
         if student.method.needs == "architecture":
-            give = (
-                f"give one of the student's network: --teachers cifar10/{student.recipe.network}, run:KEY or file:PATH"
-            )
+            network = student.recipe.network
+            own = f"{network.removesuffix(':pretrained')}:pretrained" if ":" in network else f"cifar10/{network}"
+            give = f"give one of the student's network: --teachers {own}, run:KEY or file:PATH"
         else:
             give = "give --teachers TASK[,TASK…], as cifar10, or run:KEY, file:PATH, torchvision:resnet18:pretrained"
         raise KfbenchError(f"method '{student.name}' needs {many} for task '{student.task.name}'{none}; {give}")

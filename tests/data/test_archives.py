@@ -1,7 +1,6 @@
 """A user's own images, as users have them: other layouts, odd names, damaged files, no test split; a line each."""
 
 import json
-import os
 import re
 import resource
 import shutil
@@ -9,7 +8,6 @@ import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -289,22 +287,22 @@ def test_a_bomb_of_pixels_is_told_with_its_bound(tmp_path: Path, type_in: Consol
     assert f"more than the {decode.PIXELS // 10**6} million that an image may have" in done.err
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_a_full_disk_is_one_line(full: bool, tmp_path: Path, type_in: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("allowed", [100, None])
+def test_a_full_disk_is_one_line(
+    allowed: int | None, tmp_path: Path, type_in: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
     where = folder(tmp_path / "pets", *SPLITS)
-    free = shutil.disk_usage(tmp_path)
-    if full:  # seen before anything is decoded
+    if allowed is None:  # seen before much is written
+        free = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=1000))
-        said = "needs 0.0 GB in the data folder"
-    else:  # in the midst of writing
-        said = "cannot write to the data folder"
-        limited = os.fspath(tmp_path / "data")
-
-        def write(*args: Any) -> Any:
-            raise OSError(28, "No space left on device", limited)
-
-        monkeypatch.setattr(packs, "_save", write)
-    done = type_in("data", "import", "pets", where, "--size", "4x4")
+        done, said = type_in("data", "import", "pets", where), "the images need 0.0 MB in the data folder"
+    else:  # in the midst of writing: the system refuses to let a file grow
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, before[1]))
+        try:
+            done, said = type_in("data", "import", "pets", where), "cannot write to the data folder"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert done.code == 2 and said in done.err and "KFBENCH_DATA" in done.err and len(done.lines) == 1
     assert not list((tmp_path / "data").glob("*")) and not list((tmp_path / "data").glob(".*"))
 

@@ -344,6 +344,9 @@ def test_a_published_data_set_goes_to_a_run(tmp_path: Path, type_in: Console, mo
     for method in ("kf", "finetune"):
         done = type_in("run", "--method", method, *words)
         assert done.code == 2 and "which has no default ones; give" in done.err and len(done.lines) == 1
+    assert "--teachers cifar10/cnn-4, run:KEY" in done.err
+    words = ("--method", "finetune", "--task", "flowers102/64", "--network", "torchvision:resnet18")
+    assert "--teachers torchvision:resnet18:pretrained, run:KEY" in type_in("run", *words).err
 
 
 def test_other_data_are_refused_in_a_line(tmp_path: Path, type_in: Console, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from kfbench.errors import KfbenchError
 from kfbench.games import reference
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
-ORIGINS = ("random:", "run:", "imported:", "file:", "torchvision:", "timm:")
+ORIGINS = ("random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
 
 
 def methods(incomplete: str) -> Offers:

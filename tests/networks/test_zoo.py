@@ -1,5 +1,6 @@
 """Networks of other libraries: layers that are called once and are no branches, heads, weights, one-line refusals."""
 
+import copy
 import sys
 from collections import Counter
 
@@ -8,6 +9,7 @@ import torch
 
 from kfbench import networks
 from kfbench.errors import KfbenchError
+from kfbench.networks import taps
 from kfbench.networks.measure import parameters
 from kfbench.networks.network import Network
 
@@ -115,6 +117,71 @@ def test_timm_network(name: str) -> None:
     few, many = make(name, outputs=10).state_dict(), make(name, outputs=100).state_dict()
     changed = {key for key in few if few[key].shape != many[key].shape}
     assert changed and all(key.startswith(network.heads) for key in changed)
+
+
+def test_timm_says_which_layers_there_are() -> None:
+    timm = pytest.importorskip("timm")
+    network = make("timm:test_efficientnet", (3, 64, 64))
+    told = timm.create_model("test_efficientnet", features_only=True).feature_info
+    shapes = taps.shapes(network, network.layers)
+    maps = [shape for shape in shapes.values() if len(shape) == 3 and shape[1:] != (1, 1)]
+    assert [shape[0] for shape in maps] == told.channels()
+    assert [64 // shape[1] for shape in maps] == told.reduction()
+    assert [layer for layer in network.layers if ".blocks." in layer]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "maps"),
+    [
+        # the last of each stage; 64x32 pixels in patches of 4 are 16x8
+        ("timm:swinv2_cr_tiny_ns_224", [f"body.net.stages.{stage}" for stage in range(4)], (96, 16, 8)),
+        ("timm:swin_tiny_patch4_window7_224", [f"body.outs.layers_{stage}" for stage in range(4)], (96, 16, 8)),
+    ],
+)
+def test_channels_that_come_last_are_read_and_mixed_as_maps(
+    name: str, layers: list[str], maps: tuple[int, ...]
+) -> None:
+    pytest.importorskip("timm")
+    network = make(name, (3, 64, 32)).eval()
+    assert [layer for layer in network.layers if "blocks" in layer or "stages" in layer or "layers" in layer] == layers
+    assert taps.shapes(network, network.layers)[layers[0]] == maps
+    images = torch.rand(2, 3, 64, 32)
+    with torch.no_grad():
+        plain = network(images).logits
+        double = copy.deepcopy(network)
+        for changed in (network, double, network.clone()):
+            handles = taps.rewrite(changed, {layers[1]: lambda features: features.flip(0)})
+            torch.testing.assert_close(changed(images).logits, plain.flip(0))  # all of the signal goes through there
+            for handle in handles:
+                handle.remove()
+            torch.testing.assert_close(changed(images).logits, plain)
+
+
+def test_tokens_of_patches_are_read_and_mixed_beside_the_class_token() -> None:
+    pytest.importorskip("timm")
+    network = make("timm:test_vit", (3, 64, 32)).eval()
+    # the last block's patches are not read by the head, which sees the class token: no layer; but that token is one
+    blocks = [f"body.outs.blocks_{block}" for block in range(5)]
+    assert network.layers[:5] == tuple(blocks) and len(network.layers) == 6
+    shapes = taps.shapes(network, network.layers)
+    assert {shapes[layer] for layer in blocks} == {(64, 4, 2)} and shapes[network.layers[5]] == (64,)
+    images = torch.rand(2, 3, 64, 32)
+    with torch.no_grad():
+        plain = network(images).logits
+        double = copy.deepcopy(network)
+        for changed in (network, double, network.clone()):
+            for layer in network.layers:
+                [handle] = taps.rewrite(changed, {layer: lambda features: features.flip(0)})
+                assert not torch.allclose(changed(images).logits, plain, atol=1e-4)
+                handle.remove()
+            assert torch.equal(changed(images).logits, plain)
+
+
+def test_of_many_blocks_some_are_layers() -> None:
+    pytest.importorskip("timm")
+    with torch.device("meta"):
+        layers = make("timm:deit_tiny_patch16_224", (3, 32, 32)).layers
+    assert layers[:6] == tuple(f"body.outs.blocks_{block}" for block in (0, 2, 4, 6, 8, 10))
 
 
 def test_timm_layers_end_in_activations_where_the_network_does() -> None:

@@ -24,6 +24,16 @@ def distillation(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
     return kl(target, logits / temperature) * temperature**2
 
 
+def standardised(logits: Tensor) -> Tensor:
+    """Return logits [B, K] less their mean, over their standard deviation, row by row.
+
+    Source: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv 2403.01427, algorithm 1, with the
+    1e-7 of the authors' code.
+    """
+    logits = logits.float()
+    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
+
+
 def dependency(weights: list[Tensor]) -> Tensor:
     """Return -mean_j log p_0^j from the candidates' logits of each student layer j; the student's own comes first.
 

@@ -35,7 +35,8 @@ def only_named_parameters_move(spec: RunSpec) -> None:
             groups = setup.method.parameter_groups(setup.student)
             named = {id(weight) for group in groups for weight in group["params"]}
             names = {name for name, weight in setup.student.named_parameters() if id(weight) in named}
-            wanted |= {name for name, w in setup.student.named_parameters() if name in names and w.requires_grad}
+            if loop.stages[stage][2] - loop.stages[stage][1] > 1:  # of a stage of one step no movement is seen
+                wanted |= {name for name, w in setup.student.named_parameters() if name in names and w.requires_grad}
             frozen = {n for n, w in setup.student.named_parameters() if id(w) not in named} | _frozen_buffers(
                 setup.student
             )

@@ -18,13 +18,11 @@ import torch
 from annotated_types import Ge
 from torch import nn
 
-from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output, Parts
-from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transfer import losses
+from kfbench.transfer import losses, maps
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,7 @@ class AttentionTransfer(Method):
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
         """Return the task's network. Raises KfbenchError if no pair of layers has maps."""
         network = task.make_network()
-        if not pairs(network, teachers[0], self.smallest):
-            raise KfbenchError(
-                f"networks '{network.name}' and '{teachers[0].network.name}' have no layers with maps to compare, "
-                f"{self.smallest} x {self.smallest} or larger; use convolutional ones, or a lower --set smallest="
-            )
+        maps.pairs(network, teachers[0], smallest=self.smallest)
         return network
 
     def losses(
@@ -54,26 +48,6 @@ class AttentionTransfer(Method):
     ) -> tuple[Output, Parts]:
         """The task's loss, and the difference of attention maps over all pairs of layers."""
         assert isinstance(student, Network)
-        links = taps.match(student.layers, teachers[0].network.layers)
-        with taps.read(student, list(links)) as found:
-            output: Output = student(batch.images)
-        theirs = teachers[0].features(batch, sorted({layer for (layer,) in links.values()}))
-        couples = [(found[own], theirs[layer]) for own, (layer,) in links.items()]
-        apart = [
-            losses.attention(one, other)
-            for one, other in couples
-            if are_maps(one.shape[1:], other.shape[1:], self.smallest)
-        ]
+        output, couples = maps.read(student, teachers[0], batch, smallest=self.smallest)
+        apart = [losses.attention(own, theirs) for own, theirs in couples]
         return output, task.loss(output, batch) | {"attention": self.beta * torch.stack(apart).sum()}
-
-
-def pairs(network: Network, teacher: Teacher, smallest: int) -> list[tuple[str, str]]:
-    """Return the student's and the teacher's layers, linked by relative depth, that both have maps large enough."""
-    own, theirs = taps.shapes(network, network.layers), teacher.shapes(teacher.network.layers)
-    links = taps.match(network.layers, teacher.network.layers)
-    return [(name, other) for name, (other,) in links.items() if are_maps(own[name], theirs[other], smallest)]
-
-
-def are_maps(own: Sequence[int], theirs: Sequence[int], smallest: int) -> bool:
-    """Say whether two layers' shapes (C, H, W) are maps of at least `smallest` rows and columns."""
-    return len(own) == len(theirs) == 3 and min(*own[1:], *theirs[1:]) >= smallest

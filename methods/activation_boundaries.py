@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
@@ -94,5 +95,5 @@ class ActivationBoundaries(Method):
 def boundaries(own: Tensor, theirs: Tensor, margin: float) -> Tensor:
     """Return the squared hinge of pre-activations [B, C, H, W], summed over the map and a mean over the batch."""
     own, theirs = maps.shrink(own.float(), theirs.float())
-    short = torch.where(theirs > 0, margin - own, margin + own).clamp(min=0)
-    return short.square().flatten(1).sum(1).mean()
+    side = torch.where(theirs > 0, -1.0, 1.0)
+    return F.relu(side * own + margin).square().flatten(1).sum(1).mean()

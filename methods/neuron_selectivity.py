@@ -55,17 +55,19 @@ class NeuronSelectivity(Method):
 
 def discrepancy(features: Tensor, teacher: Tensor) -> Tensor:
     """Return MMD² of the channels of two maps [B, C, H, W], a mean over the batch."""
-    own, theirs = (F.normalize(each.float().flatten(2), dim=2) for each in maps.shrink(features, teacher))  # [B, C, HW]
+    own, theirs = (each.float().permute(0, 2, 3, 1).flatten(1, 2) for each in maps.shrink(features, teacher))
     with torch.no_grad():
         constant = kernel(theirs, theirs)
     return constant + kernel(own, own) - 2 * kernel(own, theirs)
 
 
 def kernel(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean of (fᵀg)² over all channels f of `one` and g of `other`, [B, C, H·W] and [B, D, H·W]."""
-    rows, channels, pixels = one.shape
-    if pixels * pixels < channels * other.shape[1]:
-        found = (one.transpose(1, 2) @ one) * (other.transpose(1, 2) @ other)  # [B, H·W, H·W]
-    else:
-        found = (one @ other.transpose(1, 2)).square()  # [B, C, D]
-    return found.sum() / (rows * channels * other.shape[1])
+    """Return the mean of (fᵀg)² / |f|²|g|² over channels f of `one`, g of `other`, [B, H·W, C] and [B, H·W, D]."""
+    rows, pixels, channels = one.shape
+    if pixels * pixels < channels * other.shape[2]:
+        one, other = F.normalize(one, dim=1), F.normalize(other, dim=1)
+        found = (one @ one.transpose(1, 2)) * (other @ other.transpose(1, 2))  # [B, H·W, H·W]
+    else:  # lengths come last: the maps are larger than the products
+        lengths = (each.square().sum(1).clamp(min=1e-24) for each in (one, other))  # squared: [B, C], [B, D]
+        found = (one.transpose(1, 2) @ other).square() / next(lengths)[:, :, None] / next(lengths)[:, None]
+    return found.sum() / (rows * channels * other.shape[2])

@@ -86,7 +86,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.narrow = nn.Sequential(nn.Conv2d(taken, middle, 1, bias=False), nn.BatchNorm2d(middle))
         self.answer = nn.Sequential(nn.Conv2d(middle, wanted, 3, padding=1, bias=False), nn.BatchNorm2d(wanted))
-        self.attention = nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid()) if fuses else None
+        self.attention = nn.Conv2d(2 * middle, 2, 1) if fuses else None
         for part in (self.narrow, self.answer):
             nn.init.kaiming_uniform_(cast(nn.Conv2d, part[0]).weight, a=1)  # as in the authors' code
 
@@ -94,9 +94,11 @@ class Fusion(nn.Module):
         """Return the answer [B, wanted, *size] and what is left for shallower layers, [B, middle, *size]."""
         fused: Tensor = self.narrow(own)
         if self.attention is not None and left is not None:
-            left = F.interpolate(left, fused.shape[2:], mode="nearest")
-            shares = self.attention(torch.cat([fused, left], dim=1))  # [B, 2, H, W]
-            fused = fused * shares[:, :1] + left * shares[:, 1:]
+            size_here, weight = fused.shape[2:], self.attention.weight  # of a 1x1 convolution of both, side by side
+            here, there = weight.split(weight.shape[1] // 2, dim=1)
+            told = F.interpolate(F.conv2d(left, there, self.attention.bias), size_here, mode="nearest")
+            shares = (F.conv2d(fused, here) + told).sigmoid()  # [B, 2, H, W]
+            fused = fused * shares[:, :1] + F.interpolate(left, size_here, mode="nearest") * shares[:, 1:]
         if tuple(fused.shape[2:]) != size:
             fused = F.interpolate(fused, size, mode="nearest")
         return self.answer(fused), fused

@@ -54,20 +54,21 @@ class NeuronSelectivity(Method):
 
 
 def discrepancy(features: Tensor, teacher: Tensor) -> Tensor:
-    """Return MMD² of the channels of two maps [B, C, H, W], a mean over the batch."""
+    """Return MMD² of the channels of two maps [B, C, H, W] and [B, D, H, W], a mean over the batch."""
     own, theirs = (each.float().permute(0, 2, 3, 1).flatten(1, 2) for each in maps.shrink(features, teacher))
-    with torch.no_grad():
-        constant = kernel(theirs, theirs)
-    return constant + kernel(own, own) - 2 * kernel(own, theirs)
-
-
-def kernel(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean of (fᵀg)² / |f|²|g|² over channels f of `one`, g of `other`, [B, H·W, C] and [B, H·W, D]."""
-    rows, pixels, channels = one.shape
-    if pixels * pixels < channels * other.shape[2]:
-        one, other = F.normalize(one, dim=1), F.normalize(other, dim=1)
-        found = (one @ one.transpose(1, 2)) * (other @ other.transpose(1, 2))  # [B, H·W, H·W]
-    else:  # lengths come last: the maps are larger than the products
-        lengths = (each.square().sum(1).clamp(min=1e-24) for each in (one, other))  # squared: [B, C], [B, D]
-        found = (one.transpose(1, 2) @ other).square() / next(lengths)[:, :, None] / next(lengths)[:, None]
-    return found.sum() / (rows * channels * other.shape[2])
+    rows, pixels, channels = own.shape  # [B, H·W, C]
+    others = theirs.shape[2]
+    if pixels < min(channels, others):
+        own, theirs = F.normalize(own, dim=1), F.normalize(theirs, dim=1)
+        one, other = own @ own.transpose(1, 2), theirs @ theirs.transpose(1, 2)  # [B, H·W, H·W]
+        found = one.square(), other.square(), one * other
+    else:  # lengths come last, as the products are smaller than the maps
+        one, other, across = (a.transpose(1, 2) @ b for a, b in ((own, own), (theirs, theirs), (own, theirs)))
+        mine, its = (each.diagonal(dim1=1, dim2=2).clamp(min=1e-24) for each in (one, other))  # |f|², [B, C] and [B, D]
+        found = (
+            one.square() / mine[:, :, None] / mine[:, None],
+            other.square() / its[:, :, None] / its[:, None],
+            across.square() / mine[:, :, None] / its[:, None],
+        )
+    within, constant, between = (each.sum() for each in found)
+    return (within / channels**2 + constant / others**2 - 2 * between / (channels * others)) / rows

@@ -28,6 +28,7 @@ def only_named_parameters_move(spec: RunSpec) -> None:
     loop = make_loop(setup)
     moved: set[str] = set()
     wanted: set[str] = set()
+    asked: set[str] = set()
     stage, was, named, frozen = -1, state(setup.student), set[int](), set[str]()
     for _ in loop:
         if loop.stage != stage:  # what `begin` did is not training: look from one step into the stage on
@@ -35,11 +36,12 @@ def only_named_parameters_move(spec: RunSpec) -> None:
             groups = setup.method.parameter_groups(setup.student)
             named = {id(weight) for group in groups for weight in group["params"]}
             names = {name for name, weight in setup.student.named_parameters() if id(weight) in named}
-            if loop.stages[stage][2] - loop.stages[stage][1] > 1:  # of a stage of one step no movement is seen
-                wanted |= {name for name, w in setup.student.named_parameters() if name in names and w.requires_grad}
+            asked = {name for name, w in setup.student.named_parameters() if name in names and w.requires_grad}
             frozen = {n for n, w in setup.student.named_parameters() if id(w) not in named} | _frozen_buffers(
                 setup.student
             )
+        else:
+            wanted |= asked  # of a stage of one step no movement is seen
         changed = set(differing(was, dict(setup.student.state_dict())))
         moved |= changed
         if held := sorted(changed & frozen):

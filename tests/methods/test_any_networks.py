@@ -7,6 +7,7 @@ from torch import nn
 from kfbench import registry
 from kfbench.networks.network import Network
 from kfbench.run import resolve, stand_in
+from kfbench.train.images import shortened
 from kfbench.train.supervised import Supervised
 
 METHODS = [
@@ -33,6 +34,7 @@ PAIRS = [
     ("resnet8", "cnn-8"),
     ("wrn-10-1", "cnn-4"),
     pytest.param("vgg8", "wrn-10-1", marks=pytest.mark.slow),
+    pytest.param("mobilenetv2", "resnet8", marks=pytest.mark.slow),
 ]
 
 
@@ -47,7 +49,7 @@ def test_a_step_of_each_stage_reaches_the_student_and_stays_finite(method: str, 
         settings = {"width": 0.25}
     teachers = [f"cifar10/{teacher}", "cifar10/cnn-8"][:needed]
     spec = resolve.resolve(method, "cifar10", budget="smoke", teachers=teachers, recipe=recipe, settings=settings)
-    setup = stand_in.setup(stand_in.shortened(spec, steps=3), rows=12)
+    setup = stand_in.setup(shortened(spec, steps=3), rows=12)
     network = next(module for module in setup.student.modules() if isinstance(module, Network))
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d)).weight
     before = first.detach().clone()

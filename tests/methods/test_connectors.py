@@ -8,7 +8,7 @@ from golden import fill, leaf, numbers, same, wave
 from torch import nn
 
 from kfbench import networks, registry
-from kfbench.conformance import rules
+from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.run import resolve, stand_in
 from kfbench.teachers import Teacher
@@ -26,7 +26,7 @@ overhaul, boundaries, factor, mgd, simkd = (
 
 
 def trained(method: str, steps: int, **settings: Any) -> Supervised:
-    loop = Supervised(stand_in.setup(rules.spec_of(method, settings or None), rows=48))
+    loop = Supervised(stand_in.setup(tiny.spec_of(method, settings or None), rows=48))
     for _ in zip(range(steps), loop, strict=False):
         pass
     return loop

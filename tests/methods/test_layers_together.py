@@ -9,7 +9,7 @@ from golden import CLOSE, fill, leaf, numbers, same, wave
 from torch import nn
 
 from kfbench import registry
-from kfbench.conformance import rules
+from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
 from kfbench.run import resolve, stand_in
@@ -40,7 +40,7 @@ def test_a_review_is_the_authors() -> None:
 
 
 def test_a_review_warms_up_and_ends_with_the_teachers_pooled_features() -> None:
-    made = stand_in.setup(rules.spec_of("reviewkd"), rows=48)
+    made = stand_in.setup(tiny.spec_of("reviewkd"), rows=48)
     batch, student = Supervised(made).batch(), cast(WithCompanions, made.student)
     seen: list[torch.Tensor] = []
     for fusion in cast(nn.ModuleList, student.parts["fusions"]):
@@ -64,7 +64,7 @@ def test_a_review_warms_up_and_ends_with_the_teachers_pooled_features() -> None:
 
 
 def test_a_teacher_is_asked_once_for_a_review() -> None:
-    made = stand_in.setup(rules.spec_of("reviewkd"), rows=48)
+    made = stand_in.setup(tiny.spec_of("reviewkd"), rows=48)
     passes: list[int] = []
     made.teachers[0].network.body.register_forward_pre_hook(lambda *_: passes.append(1))
     batch = Supervised(made).batch()

@@ -11,7 +11,7 @@ from golden import leaf, numbers, same, wave
 from torch import Tensor
 
 from kfbench import registry
-from kfbench.conformance import rules
+from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.run import resolve, stand_in
 from kfbench.study import search
@@ -90,7 +90,7 @@ def test_the_weights_are_those_of_the_parts(method: str) -> None:
         "logit_standardisation": {"distillation": "weight", "cross-entropy": "hard"},
         "kd/standardised": {},
     }[method]
-    made = stand_in.setup(rules.spec_of(method), rows=48)
+    made = stand_in.setup(tiny.spec_of(method), rows=48)
     batch = Supervised(made).batch()
 
     def parts(**changes: float) -> dict[str, float]:
@@ -110,7 +110,7 @@ def test_the_weights_are_those_of_the_parts(method: str) -> None:
 def test_temperatures_are_read_or_refused() -> None:
     for text in ("2+x", "", "2+0"):
         with pytest.raises(KfbenchError, match="write them as 2"):
-            stand_in.setup(rules.spec_of("mlkd", {"temperatures": text}), rows=48)
+            stand_in.setup(tiny.spec_of("mlkd", {"temperatures": text}), rows=48)
 
 
 @pytest.mark.parametrize("method", ["kd", "dkd"])

@@ -85,6 +85,8 @@ def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
                 row[f"share/{layer}/student"] = share
                 for teacher, part in zip(teachers, (0.5 + 0.1 * k, 0.5 - 0.1 * k), strict=True):
                     row[f"share/{layer}/{teacher}"] = (1 - share) * part
+                    if cell.column == "cifar100":  # records of other columns are older
+                        row[f"influence/{layer}/{teacher}"] = 3 * (1 - share) * part * (n < 9)
             if progress < 0.9 and not is_game:
                 row["val_error_attached"] = final + 4
         curve.append(row)

@@ -93,15 +93,15 @@ class Grid:
     def curve(self, row: str, column: str, metric: str) -> tuple[Array, Array]:
         """Return progress [T], 0..1, and a metric of the curves [N seeds, T]; NaN where no finished run states it."""
         cell = self.cells.get((row, column))
-        found: list[dict[float, float]] = [
+        curves: list[dict[float, float]] = [
             {round(r["progress"], 6): r[metric] for r in record.curve if metric in r and "progress" in r}
             if record is not None and record.status == "done"
             else {}
             for record in (cell.records if cell else ())
         ]
-        times = sorted({time for points in found for time in points})
-        values = np.array([[points.get(time, np.nan) for time in times] for points in found])
-        return np.array(times), values.reshape(len(found), len(times))
+        times = sorted({time for points in curves for time in points})
+        values = np.array([[points.get(time, np.nan) for time in times] for points in curves])
+        return np.array(times), values.reshape(len(curves), len(times))
 
     def sign(self, column: str) -> int:
         """+1 if a higher score is better, -1 if a lower one is."""
@@ -110,12 +110,12 @@ class Grid:
     def scores(self, row: str, columns: Sequence[str], which: str | None = None) -> Array:
         """Return raw scores [N seeds, M columns]; NaN where there is no cell or no finished run."""
         empty = np.full(len(self.study.seeds), np.nan)
-        found = []
+        scores = []
         for column in columns:
             cell = self.cells.get((row, column))
             ready = cell is not None and cell.records
-            found.append(cell.scores(which or self.study.score, self.metric(column)) if cell and ready else empty)
-        return np.stack(found, axis=1) if found else np.empty((len(empty), 0))
+            scores.append(cell.scores(which or self.study.score, self.metric(column)) if cell and ready else empty)
+        return np.stack(scores, axis=1) if scores else np.empty((len(empty), 0))
 
     def better(self, row: str, columns: Sequence[str], which: str | None = None) -> Array:
         """Return scores [N, M] turned so that higher is better, in the table's unit."""
@@ -156,14 +156,14 @@ def load(folder: Path, study: Study, results: Path) -> Grid:
 
 def join(study: Study, planned: list[Planned], records: Sequence[RunRecord]) -> Grid:
     """Give each cell the records of its specs; of several with one spec the best known wins, see `_rank`."""
-    found: dict[str, RunRecord] = {}
+    by_spec: dict[str, RunRecord] = {}
     for record in records:
         spec = digest(record.spec)
-        if spec not in found or _rank(record) > _rank(found[spec]):
-            found[spec] = record
+        if spec not in by_spec or _rank(record) > _rank(by_spec[spec]):
+            by_spec[spec] = record
     cells = {}
     for cell in planned:
-        wanted = [found.get(digest(spec.to_json())) for spec in cell.runs(study.seeds)]
+        wanted = [by_spec.get(digest(spec.to_json())) for spec in cell.runs(study.seeds)]
         cells[cell.row, cell.column] = Cell(cell, tuple(wanted))
     return Grid(study, cells)
 

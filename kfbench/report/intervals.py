@@ -96,20 +96,31 @@ def profile(scores: ArrayLike, thresholds: ArrayLike, *, level: float = 0.95) ->
 
     The share is a mean over tasks; its variance is taken as if all tasks had the same share, which is the most it can
     be (p (1 - p) bends downwards), so tasks that differ make the interval too wide, never too short.
-
-    Source: Wilson, JASA 22:209-212, 1927, with M² / Σ 1/n_m in place of the number of runs.
     """
-    taus = np.asarray(thresholds, float)
+    taus, runs = np.asarray(thresholds, float), worth(scores)
+    if not runs:
+        return (np.full(taus.shape, np.nan),) * 3
+    shares = stats.profile(scores, taus)
+    return shares, *wilson(shares, runs, level=level)
+
+
+def worth(scores: ArrayLike) -> float:
+    """Return how many runs of one task tell as much of a share as the runs [N, M]: M² / Σ 1/n_m; 0 if none."""
     runs = stats.counts(scores)
     runs = runs[runs > 0]
-    if not runs.size:
-        return (np.full(taus.shape, np.nan),) * 3
-    share = stats.profile(scores, taus)
-    n, z = len(runs) ** 2 / (1 / runs).sum(), _normal(level)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return float(len(runs) ** 2 / (1 / runs).sum()) if runs.size else 0.0
+
+
+def wilson(shares: ArrayLike, runs: float, *, level: float = 0.95) -> tuple[Array, Array]:
+    """Return the ends of the interval of shares, of any shape, seen in a number of runs.
+
+    Source: Wilson, JASA 22:209-212, 1927.
+    """
+    share, z = np.asarray(shares, float), _normal(level)
+    centre = (share + z**2 / (2 * runs)) / (1 + z**2 / runs)
+    reach = z / (1 + z**2 / runs) * np.sqrt(share * (1 - share) / runs + z**2 / (4 * runs**2))
     # at 0 and 1 the end is the share itself, but for rounding
-    return share, np.minimum(centre - reach, share), np.maximum(centre + reach, share)
+    return np.minimum(centre - reach, share), np.maximum(centre + reach, share)
 
 
 def improvement(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:

@@ -5,6 +5,7 @@ import io
 import math
 from dataclasses import dataclass, field
 
+from kfbench.report import escape
 from kfbench.report.intervals import Interval
 
 
@@ -49,70 +50,38 @@ class Table:
         }
 
 
-def interval(found: Interval, keys: tuple[str, ...], *, sign: str = "", digits: int = 3) -> Shown:
+def interval(estimate: Interval, keys: tuple[str, ...], *, sign: str = "", digits: int = 3) -> Shown:
     """Return an estimate with the ends of its interval: "0.41 [0.38, 0.44]"; "–" for NaN."""
-    if math.isnan(found.value):
+    if math.isnan(estimate.value):
         return Shown("–")
     form = f"{sign}.{digits}f"
-    ends = f" [{found.low:{form}}, {found.high:{form}}]" if not math.isnan(found.low) else ""
-    numbers = {name: value for name, value in found._asdict().items() if not math.isnan(value)}
-    return Shown(f"{found.value:{form}}{ends}".replace("-", "−"), values=dict(numbers), keys=keys)
+    ends = f" [{estimate.low:{form}}, {estimate.high:{form}}]" if not math.isnan(estimate.low) else ""
+    numbers = {name: value for name, value in estimate._asdict().items() if not math.isnan(value)}
+    return Shown(f"{estimate.value:{form}}{ends}".replace("-", "−"), values=dict(numbers), keys=keys)
 
 
 def markdown(table: Table) -> str:
     """Return the table as GitHub's Markdown, with its caption and notes."""
-    notes = table.notes()
+    notes, line = table.notes(), escape.markdown
 
     def cell(shown: Shown) -> str:
         text = f"**{shown.text}**" if shown.is_best else shown.text
         number = f"[^{table.name}-{notes.index(shown.note) + 1}]" if shown.note else ""
         published = f" (published {shown.published})" if shown.published else ""
-        return _escape(f"{text}{' ' + shown.mark if shown.mark else ''}{published}") + number
+        return f"{text}{' ' + shown.mark if shown.mark else ''}{published}{number}"
 
-    lines = [f"### {table.title}", "", f"| {' | '.join([table.corner, *map(_escape, table.head)])} |"]
+    lines = [f"### {line(table.title)}", "", f"| {' | '.join([table.corner, *map(line, table.head)])} |"]
     lines.append("|---" + "|---:" * len(table.head) + "|")
-    lines += [f"| {' | '.join([_escape(label), *map(cell, cells)])} |" for label, cells in table.rows]
-    lines += ["", table.caption]
-    lines += [f"Published: {source}." for source in table.sources()]
-    lines += ["", *(f"[^{table.name}-{n}]: {note}" for n, note in enumerate(notes, 1))] if notes else []
+    lines += [f"| {' | '.join([line(label), *map(cell, cells)])} |" for label, cells in table.rows]
+    lines += ["", line(table.caption)]
+    lines += [f"Published: {line(source)}." for source in table.sources()]
+    lines += ["", *(f"[^{table.name}-{n}]: {line(note)}" for n, note in enumerate(notes, 1))] if notes else []
     return "\n".join(lines) + "\n"
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-SPECIAL = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        **{char: "\\" + char for char in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "→": r"$\rightarrow$",
-        "←": r"$\leftarrow$",
-        "×": r"$\times$",
-        "▲": r"$\blacktriangle$",
-        "▼": r"$\blacktriangledown$",
-        "−": "$-$",
-        "–": "--",
-        "—": "---",
-        "…": r"\ldots{}",
-        "λ": r"$\lambda$",
-        "τ": r"$\tau$",
-        "≥": r"$\geq$",
-        "≤": r"$\leq$",
-        "“": "``",
-        "”": "''",
-        "’": "'",
-        "\n": " ",
-    }
-)
 
 
 def latex(table: Table) -> str:
     r"""Return the table for \input: needs `\usepackage{booktabs,amssymb}`."""
-    notes = table.notes()
+    notes, tex = table.notes(), escape.tex
 
     def cell(shown: Shown) -> str:
         text = tex(shown.text)
@@ -131,12 +100,6 @@ def latex(table: Table) -> str:
     small += [f"({n}) {note}." for n, note in enumerate(notes, 1)]
     lines += [rf"\par\smallskip{{\footnotesize {tex(' '.join(small))}}}"] if small else []
     return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-def tex(text: str) -> str:
-    """Escape text for LaTeX; characters that pdflatex does not know become a question mark."""
-    known = text.translate(SPECIAL)
-    return "".join(char if ord(char) < 0x250 else "?" for char in known)
 
 
 def as_csv(table: Table) -> str:

@@ -43,6 +43,7 @@ STYLE: dict[str, Any] = {
     "legend.labelcolor": INK,
     "lines.linewidth": 1.7,
     "text.color": INK,
+    "text.parse_math": False,  # a label with dollars is a label
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.size": 3,
@@ -99,15 +100,15 @@ def marker(index: int) -> str:
 
 def legend(figure: Figure, axes: list[Axes]) -> None:
     """Put one legend above all axes, each label once, in as many columns as fit; the figure grows with its lines."""
-    found: dict[str, Artist] = {}
+    handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if found:
-        longest = max(len(label) for label in found)
-        across = max(1, min(len(found), int(figure.get_figwidth() / (0.55 + 0.075 * longest))))
-        figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(found) // across) - 1))
-        figure.legend([*found.values()], [*found], loc="outside upper left", ncols=across, fontsize=8.5)
+            handles.setdefault(label, handle)
+    if handles:
+        longest = max(len(label) for label in handles)
+        across = max(1, min(len(handles), int(figure.get_figwidth() / (0.55 + 0.075 * longest))))
+        figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(handles) // across) - 1))
+        figure.legend([*handles.values()], [*handles], loc="outside upper left", ncols=across, fontsize=8.5)
 
 
 def save(figure: Figure, path: Path) -> str:

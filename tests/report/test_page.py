@@ -84,12 +84,30 @@ def test_every_run_is_on_the_page_with_its_curve(page, reported):
     assert "Diverged: loss is nan at step 40" in text
 
 
-def test_text_from_records_is_escaped(small):
+def test_text_of_people_is_escaped_everywhere(small):
+    """Title, about, labels, claims, sources and errors of runs, on the page, in Markdown and in LaTeX."""
     folder, results = small
+    nasty = "<script>alert(1)</script> & *co* |"
     path = folder / "study.toml"
-    path.write_text(path.read_text().replace("A small study", "<script>alert(1)</script> & co"))
+    text = path.read_text().replace("A small study", nasty).replace("Made for tests.", f"About {nasty}")
+    for old in ("kf beats scratch on images", "somebody 2020, table 1"):
+        text = text.replace(old, f"{old} {nasty}")
+    path.write_text(text)
+    for file in results.rglob("*.json"):
+        if '"Diverged' in file.read_text():
+            file.write_text(file.read_text().replace("loss is nan", "loss is <i>nan</i>"))
     report.make(folder, results)
-    assert "<script" not in (folder / "index.html").read_text()
+    for name in ("index.html", "README.md", "tables/scores.md", "tables/scores.tex"):
+        written = (folder / name).read_text()
+        assert "script" in written and not re.search(r"<script|<i>", written), name
+        assert not name.endswith(".md") or not re.search(r"[^\\]\*co", written), name
+    assert report.index(folder.parent, [report.page_of(folder, results)]).read_text().count("<script") == 0
+
+
+def test_the_page_begins_with_who_won(page):
+    text, _ = page
+    top = text[: text.index('<section id="claims">')]
+    assert "Best on average: kf, +" in top and ">3 reproduced<" in top and top.count('class="track"') == 3
 
 
 def test_records_alone_decide_every_byte(reported, tmp_path):
@@ -135,7 +153,7 @@ def test_the_readme_has_tables_and_pictures(reported):
     folder, _ = reported
     text = (folder / "README.md").read_text()
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-    assert len(pictures) == 8 and all((folder / picture).exists() for picture in pictures)
+    assert len(pictures) == 9 and all((folder / picture).exists() for picture in pictures)
     assert "| kf beats scratch on images (this study) | **reproduced** |" in text
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from kfbench.report import curve_plots, grid, plots, style
+from kfbench.report import curve_plots, grid, mixing_plots, plots, style
 from kfbench.study import definition
 
 
@@ -16,7 +16,8 @@ def made(reported):
 
 def test_every_plot_that_applies_is_drawn(reported, made):
     folder, _ = reported
-    names = {"gains", "curves", "attached", "labels", "profile", "improvement", "cost", "shares-1"}  # parameters agree
+    names = {"gains", "curves", "attached", "labels", "profile", "improvement", "cost"}  # parameters agree: no "size"
+    names |= {"shares-1", "influence-1"}
     assert {path.stem for path in (folder / "plots").glob("*.svg")} == names
     assert {path.stem for path in (folder / "plots").glob("*.png")} == names
 
@@ -55,11 +56,62 @@ def test_the_band_is_students_interval_at_each_point():
 
 def test_shares_stack_to_one(made):
     with style.in_style():
-        figure = curve_plots.shares(made)[0].figure
-    for axis in figure.axes:
+        shares, _ = mixing_plots.mixing(made)
+    for axis in shares.figure.axes:
         if axis.get_visible():
             top = axis.collections[-1].get_paths()[0].vertices[:, 1].max()
             assert len(axis.collections) == 3 and top == pytest.approx(1.0)
+
+
+def test_influence_is_drawn_where_curves_state_it_until_the_cut(made):
+    """By hand: 3 (1 - share) (0.5 + 0.1 k), the largest of three layers; older records have none."""
+    with style.in_style():
+        _, influence = mixing_plots.mixing(made)
+    axes = [axis for axis in influence.figure.axes if axis.get_visible()]
+    assert len(axes) == 4 and "cifar100" in axes[0].get_ylabel() and axes[0].get_yscale() == "log"
+    first = {line.get_label(): line.get_ydata() for line in axes[0].lines}
+    assert first["cifar10/cnn-16"][0] == pytest.approx(3 * 0.53 * 0.7)
+    assert first["digits/cnn-16"][0] == pytest.approx(3 * 0.53 * 0.5)
+    assert np.isnan(first["digits/cnn-16"][-1]) and np.isfinite(first["digits/cnn-16"][-3])
+    assert len({(line.get_linestyle(), line.get_marker()) for line in axes[0].lines}) == 3  # with the line of 1
+
+
+def test_records_without_influence_have_no_plot_of_it(made):
+    old = [
+        record.model_copy(
+            update={"curve": [{k: v for k, v in r.items() if not k.startswith("influence")} for r in record.curve]}
+        )
+        for record in made.done()
+    ]
+    with style.in_style():
+        names = [
+            plot.name
+            for plot in mixing_plots.mixing(grid.join(made.study, [c.planned for c in made.cells.values()], old))
+        ]
+    assert names == ["shares-1"]
+
+
+def test_label_efficiency_has_students_intervals(made):
+    with style.in_style():
+        drawn = plots.labels(made)
+    assert drawn is not None
+    [axis] = drawn[2].axes
+    values = made.scores("kf", ["cifar10, 250 images"])[:, 0]
+    exact = ttest_1samp(values, 0).confidence_interval(0.95)
+    segment = axis.collections[1].get_segments()[0]
+    assert segment[:, 1] == pytest.approx([exact.low, exact.high])
+
+
+def test_a_label_with_dollars_is_drawn_as_it_is(made):
+    """Unknown commands between dollars would stop the report."""
+    rows = [
+        row.model_copy(update={"label": r"$\nosuch$ 5$"}) if row.label == "kf" else row for row in made.study.methods
+    ]
+    cells = {(r"$\nosuch$ 5$" if row == "kf" else row, column): cell for (row, column), cell in made.cells.items()}
+    with style.in_style():
+        drawn = plots.gains(grid.Grid(made.study.model_copy(update={"methods": rows}), cells))
+        assert drawn is not None
+        drawn[2].canvas.draw()
 
 
 def test_improvement_matrix_is_skew(made):

@@ -1,6 +1,6 @@
 """The interval of each estimate: 95 % of them shall hold the true value, with three runs too, and near 0 and 1.
 
-The percentile bootstrap does not: of three runs it holds a mean in 69 % of all cases, and a share near 1 in 5 %, where
+The percentile bootstrap does not: of three runs it holds a mean in 76 % of all cases, and a share near 1 in 7 %, where
 it is a point. How often those hold that stand here instead is in `docs/statistics.md`, measured by
 `tests/coverage_of_intervals.py`. Where the runs do not determine an interval its ends are NaN: a task has a single run,
 or no run differs from another.

@@ -111,6 +111,7 @@ def test_what_cannot_be_imported_is_one_line(type_in: Any, body: Any) -> None:
         ("--mean", "0.5"): "mean and std go together",
         ("--mean", "a,b", "--std", "1"): "--mean 'a,b' is not numbers",
         ("--mean", "1,2", "--std", "1,2"): "2 statistics for images of 1 channels",
+        ("--mean", "0.5", "--std", "0"): "std of the images of 'best.pth' must be above 0",
         ("--name", "../x"): "'../x' cannot be a teacher's name",
         ("--part", "students"): "no part 'students' in 'best.pth'",
     }.items():
@@ -131,6 +132,7 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
         "": "kfbench teacher import best.pth --network NAME --task TASK takes it, or write 'best.pth.json' beside it",
         "{": "'best.pth.json' is not JSON",
         "[]": "'best.pth.json' is not a JSON object",
+        '{"network": "resnet8", "task": "digits", "mean": ["a"], "std": 1}': "['a'] are not statistics of images",
         '{"network": "resnet8", "task": "digits"}': "does not say how its images were normalised",
     }.items():
         if text:

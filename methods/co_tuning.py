@@ -142,6 +142,7 @@ def reverse(answers: Tensor, labels: Tensor, held: Tensor, of: Tensor) -> Tensor
         model = LogisticRegression(C=strength, fit_intercept=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # weak L2 terms need more than the source's 100 steps
+            warnings.simplefilter("ignore", UserWarning)  # of many classes and few images: so it is
             model.fit(answers.numpy(), labels.numpy())
         right = float(model.score(held.numpy(), of.numpy()))
         if right > best:

@@ -12,7 +12,7 @@ def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], 
     missing = prepare.missing_teachers(spec, results=results)
     if not missing and not force and execute.finished(prepare.plan(spec, results=results), results):
         return
-    own = estimate.spoken(estimate.seconds(spec, device=device))
+    own = estimate.spoken(estimate.seconds(spec, device=device, results=results))
     say(f"{spec.method} on {spec.task}, {spec.recipe.network}, budget {spec.budget}: about {own} on this machine")
     if missing:
         longest = estimate.spoken(sum(estimate.seconds(wanted, device=device) for wanted in missing))

@@ -3,8 +3,10 @@
 It shows what a step costs (`estimate`, `bench`) and how a method behaves (`checks`) before data or teachers are there.
 """
 
+from pathlib import Path
+
 from kfbench import networks, registry, seeding
-from kfbench.run import identity, teacher_names
+from kfbench.run import identity, teacher_names, teacher_store
 from kfbench.run.device import torch_device
 from kfbench.run.prepare import assemble
 from kfbench.spec import RunSpec
@@ -13,18 +15,27 @@ from kfbench.train.setup import Setup
 from kfbench.train.training import training_of
 
 
-def setup(spec: RunSpec, *, rows: int = 0, device: str = "cpu") -> Setup:
+def setup(spec: RunSpec, *, rows: int = 0, device: str = "cpu", results: Path | None = None) -> Setup:
     """Return what the run's loop would work with, on `rows` made-up training examples and as many to validate on.
 
-    A game has its emulators instead.
+    A game has its emulators instead. With `results`, teachers whose network only their weights tell are the real ones.
     """
     task, method = registry.load_task(spec.task), registry.recorded_method(spec.method, spec.settings)
     training = training_of(task.kind)
-    teachers = [teacher(name, spec, index) for index, name in enumerate(spec.teachers)]
+    teachers = [
+        teacher(name, spec, index)
+        if results is None or not _only_weights_tell(name, spec)
+        else teacher_store.find(name, spec=spec, index=index, results=results).load()
+        for index, name in enumerate(spec.teachers)
+    ]
     others = {
         name: (other, training.made_up(other, rows)) for name, other in identity.stage_tasks(method, spec).items()
     }
     return assemble(spec, method, teachers, training.made_up(task, rows), others, device=torch_device(device))
+
+
+def _only_weights_tell(name: str, spec: RunSpec) -> bool:
+    return teacher_names.read(name, budget=spec.budget).kind in ("run", "imported", "file", "hf")
 
 
 def teacher(name: str, spec: RunSpec, index: int) -> Teacher:

@@ -13,7 +13,7 @@ from kfbench import library, networks
 from kfbench.data import images
 from kfbench.networks import weights
 from kfbench.registry import load_task
-from kfbench.run import imported, records
+from kfbench.run import imported, records, resolve, stand_in
 
 IMPORT = ("teacher", "import", "best.pth", "--network", "resnet8", "--task", "digits")
 
@@ -147,3 +147,10 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
     assert teacher["digest"] == weights.digest(body.state_dict()) and teacher["task"] == "digits"
     about.write_text('{"network": "resnet8", "shape": [1, 8, 8], "outputs": 10, "mean": 0.3, "std": 0.4}')
     assert torch.equal(imported.of_file(Path("best.pth"))[0].mean, body.mean)
+
+
+def test_a_stand_in_has_the_network_of_an_imported_teacher(type_in: Any, body: Any) -> None:
+    assert type_in(*IMPORT)[0] == 0
+    spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["imported:best"], recipe={"network": "cnn-4"})
+    assert stand_in.setup(spec, rows=10).teachers[0].network.name == "cnn-4"  # not known without the results
+    assert stand_in.setup(spec, rows=10, results=Path("results")).teachers[0].network.name == "resnet8"

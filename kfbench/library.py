@@ -123,6 +123,50 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     return network
 
 
+def rank(
+    task: str,
+    teachers: str | Sequence[str] | None = None,
+    *,
+    train_size: int | None = None,
+    by: str = "logme",
+    budget: str = "small",
+    results: Folder = "results",
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: bool = True,
+) -> "pandas.DataFrame":
+    """Return teachers with what they promise for a task, one a row, the best by the score `by` first; none is trained.
+
+    Columns: teacher, network, trained_on, outputs, dimensions (of its features); logme, leep, nleep, h-score, h-shrunk,
+    parc and probe (accuracy in % of a linear classifier on validation images): higher is better; seconds. `teachers`
+    None: all in the store that were trained on other images than the task's. Raises KfbenchError for a teacher that is
+    not there, or a task that is not of images.
+    """
+    import sys
+    from functools import partial
+
+    import pandas
+
+    from kfbench import registry
+    from kfbench.ranking import ranking, store
+    from kfbench.run.device import set_threads
+
+    folder = Path(results)
+    names = teachers.split(",") if isinstance(teachers, str) else teachers
+    set_threads(threads, registry.kind_of(task))
+    rows = ranking.rank(
+        task,
+        store.others(task, folder) if names is None else names,
+        budget=budget,
+        train_size=train_size,
+        by=by,
+        results=folder,
+        device=device,
+        say=partial(print, file=sys.stderr) if progress else lambda line: None,
+    )
+    return pandas.DataFrame([row.row() for row in rows])
+
+
 def study(
     folder: Folder,
     *,

@@ -10,6 +10,7 @@ import typer
 from kfbench.cli import listing
 from kfbench.errors import KfbenchError
 from kfbench.games import reference
+from kfbench.ranking.names import SCORES
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
 ORIGINS = ("random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
@@ -47,6 +48,11 @@ def teachers(incomplete: str) -> Offers:
 def budgets(incomplete: str) -> Offers:
     """Return the budgets."""
     return _begin(incomplete, list(listing.BUDGETS.items()))
+
+
+def scores(incomplete: str) -> Offers:
+    """Return the scores that teachers are ranked by."""
+    return _begin(incomplete, list(SCORES.items()))
 
 
 def devices(incomplete: str) -> Offers:

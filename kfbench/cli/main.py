@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import kfbench
-from kfbench.cli import check, data, housekeeping, new, run, study, tools
+from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
 from kfbench.cli.options import group
 from kfbench.errors import KfbenchError
 
@@ -22,6 +22,7 @@ app.command("list")(run.list_all)
 app.command()(run.show)
 app.command()(run.compare)
 app.command()(run.status)
+app.command()(rank.rank)
 study.register(app)
 app.command()(check.check)
 tools.register(app)

@@ -41,14 +41,19 @@ def run(
 ) -> "RunRecord":
     """Run one method on one task, as `kfbench run` does, and return its record: the recorded one if there is one.
 
-    `teachers` are names as on the command line, by commas or as a sequence; None: the method's defaults. `settings` are
-    the method's, `recipe` fields of the training recipe; the recipe's fields may also be given by name: `epochs=3,
-    network="resnet20"`. `threads` is the number of CPU threads (None: torch's own, and one in games). `log` names
-    where curves go as they come: "tensorboard", "wandb", "trackio". `progress` shows a bar, and news above it.
+    `teachers` are names as on the command line, by commas or as a sequence, "best:3" for those that promise most (see
+    `kfbench/ranking/best.py`); None: the method's defaults. `settings` are the method's, `recipe` fields of the
+    training recipe; the recipe's fields may also be given by name: `epochs=3, network="resnet20"`. `threads` is the
+    number of CPU threads (None: torch's own, and one in games). `log` names where curves go as they come:
+    "tensorboard", "wandb", "trackio". `progress` shows a bar, and news above it.
 
     Raises KfbenchError for anything that cannot work, before anything is trained; Diverged after a failed run.
     """
+    import sys
+    from functools import partial
+
     from kfbench import registry
+    from kfbench.ranking import best
     from kfbench.run import curve_logs, execute, resolve
     from kfbench.run.announce import announce
     from kfbench.run.device import set_threads, torch_device
@@ -56,16 +61,27 @@ def run(
     from kfbench.train.loop import Watcher
 
     folder, names = Path(results), teachers.split(",") if isinstance(teachers, str) else teachers
+    recipe = {**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}}
+    set_threads(threads, registry.kind_of(task))
+    told = None
+    if best.is_asked(names):
+        names, told = best.choose(
+            names,
+            resolve.student_of(method, task, budget=budget, recipe=recipe, settings=settings),
+            budget=budget,
+            results=folder,
+            device=device,
+            say=partial(print, file=sys.stderr) if progress else lambda line: None,
+        )
     spec = resolve.resolve(
         method,
         task,
         budget=budget,
         teachers=names,
         seed=seed,
-        recipe={**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}},
+        recipe=recipe,
         settings=settings,
     )
-    set_threads(threads, registry.kind_of(spec.task))
     device = str(torch_device(device))
     shown = Bar() if progress else Watcher()
     watcher = curve_logs.logging([log] if isinstance(log, str) else log, results=folder, then=shown)
@@ -81,6 +97,7 @@ def run(
         remember=memory,
         checkpoint_seconds=checkpoint_seconds,
         watcher=watcher,
+        chosen=told,
     )
 
 
@@ -149,16 +166,18 @@ def rank(
 
     from kfbench import registry
     from kfbench.ranking import ranking, store
+    from kfbench.run import resolve
     from kfbench.run.device import set_threads
 
     folder = Path(results)
     names = teachers.split(",") if isinstance(teachers, str) else teachers
     set_threads(threads, registry.kind_of(task))
+    spec = resolve.resolve(
+        "scratch", task, budget=budget, recipe={} if train_size is None else {"train_size": train_size}
+    )
     rows = ranking.rank(
-        task,
+        spec,
         store.others(task, folder) if names is None else names,
-        budget=budget,
-        train_size=train_size,
         by=by,
         results=folder,
         device=device,

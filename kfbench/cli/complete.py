@@ -13,7 +13,7 @@ from kfbench.games import reference
 from kfbench.ranking.names import SCORES
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
-ORIGINS = ("random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
+ORIGINS = ("best:", "random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
 
 
 def methods(incomplete: str) -> Offers:

@@ -13,10 +13,10 @@ from kfbench.errors import KfbenchError, near
 from kfbench.ranking import names, scores
 from kfbench.ranking.features import Said, said
 from kfbench.ranking.probe import probe
-from kfbench.run import resolve, teacher_store
+from kfbench.run import teacher_names, teacher_store
 from kfbench.run.device import torch_device
 from kfbench.run.teacher_store import Found
-from kfbench.spec import Recipe
+from kfbench.spec import Recipe, RunSpec
 from kfbench.tasks import ImageTask
 from kfbench.teachers import Teacher
 
@@ -52,34 +52,29 @@ class Ranked:
 
 
 def rank(
-    task: str,
+    spec: RunSpec,
     teachers: Sequence[str],
     *,
-    budget: str = "small",
-    train_size: int | None = None,
     by: str = names.DEFAULT,
     only: Sequence[str] = NAMES,
     results: Path,
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Ranked]:
-    """Return teachers, the one that promises most by the score `by` first; `only` these scores are worked out.
+    """Return teachers by what they promise for the task and training images of a run; the best by score `by` first.
 
-    `train_size` is how many training images are looked at (None: the budget's). Raises KfbenchError for a teacher that
-    is not there, a task without classes to tell apart, or an unknown score.
+    `only` these scores are worked out. Raises KfbenchError for a teacher that is not there, a task without classes to
+    tell apart, or an unknown score.
     """
     require_score(by)
-    asked = list(dict.fromkeys(name for name in teachers if name))
+    asked = list(dict.fromkeys(str(teacher_names.read(name, budget=spec.budget)) for name in teachers if name))
     if not asked:
         raise KfbenchError("no teachers to rank; give --teachers A,B,…: see kfbench list teachers")
-    spec = resolve.resolve(
-        "scratch", task, budget=budget, recipe={} if train_size is None else {"train_size": train_size}
-    )
     declared = registry.load_task(spec.task)
     if not isinstance(declared, ImageTask):
-        raise KfbenchError(f"teachers are ranked for images, and task '{task}' is of {declared.kind.name}")
+        raise KfbenchError(f"teachers are ranked for images, and task '{spec.task}' is of {declared.kind.name}")
     if len(declared.labels(spec.recipe)) < 2:
-        raise KfbenchError(f"task '{task}' has one class: there is nothing to tell apart, so no teacher can be ranked")
+        raise KfbenchError(f"task '{spec.task}' has one class: there is nothing to tell apart, and none to rank")
     found = [teacher_store.find(name, spec=spec, index=0, results=results) for name in asked]
     data = images.load(declared, Recipe.of(spec).train_size).to(torch_device(device))
     return ordered([_ranked(one, data, only, say) for one in found], by)

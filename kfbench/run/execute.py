@@ -4,8 +4,10 @@ import dataclasses
 import os
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,7 +39,8 @@ class Conditions:
 
     `compiled` lets torch.compile have every network that carries no hooks. `remember`: where the recipe fixes `views`,
     teachers' answers come from the memory in `results/.cache/memory` (see `train/memory.py`), or are computed in every
-    step without it. `half`: matrices of the weights are kept in half precision, as the teacher store does.
+    step without it. `half`: matrices of the weights are kept in half precision, as the teacher store does. `chosen`
+    tells how the teachers were chosen, if they were not named.
     """
 
     device: torch.device
@@ -46,6 +49,7 @@ class Conditions:
     remember: bool = True
     checkpoint_seconds: float = 60.0
     half: bool = False
+    chosen: Mapping[str, Any] | None = None
 
 
 def run(
@@ -58,6 +62,7 @@ def run(
     remember: bool = True,
     checkpoint_seconds: float = 60.0,
     watcher: Watcher | None = None,
+    chosen: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Return the record of a run: the finished one with its key if there is one, else after training it.
 
@@ -66,7 +71,9 @@ def run(
     Raises KfbenchError for what the user can mend, Interrupted after a signal (a checkpoint is left), Diverged after a
     failed run (its record is written first).
     """
-    conditions = Conditions(torch_device(device), watcher or Watcher(), compiled, remember, checkpoint_seconds)
+    conditions = Conditions(
+        torch_device(device), watcher or Watcher(), compiled, remember, checkpoint_seconds, chosen=chosen
+    )
     check_room(results)
     for wanted in prepare.missing_teachers(spec, results=results):
         teacher(wanted, results=results, device=device, watcher=watcher)
@@ -193,6 +200,7 @@ def _provenance(setup: Setup, plan: Plan, conditions: Conditions) -> dict[str, o
         "teachers": teachers,
         "compiled": conditions.compiled,
         "remembers": setup.memory is not None,
+        **({"teachers_chosen": dict(conditions.chosen)} if conditions.chosen is not None else {}),
     }
 
 

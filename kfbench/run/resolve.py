@@ -27,13 +27,9 @@ def resolve(
     settings: Mapping[str, Setting] | None = None,
 ) -> RunSpec:
     """Return the full spec of a run. Raises KfbenchError for anything unknown, or a pair that cannot work."""
-    chosen, declared = registry.load_method(method, dict(settings or {})), registry.load_task(task)
-    kind = declared.kind.name
-    if not chosen.serves(kind):
-        raise KfbenchError(f"method '{method}' is for {' and '.join(chosen.kinds)}, task '{task}' is of {kind}")
     changes = dict(recipe or {})
-    full = budgets.recipe(declared, budget, changes)
-    student = Student(chosen, method, declared, full, outline(declared, full.network))
+    student = student_of(method, task, budget=budget, recipe=changes, settings=settings)
+    chosen, declared, full = student.method, student.task, student.recipe
     named = None if teachers is None else [teacher_names.read(text, budget=budget) for text in teachers if text]
     if registry.split(method)[1] in chosen.instead_of_teachers:
         spared = _sources(declared, budget) if named is None else named
@@ -52,6 +48,23 @@ def resolve(
         recipe=full,
         settings=_with_sources(student, names).settings(),
     )
+
+
+def student_of(
+    method: str,
+    task: str,
+    *,
+    budget: str,
+    recipe: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Setting] | None = None,
+) -> Student:
+    """Return whom a run's teachers are for. Raises KfbenchError for anything unknown, or a pair that cannot work."""
+    chosen, declared = registry.load_method(method, dict(settings or {})), registry.load_task(task)
+    kind = declared.kind.name
+    if not chosen.serves(kind):
+        raise KfbenchError(f"method '{method}' is for {' and '.join(chosen.kinds)}, task '{task}' is of {kind}")
+    full = budgets.recipe(declared, budget, recipe)
+    return Student(chosen, method, declared, full, outline(declared, full.network))
 
 
 def candidate(student: Student, name: TeacherName) -> Candidate:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from kfbench.networks.network import Network
 from kfbench.ranking import ranking, store
 from kfbench.ranking.features import said
 from kfbench.ranking.names import SCORES
-from kfbench.run import execute, records, teacher_names
+from kfbench.run import execute, records, resolve, teacher_names
 from kfbench.teachers import Teacher
 
 TAUGHT = "digits/cnn-8@smoke:epochs=8"
@@ -33,6 +34,11 @@ def results(packed_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         patch.setenv("KFBENCH_DATA", str(packed_digits))
         execute.teacher(teacher_names.read(TAUGHT, budget="smoke").spec(), results=folder)
     return folder
+
+
+def rank(task: str, teachers: list[str], *, results: Path, train_size: int = 300, **more: Any) -> list[ranking.Ranked]:
+    spec = resolve.resolve("scratch", task, budget="smoke", recipe={"train_size": train_size} if train_size else {})
+    return ranking.rank(spec, teachers, results=results, **more)
 
 
 def split(shape: tuple[int, int, int] = (1, 8, 8), rows: int = 12) -> Split:
@@ -71,7 +77,7 @@ def test_answers_that_are_not_finite_are_a_line() -> None:
 
 def test_a_trained_teacher_promises_more_than_an_untrained_one(results: Path) -> None:
     control = f"random:{TAUGHT}"
-    rows = ranking.rank("digits/low", [control, TAUGHT, TAUGHT], budget="smoke", train_size=100, results=results)
+    rows = rank("digits/low", [control, TAUGHT, TAUGHT], train_size=100, results=results)
     assert {row.teacher for row in rows} == {control, TAUGHT} and len(rows) == 2
     assert rows[0].scores["logme"] > rows[1].scores["logme"]
     ours = next(row for row in rows if row.teacher == TAUGHT)
@@ -79,20 +85,20 @@ def test_a_trained_teacher_promises_more_than_an_untrained_one(results: Path) ->
     assert list(ours.scores) == list(SCORES) and ours.trained_on == "digits"
     assert (ours.outputs, ours.dimensions) == (10, 64) and ours.seconds > 0
     assert ours.scores["probe"] > theirs.scores["probe"]
-    by = ranking.rank("digits/low", [TAUGHT, control], budget="smoke", train_size=100, by="parc", results=results)
+    by = rank("digits/low", [TAUGHT, control], train_size=100, by="parc", results=results)
     assert by[0].scores["parc"] >= by[1].scores["parc"]
     assert {row.teacher: row.scores for row in by} == {row.teacher: row.scores for row in rows}
 
 
 def test_only_what_is_asked_for_is_worked_out(results: Path) -> None:
-    (row,) = ranking.rank("digits/low", [TAUGHT], budget="smoke", by="leep", only=["leep"], results=results)
+    (row,) = rank("digits/low", [TAUGHT], by="leep", only=["leep"], results=results)
     assert list(row.scores) == ["leep"]
 
 
 def test_what_cannot_be_ranked_is_a_line(results: Path) -> None:
     def refused(task: str, teachers: list[str], match: str, **more: str) -> None:
         with pytest.raises(KfbenchError, match=match):
-            ranking.rank(task, teachers, budget="smoke", results=results, **more)  # type: ignore[arg-type]
+            rank(task, teachers, results=results, train_size=0, **more)
 
     refused("digits/low", [], "no teachers to rank")
     refused("digits/low", ["digits/high/cnn-4"], "not in .*make it: kfbench teacher train")

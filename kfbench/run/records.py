@@ -122,7 +122,12 @@ def records(results: Path) -> Iterator[RunRecord]:
 
 
 def record_files(results: Path) -> list[Path]:
-    """Return what may be records: no teachers, and nothing of `.cache` and its like."""
+    """Return what may be records: no teachers, and nothing of `.cache` and its like; none where there is no folder.
+
+    Raises KfbenchError if it is a file.
+    """
+    if results.is_file():
+        raise KfbenchError(f"'{results}' is no folder; give the folder of records with --results")
     found = [(path, path.relative_to(results).parts) for path in sorted(results.rglob("*.json"))]
     return [
         path

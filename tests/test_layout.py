@@ -106,3 +106,12 @@ def test_methods_and_tasks_use_the_contract_and_what_stands_below(kind: str) -> 
 
 def test_few_files_lie_loose() -> None:
     assert len(list((ROOT / "kfbench").glob("*.py"))) <= 14
+
+
+@pytest.mark.skipif(not (ROOT / "CONTRIBUTING.md").is_file(), reason="the checkout's own pages")
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_pages_walk_through_are_there(page: str) -> None:
+    named = re.findall(r"`([\w/.-]+/[\w.-]+\.(?:py|json))`", (ROOT / page).read_text())
+    assert len(named) > 10
+    for name in named:
+        assert (ROOT / name).is_file() or (ROOT / "kfbench" / name).is_file(), f"{page} names '{name}'"

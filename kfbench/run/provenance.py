@@ -37,13 +37,13 @@ def _git(*words: str) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, kfbench and the packages that decide numbers."""
-    found = {"python": platform.python_version(), "kfbench": kfbench.__version__}
+    versions_here = {"python": platform.python_version(), "kfbench": kfbench.__version__}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions_here[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions_here
 
 
 def of_run(device: torch.device) -> dict[str, Any]:

@@ -70,10 +70,10 @@ def _trained(asked: TeacherName, index: int, results: Path) -> Found:
     seconds, expected = record.cost["seconds"], str(record.provenance["weights"])
 
     def load() -> Teacher:
-        network, about, found = weights.load(path)
-        if found != expected:
+        network, about, weights_digest = weights.load(path)
+        if weights_digest != expected:
             raise KfbenchError(f"'{path}' is not the teacher of its record; delete it, and it is trained again")
-        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), found, index, seconds)
+        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), weights_digest, index, seconds)
 
     return Found(expected, Candidate(str(asked), network=wanted.recipe.network), load)
 
@@ -94,8 +94,8 @@ def _of_run(asked: TeacherName, index: int, results: Path) -> Found:
 
 
 def _of_file(asked: TeacherName, index: int) -> Teacher:
-    network, about, found = imported.of_file(Path(asked.rest))
-    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), found, index)
+    network, about, weights_digest = imported.of_file(Path(asked.rest))
+    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), weights_digest, index)
 
 
 def _imported(asked: TeacherName, index: int, *, results: Path) -> Teacher:

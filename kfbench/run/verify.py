@@ -101,22 +101,22 @@ def _reach(scores: list[float]) -> float:
 
 def differences(old: RunRecord, new: RunRecord) -> tuple[str, ...]:
     """Return where the numbers differ: each score, and for each column of the curve the first step."""
-    found = []
+    places = []
     for which in sorted({*old.scores, *new.scores}):
         for name in sorted({*old.scores.get(which, {}), *new.scores.get(which, {})}):
             one, other = old.scores.get(which, {}).get(name), new.scores.get(which, {}).get(name)
             if not _same(one, other):
-                found.append(f"score {which}.{name}: {one} before, {other} now")
+                places.append(f"score {which}.{name}: {one} before, {other} now")
     if len(old.curve) != len(new.curve):
-        found.append(f"curve: {len(old.curve)} points before, {len(new.curve)} now")
+        places.append(f"curve: {len(old.curve)} points before, {len(new.curve)} now")
     seen: set[str] = set()
     for before, now in zip(old.curve, new.curve, strict=False):
         for name in sorted({*before, *now}):
             if name not in TIMES and name not in seen and not _same(before.get(name), now.get(name)):
                 seen.add(name)
                 step = before.get("step", now.get("step"))
-                found.append(f"curve {name} from step {step:.0f}: {before.get(name)} before, {now.get(name)} now")
-    return tuple(found)
+                places.append(f"curve {name} from step {step:.0f}: {before.get(name)} before, {now.get(name)} now")
+    return tuple(places)
 
 
 def _same(one: float | None, other: float | None) -> bool:
@@ -128,5 +128,5 @@ def _same(one: float | None, other: float | None) -> bool:
 def siblings(record: RunRecord, results: Path) -> list[RunRecord]:
     """Return finished records of the same spec with other seeds."""
     own = {**record.spec, "seed": None}
-    found = [r for r in records.records(results) if {**r.spec, "seed": None} == own and r.key != record.key]
-    return [r for r in found if r.status == "done"]
+    others = [r for r in records.records(results) if {**r.spec, "seed": None} == own and r.key != record.key]
+    return [r for r in others if r.status == "done"]

@@ -6,7 +6,6 @@ and what comes out; nothing here knows where it is.
 
 import os
 import platform
-import resource
 import signal
 import sys
 import time
@@ -44,7 +43,6 @@ class Order:
     after: tuple[str, ...] = ()  # names of teachers' orders under way, whose files are taken when this one starts
     device: str = "cpu"
     threads: int = 1
-    memory: float = 0.0  # GB to ask for; 0: not known
     checkpoint_seconds: float = 60.0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +54,6 @@ class Outcome:
     state: State
     why: str = ""
     files: Files = field(default_factory=dict)  # record, weights; else the checkpoint
-    memory: float = 0.0  # GB of main memory at the most
 
 
 class Pruned(KfbenchError):
@@ -65,7 +62,8 @@ class Pruned(KfbenchError):
 
 def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcome:
     """Make a run in a folder of its own; whatever happens is told by the outcome. Signals are heard in main threads."""
-    spec, state, why = registry.read_spec(order.spec), "done", ""
+    spec, why = registry.read_spec(order.spec), ""
+    state: State = "done"
     place, make = (teacher_store.folder(folder), execute.teacher) if order.is_teacher else (folder, execute.run)
     try:
         check_versions(order)
@@ -90,7 +88,7 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
         state, why = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
     print(f"{state}{': ' if why else ''}{why}", flush=True)
     left = {path.relative_to(folder).as_posix(): path for path in _left(place, spec)}
-    return Outcome(state, why, left, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # type: ignore[arg-type]
+    return Outcome(state, why, left)
 
 
 def lay_out(files: Files, folder: Path) -> None:

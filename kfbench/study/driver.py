@@ -57,7 +57,8 @@ def drive(
 
     Raises Stopped after Ctrl-C or SIGTERM, with every run at a checkpoint.
     """
-    (place.cache / "logs").mkdir(exist_ok=True)
+    for folder in ("logs", "runs"):
+        (place.cache / folder).mkdir(exist_ok=True)
     total = source.total + len(teachers)
     with _alone(place, name), _signals(), open_board(name, total, place.cache, console) as board:
         engine = engine or engines.make(place, place.cache / "runs")
@@ -69,6 +70,9 @@ def drive(
             console.print("stopping: each run writes a checkpoint …")
             driver.stop()
             raise Stopped("stopped; the same command goes on from there") from None
+        except Exception:
+            driver.stop()  # whatever is wrong here, say the database, the runs' work is not lost
+            raise
         finally:
             engine.close()
     driver.tidy()
@@ -137,6 +141,11 @@ class Driver:
             self._close(run, Outcome("refused", f"its teacher is missing: {self.bad[bad]}"))
         else:
             run.checkpoint, run.outcome = self._checkpoint(job), None
+            try:
+                files = self._files(job)
+            except KfbenchError as error:
+                self._close(run, Outcome("refused", str(error)))
+                return
             order = Order(
                 job.name,
                 job.spec.to_json(),
@@ -148,7 +157,11 @@ class Driver:
                 checkpoint_seconds=place.checkpoint_seconds,
                 versions=carry.versions(),
             )
-            self._engine.start(order, self._files(job))
+            try:
+                self._engine.start(order, files)
+            except BaseException:
+                del self._under_way[job.name]
+                raise
 
     def _files(self, job: Job) -> Files:
         """Return what a run reads: its teachers' records and weights, and the memory of their answers."""

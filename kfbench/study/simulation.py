@@ -112,32 +112,38 @@ def jobs(count: int) -> list[Job]:
 
 
 def measure(on: str, folder: Path) -> Costs:
-    """Return the costs of an engine on this machine; medians of its calls."""
+    """Return the costs of an engine on this machine: the driver's own in processor time, its calls' lower quartiles.
+
+    On a machine that does other work too, both say what they would be on one that does not.
+    """
     console = Console(quiet=True)
 
     def drive(engine: Engine, place: Place, count: int) -> float:
         source = trials.Grid(trials.open_storage(place.url), "simulation", jobs(count))
-        began = time.perf_counter()
+        began = time.process_time()
         driver.drive(source, [], place, name="simulation", console=console, engine=engine)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     pretended = Place(folder / "pretended")
     own = drive(Pretend(), pretended, PRETENDED) / PRETENDED
     place = Place(folder / on, on=on, jobs=2)
+    (place.cache / "logs").mkdir()
+    (place.cache / "runs").mkdir()
     timed = Timed(engines.make(place, place.cache / "runs"))
     drive(timed, place, REAL)
-    start, look, events = (statistics.median(timed.seconds[name]) for name in ("start", "look", "events"))
+    start, look, events = (statistics.quantiles(timed.seconds[name])[0] for name in ("start", "look", "events"))
     return Costs(own, start, look, events, timed.pause)
 
 
-def simulate(costs: Costs, *, places: int, seconds: float, hours: float = 4.0) -> tuple[float, float]:
+def simulate(costs: Costs, *, places: int, seconds: float) -> tuple[float, float]:
     """Return runs an hour, and the share of the driver's time that is taken, with `places` runs of `seconds` at once.
 
-    Durations vary by a tenth, or all would end in one turn.
+    Durations vary by a tenth, or all would end in one turn; the beginning, when all places are filled, is left out.
     """
     chance, now, busy, done = random.Random(0), 0.0, 0.0, 0
     ends: list[float] = []  # when runs under way end
-    while now < hours * 3600:
+    begin, over = 2 * seconds, 12 * seconds + 600
+    while now < over:
         ended = 0
         while ends and ends[0] <= now:
             heapq.heappop(ends)
@@ -146,8 +152,10 @@ def simulate(costs: Costs, *, places: int, seconds: float, hours: float = 4.0) -
         work = costs.events + costs.look * (len(ends) + ended) + costs.own * ended + costs.start * begun
         for number in range(begun):
             heapq.heappush(ends, now + costs.start * (number + 1) + seconds * chance.uniform(0.9, 1.1))
-        now, busy, done = now + work + costs.pause, busy + work, done + ended
-    return done / now * 3600, busy / now
+        now += work + costs.pause
+        if now > begin:
+            busy, done = busy + work, done + ended
+    return done / (now - begin) * 3600, busy / (now - begin)
 
 
 def main(names: list[str]) -> None:

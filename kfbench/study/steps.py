@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from kfbench.errors import KfbenchError, near
@@ -59,8 +60,6 @@ def _known(study: Study, row: str | None, column: str | None) -> None:
 
 def dry(folder: Path, *, results: Path, row: str | None, column: str | None, console: Console) -> None:
     """Write the plan; list missing runs and teachers with what they are expected to take here on one thread."""
-    import torch
-
     torch.set_num_threads(1)  # as runs have
     study = definition.load(folder)
     _known(study, row, column)

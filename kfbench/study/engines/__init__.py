@@ -29,7 +29,6 @@ class Engine(Protocol):
 
 def make(place: "Place", bags: Path) -> Engine:
     """Return the engine that a place names. Raises KfbenchError if it or what it needs is not there."""
-    bags.mkdir(parents=True, exist_ok=True)
     try:
         if place.on == "local":
             from kfbench.study.engines.local import Local

@@ -34,7 +34,7 @@ def work(order: Order, files: Files, bag: Path, log: Path, *, is_requeued: bool 
             outcome = carry(order, {**files, **made}, folder=bag, report=Reports(order, bag))
         if outcome.state == "stopped" and is_requeued and said(bag)[0] != "stop":
             return False
-        values = {"state": outcome.state, "why": outcome.why, "memory": outcome.memory, "files": [*outcome.files]}
+        values = {"state": outcome.state, "why": outcome.why, "files": [*outcome.files]}
         write_text(bag / "outcome.json", json.dumps({**values, "versions": order.versions}))
         return True
 
@@ -55,7 +55,7 @@ def read(bag: Path) -> Outcome | None:
     except (OSError, ValueError):
         return None
     files = {name: bag / name for name in values["files"]}
-    return Outcome(values["state"], values["why"], files, values["memory"])
+    return Outcome(values["state"], values["why"], files)
 
 
 class Reports:

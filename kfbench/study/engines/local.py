@@ -6,7 +6,9 @@ import os
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from kfbench.study.carry import Files, Order, Outcome
+import torch
+
+from kfbench.study.carry import Files, Order, Outcome, State
 from kfbench.study.engines import folder
 from kfbench.study.place import Place
 
@@ -40,8 +42,8 @@ class Local(folder.Folder):
         process.join()
         del self._at[name]
         self.forget(name)
-        died = "memory" if process.exitcode == -9 and _killed_for_memory() > before else "lost"
-        return folder.read(self.bags / name) or Outcome(died, f"its process ended with code {process.exitcode}")  # type: ignore[arg-type]
+        died: State = "memory" if process.exitcode == -9 and _killed_for_memory() > before else "lost"
+        return folder.read(self.bags / name) or Outcome(died, f"its process ended with code {process.exitcode}")
 
     def close(self) -> None:
         """Kill what still runs."""
@@ -57,12 +59,11 @@ def _child(order: Order, files: Files, bag: Path, log: Path, environment: dict[s
 
 
 def spread(device: str, slot: int) -> str:
-    """Return the device of a slot: `cuda` goes round the GPUs, anything else is taken as it is."""
-    if device != "cuda":
+    """Return the device of a slot: `cuda`, and `auto` where there is one, go round the GPUs."""
+    if device not in ("cuda", "auto"):
         return device
-    import torch
-
-    return f"cuda:{slot % max(1, torch.cuda.device_count())}"
+    count = torch.cuda.device_count()
+    return f"cuda:{slot % count}" if count else device
 
 
 def _killed_for_memory() -> int:

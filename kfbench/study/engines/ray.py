@@ -113,6 +113,8 @@ class Reports:
 
 def on_node(order: Order, files: Refs, data: dict[str, Refs], box: Any, most: float) -> tuple[Outcome, str]:
     """Make a run in a temporary folder of a node; return its outcome with all content, and the rest of its log."""
+    if ray.get(box.verdict.remote(order.name))[1] == "stop":  # while it waited for a node
+        return Outcome("stopped"), ""
     folder, log = Path(tempfile.mkdtemp(prefix=f"kfbench-{order.name}-")), io.StringIO()
     memory = Path(tempfile.gettempdir()) / f"kfbench-memory-{os.getuid()}"  # of teachers' answers, one a node
     memory.mkdir(exist_ok=True)
@@ -127,7 +129,7 @@ def on_node(order: Order, files: Refs, data: dict[str, Refs], box: Any, most: fl
             here: Files = {place: _content(ref) for place, ref in files.items()}
             outcome = carry(order, {**here, ".cache/memory": memory}, folder=folder, report=reports)
         content = {place: file.read_bytes() for place, file in outcome.files.items() if isinstance(file, Path)}
-        return Outcome(outcome.state, outcome.why, content, outcome.memory), reports.news()["log"]
+        return Outcome(outcome.state, outcome.why, content), reports.news()["log"]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

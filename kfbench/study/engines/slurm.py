@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from kfbench.errors import KfbenchError
-from kfbench.study.carry import Files, Order, Outcome
+from kfbench.study.carry import Files, Order, Outcome, Word
 from kfbench.study.engines import folder
 from kfbench.study.place import Place
 
@@ -36,12 +37,13 @@ class Slurm(folder.Folder):
         self._logs = (place.cache / "logs").resolve()
         try:
             self._executor = submitit.AutoExecutor(folder=self.bags.parent / "slurm", cluster="slurm")
-            self._executor.update_parameters(**_options(place))
+            self._options = _options(place)
+            self._executor.update_parameters(**self._options)
         except (RuntimeError, ValueError, NameError, TypeError) as error:
             raise KfbenchError(f"--on slurm: {' '.join(str(error).split())}") from error
         self._jobs: dict[str, str] = {}
         self._states: dict[str, str] = {}
-        self._asked = 0.0
+        self._asked, self._patience = 0.0, GONE
         self._seen: dict[str, float] = {}  # when SLURM last knew a job
 
     def start(self, order: Order, files: Files) -> None:
@@ -58,15 +60,23 @@ class Slurm(folder.Folder):
         if (bag / "outcome.json").is_file():  # the job ended while there was no driver
             return
         after = [self._jobs[name] for name in order.after if name in self._jobs]
-        chain = {"slurm_dependency": "afterok:" + ":".join(after)} if after else {"slurm_dependency": None}
-        self._executor.update_parameters(name=f"kfbench-{order.name}", **chain)
+        chain = {"dependency": "afterok:" + ":".join(after)} if after else {}
+        others = {**self._options["slurm_additional_parameters"], **chain}
+        self._executor.update_parameters(name=f"kfbench-{order.name}", slurm_additional_parameters=others)
         order = dataclasses.replace(order, is_judged=False)  # it does not wait for verdicts, for the driver may be away
         try:
             job = self._executor.submit(on_node, order, files, bag, self._logs / f"{order.name}.log").job_id
-        except (submitit.core.utils.FailedSubmissionError, subprocess.SubprocessError) as error:
+        except (FailedJobError, FailedSubmissionError) as error:
             raise KfbenchError(f"sbatch refused a run: {' '.join(str(error).split())[-300:]}") from error
         (bag / "job").write_text(job)
         self._jobs[order.name], self._seen[order.name] = job, time.monotonic()
+
+    def answer(self, name: str, word: Word) -> None:
+        """Say to a run what it is to do; one that waits in SLURM's queue leaves it."""
+        super().answer(name, word)
+        if word == "stop":
+            self._patience = 0.0
+            subprocess.run(["scancel", "--state=PENDING", self._jobs.get(name, "")], capture_output=True)
 
     def look(self, name: str) -> Outcome | None:
         """Return how a run ended; None while it waits or goes on."""
@@ -78,7 +88,7 @@ class Slurm(folder.Folder):
             return self._forget(name, Outcome("memory", f"SLURM ended job {self._jobs[name]} for want of memory"))
         if state in ALIVE:
             self._seen[name] = time.monotonic()
-        if time.monotonic() - self._seen[name] < GONE:
+        if time.monotonic() - self._seen.get(name, 0.0) < self._patience:
             return None
         return self._forget(name, Outcome("lost", f"SLURM's job {self._jobs[name]} ended without a word: {state}"))
 
@@ -106,18 +116,19 @@ class Slurm(folder.Folder):
 
 
 def _options(place: Place) -> dict[str, Any]:
-    """Return what submitit is asked for: what the place says, then the user's own options."""
+    """Return what submitit is asked for: what the place says, then the user's own options, any of sbatch's."""
     if place.gpus != int(place.gpus):
         raise KfbenchError(f"SLURM gives whole GPUs, not {place.gpus}; use --on ray, or --slurm gres=shard:1")
-    options: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": place.threads, "stderr_to_stdout": True}
-    options["slurm_additional_parameters"] = {"kill-on-invalid-dep": "yes"}  # else such a job would wait for ever
-    options |= {"gpus_per_node": int(place.gpus)} if place.gpus else {}
-    options |= {"mem_gb": place.memory} if place.memory else {}
-    shared = {"timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "nodes"}
+    shared: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": place.threads, "stderr_to_stdout": True}
+    shared |= {"gpus_per_node": int(place.gpus)} if place.gpus else {}
+    shared |= {"mem_gb": place.memory} if place.memory else {}
+    others = {"kill-on-invalid-dep": "yes"}  # else a job whose teacher's job fails would wait for ever
     for name, value in place.options.items():
-        typed = int(value) if value and value.isdigit() else value
-        options[name if name in shared else f"slurm_{name}"] = typed
-    return options
+        if name in ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node"):
+            shared[name] = float(value) if name == "mem_gb" else int(value)
+        else:
+            others[name.replace("_", "-")] = value
+    return {**shared, "slurm_additional_parameters": others}
 
 
 def on_node(order: Order, files: Files, bag: Path, log: Path) -> None:

@@ -118,6 +118,9 @@ def test_runs_are_spread_over_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert [local.spread("cuda", n) for n in range(4)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
     assert local.spread("cuda:1", 5) == "cuda:1" and local.spread("cpu", 5) == "cpu"
+    assert local.spread("auto", 4) == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert local.spread("auto", 4) == "auto"
 
 
 def test_death_for_want_of_memory_is_told_from_others(tmp_path, monkeypatch):

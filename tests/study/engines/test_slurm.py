@@ -11,6 +11,7 @@ import running
 import slurm_here
 
 from kfbench.errors import KfbenchError
+from kfbench.study import driver
 from kfbench.study.engines import slurm
 from kfbench.study.place import Place
 
@@ -81,11 +82,36 @@ def test_jobs_outlive_their_driver_and_the_next_one_finds_them(cluster, expected
     assert job in named and len(named) == len({*named})
 
 
+def test_ctrl_c_takes_waiting_jobs_out_of_the_queue(cluster, tmp_path, monkeypatch):
+    """A job that waits has nothing to save; it is cancelled at once, and its run is handed over by the next driver."""
+    place = Place(tmp_path / "results", on="slurm", options={"timeout_min": "10"})
+    node = subprocess.check_output(["sinfo", "--noheader", "--format=%n"], text=True).strip()
+    subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test"], check=True)
+    monkeypatch.setattr(slurm, "ASK", 0.2)
+    look = slurm.Slurm.look
+
+    def stop(engine: slurm.Slurm, name: str):
+        monkeypatch.setattr(slurm.Slurm, "look", look)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm.Slurm, "look", stop)
+    began = time.monotonic()
+    try:
+        with pytest.raises(driver.Stopped):
+            running.drive(place)
+    finally:
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=True)
+    assert time.monotonic() - began < 60
+    states = subprocess.check_output(["squeue", "--noheader", "--states=all", "--format=%T"], text=True).split()
+    assert states.count("CANCELLED") == 4 and "PENDING" not in states
+
+
 def test_what_slurm_cannot_give_is_refused_in_a_line(cluster, tmp_path):
     for changes, told in (
         ({"gpus": 0.25}, "SLURM gives whole GPUs, not 0.25; use --on ray"),
-        ({"options": {"partitoin": "gpu"}}, "--on slurm: Unavailable parameter"),
+        ({"options": {"timeout_min": "ten"}}, "--on slurm: invalid literal for int"),
+        ({"options": {"partitoin": "gpu"}}, "sbatch refused a run: .*unrecognized option '--partitoin=gpu'"),
     ):
         with pytest.raises(KfbenchError, match=told) as caught:
-            slurm.Slurm(Place(tmp_path, on="slurm", **changes), tmp_path)
+            running.drive(Place(tmp_path / "results", on="slurm", **changes))
         assert "\n" not in str(caught.value)

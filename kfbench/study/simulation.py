@@ -131,7 +131,9 @@ def measure(on: str, folder: Path) -> Costs:
     (place.cache / "runs").mkdir()
     timed = Timed(engines.make(place, place.cache / "runs"))
     drive(timed, place, REAL)
-    start, look, events = (statistics.quantiles(timed.seconds[name])[0] for name in ("start", "look", "events"))
+    start, look, events = (
+        statistics.quantiles(timed.seconds[name], method="inclusive")[0] for name in ("start", "look", "events")
+    )
     return Costs(own, start, look, events, timed.pause)
 
 
@@ -142,7 +144,7 @@ def simulate(costs: Costs, *, places: int, seconds: float) -> tuple[float, float
     """
     chance, now, busy, done = random.Random(0), 0.0, 0.0, 0
     ends: list[float] = []  # when runs under way end
-    begin, over = 2 * seconds, 12 * seconds + 600
+    begin, over = 2 * seconds, 12 * seconds + 3600
     while now < over:
         ended = 0
         while ends and ends[0] <= now:

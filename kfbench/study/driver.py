@@ -5,7 +5,6 @@ not made again, what was under way goes on from its checkpoint in `results/.cach
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from kfbench.errors import KfbenchError
@@ -282,12 +282,15 @@ def _alone(place: Place, name: str) -> Iterator[None]:
     """Let one driver of a study work at a time. Raises KfbenchError if there is another."""
     path = place.cache / "status" / f"{name.replace('/', '-')}.lock"
     path.parent.mkdir(exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise KfbenchError(f"'{name}' is being run already in '{place.results}'; see: kfbench status") from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise KfbenchError(f"'{name}' is being run already in '{place.results}'; see: kfbench status") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Talk between a run and its driver through a folder that both see: events one way, a word and an outcome the other."""
 
 import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
@@ -9,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
+
+from filelock import FileLock
 
 from kfbench.run.records import write_text
 from kfbench.study.carry import PATIENCE, Files, Order, Outcome, Word, carry
@@ -19,8 +20,8 @@ def work(order: Order, files: Files, bag: Path, log: Path, *, is_requeued: bool 
 
     Where the run `is_requeued` by others after a signal, stopping is no outcome, unless the driver asked for it.
     """
-    with (bag / "lock").open("w") as lock, log.open("a") as out:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the worker of a driver that died may still be writing its checkpoint
+    # the worker of a driver that died may still be writing its checkpoint
+    with FileLock(bag / "lock"), log.open("a") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
         before = read(bag)

@@ -97,11 +97,6 @@ def studies(incomplete: str) -> Offers:
     return _begin(incomplete, [(str(path.parent), "") for path in sorted(Path("reports").glob("*/study.toml"))])
 
 
-def data(incomplete: str) -> Offers:
-    """Return the data sets that can be downloaded."""
-    return _begin(incomplete, [(name, about) for name, about in _named("tasks") if "/" not in name])
-
-
 def _named(section: str) -> Offers:
     """Return the names and variants of methods or tasks."""
     with contextlib.suppress(KfbenchError, OSError):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kfbench.cli import options
+from kfbench.cli import complete, options
 from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs
 
 On = Annotated[str, typer.Option("--on", help="local; ray: $RAY_ADDRESS or this machine; slurm. See docs/cluster.md.")]
@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def study(
-    folder: Annotated[Path, typer.Argument(help="Folder with a study.toml, as in reports/quick.")],
+    folder: Annotated[
+        Path, options.argument(help="Folder with a study.toml, as in reports/quick.", offers=complete.studies)
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, with an estimate.")] = False,
     row: Annotated[str | None, typer.Option(help="Only this row (its label).")] = None,
     column: Annotated[str | None, typer.Option(help="Only this column (its label).")] = None,

@@ -54,6 +54,7 @@ def run(
 
     from kfbench import registry
     from kfbench.ranking import best
+    from kfbench.ranking.names import is_asked
     from kfbench.run import curve_logs, execute, resolve
     from kfbench.run.announce import announce
     from kfbench.run.device import set_threads, torch_device
@@ -64,7 +65,7 @@ def run(
     recipe = {**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}}
     set_threads(threads, registry.kind_of(task))
     told = None
-    if best.is_asked(names):
+    if is_asked(names):
         names, told = best.choose(
             names,
             resolve.student_of(method, task, budget=budget, recipe=recipe, settings=settings),

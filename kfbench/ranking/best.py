@@ -7,16 +7,15 @@ other data than the task's, or, where the method copies outputs, of its classes.
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from kfbench.errors import KfbenchError
 from kfbench.ranking import names, ranking, store
+from kfbench.ranking.names import WORD
 from kfbench.run import resolve, suitability, teacher_names, teacher_store
 from kfbench.run.suitability import Student
 from kfbench.spec import RunSpec
 from kfbench.tasks import IMAGES
-
-WORD = "best:"
 
 
 class Choice(NamedTuple):
@@ -24,11 +23,6 @@ class Choice(NamedTuple):
 
     teachers: list[str]
     told: dict[str, Any]  # what was asked, the score, {candidate: its value}
-
-
-def is_asked(teachers: Sequence[str] | None) -> TypeGuard[Sequence[str]]:
-    """Tell whether teachers are to be chosen."""
-    return teachers is not None and any(name.startswith(WORD) for name in teachers)
 
 
 def choose(

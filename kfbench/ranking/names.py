@@ -1,4 +1,7 @@
-"""The scores by their names; no torch, no numpy: the command line offers them."""
+"""The scores by their names, and what `best:K` looks like; no torch, no numpy: the command line offers them."""
+
+from collections.abc import Sequence
+from typing import TypeGuard
 
 SCORES = {
     "logme": "log evidence of a linear model",
@@ -10,3 +13,9 @@ SCORES = {
     "probe": "accuracy in % of a linear classifier, on validation images",
 }
 DEFAULT = "logme"
+WORD = "best:"  # what teachers begin with that are to be chosen; see `best.py`
+
+
+def is_asked(teachers: Sequence[str] | None) -> TypeGuard[Sequence[str]]:
+    """Tell whether teachers are to be chosen."""
+    return teachers is not None and any(name.startswith(WORD) for name in teachers)

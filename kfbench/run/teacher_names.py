@@ -51,7 +51,7 @@ def read(text: str, *, budget: str) -> TeacherName:
     if colon and kind in KINDS and kind != "random":
         return TeacherName(kind, rest)
     if kind == "best":
-        raise KfbenchError(f"'{text}' is no teacher but a choice, for --teachers of kfbench run; name a teacher here")
+        raise KfbenchError(f"'{text}' is no teacher but a choice, for kfbench run and for studies; name a teacher here")
     kind, text = ("random", rest) if kind == "random" and colon else ("trained", text)
     name, _, tail = text.partition("@")
     chosen, _, changes = tail.partition(":")

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +46,7 @@ class Order:
     threads: int = 1
     checkpoint_seconds: float = 60.0
     versions: dict[str, str] = field(default_factory=dict)
+    chosen: dict[str, Any] | None = None  # how the teachers were chosen, for the record
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
     """Make a run in a folder of its own; whatever happens is told by the outcome. Signals are heard in main threads."""
     spec, why = registry.read_spec(order.spec), ""
     state: State = "done"
-    place, make = (teacher_store.folder(folder), execute.teacher) if order.is_teacher else (folder, execute.run)
+    run = partial(execute.run, chosen=order.chosen)
+    place, make = (teacher_store.folder(folder), execute.teacher) if order.is_teacher else (folder, run)
     try:
         check_versions(order)
         lay_out(files, folder)

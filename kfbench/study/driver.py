@@ -156,6 +156,7 @@ class Driver:
                 threads=place.threads,
                 checkpoint_seconds=place.checkpoint_seconds,
                 versions=carry.versions(),
+                chosen=job.chosen,
             )
             try:
                 self._engine.start(order, files)

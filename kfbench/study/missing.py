@@ -44,7 +44,10 @@ def wanted(study: Study, cells: list[Planned], *, row: str | None, column: str |
 def missing(runs: list[tuple[Planned, RunSpec]], results: Path) -> list[Job]:
     """Return the runs without a finished record, each spec once."""
     done = recorded(results)
-    jobs = {name_of(spec): Job(spec, f"{cell.row} · {cell.column} · seed {spec.seed}") for cell, spec in reversed(runs)}
+    jobs = {
+        name_of(spec): Job(spec, f"{cell.row} · {cell.column} · seed {spec.seed}", chosen=cell.chosen)
+        for cell, spec in reversed(runs)
+    }
     return [job for name, job in reversed(jobs.items()) if name not in done]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
+from kfbench.ranking.names import is_asked
 from kfbench.run.records import write_text
 from kfbench.spec import RunSpec, Setting, digest
 from kfbench.study.definition import Column, Need, Row, Study
@@ -28,14 +29,21 @@ class Planned:
     column: str
     spec: RunSpec | None
     reason: str = ""
+    chosen: dict[str, Any] | None = None  # how its teachers were chosen, where the study does not name them
 
     def runs(self, seeds: list[int]) -> list[RunSpec]:
         """Return the specs of the cell, one a seed."""
         return [] if self.spec is None else [dataclasses.replace(self.spec, seed=seed) for seed in seeds]
 
 
-def make(study: Study, tuned: Mapping[str, Mapping[str, Setting]] | None = None) -> list[Planned]:
+def make(
+    study: Study,
+    tuned: Mapping[str, Mapping[str, Setting]] | None = None,
+    picked: Mapping[str, dict[str, Any]] | None = None,
+) -> list[Planned]:
     """Resolve every cell, with the settings that a search chose for a row unless the row states its own.
+
+    `picked` are the teachers chosen for cells that ask for the best, as `picks.settle` gives them.
 
     A pair that cannot work is kept with its reason; anything misspelt raises KfbenchError.
     """
@@ -50,10 +58,11 @@ def make(study: Study, tuned: Mapping[str, Mapping[str, Setting]] | None = None)
             if row.columns and column.label not in row.columns:
                 continue
             budget = study.budget
-            recipe = _recipe(study, row, column)
+            recipe = recipe_of(study, row, column)
             resolve.resolve("scratch", column.task, budget=budget, recipe=recipe)  # a wrong recipe is no "n/a"
             try:
-                teachers = _teachers(study, row, column, methods[row.label])
+                choice = (picked or {}).get(cell_name(row, column))
+                teachers = _teachers(study, row, column, methods[row.label], choice)
                 spec = resolve.resolve(
                     row.method,
                     column.task,
@@ -63,22 +72,43 @@ def make(study: Study, tuned: Mapping[str, Mapping[str, Setting]] | None = None)
                     recipe=recipe,
                     settings={**(tuned or {}).get(row.label, {}), **row.settings},
                 )
-                cells.append(Planned(row.label, column.label, spec))
+                cells.append(Planned(row.label, column.label, spec, chosen=choice))
             except KfbenchError as error:
                 cells.append(Planned(row.label, column.label, None, str(error)))
     return cells
 
 
-def _recipe(study: Study, row: Row, column: Column) -> dict[str, Any]:
+def cell_name(row: Row, column: Column) -> str:
+    """Return what a cell is called: its row's label and its column's."""
+    return f"{row.label} · {column.label}"
+
+
+def recipe_of(study: Study, row: Row, column: Column) -> dict[str, Any]:
     own = {"network": column.network, "train_size": column.train_size}
     stated = {name: value for name, value in own.items() if value is not None}
     return {**study.recipe, **stated, **column.recipe, **row.recipe}
 
 
-def _teachers(study: Study, row: Row, column: Column, method: "Method") -> list[str] | None:
-    """Return the teachers a cell names; None where they follow from what the method needs."""
+def _teachers(
+    study: Study, row: Row, column: Column, method: "Method", choice: Mapping[str, Any] | None
+) -> list[str] | None:
+    """Return the teachers of a cell; None where they follow from what the method needs."""
     from kfbench.run import resolve  # torch
 
+    named = asked(row, column, method)
+    if choice is not None and is_asked(named):
+        named = list(choice["teachers"])
+    if row.teachers != "random" or named == []:
+        return named
+    if named is None:
+        recipe = recipe_of(study, row, column)
+        found = resolve.resolve(row.method, column.task, budget=study.budget, recipe=recipe, settings=row.settings)
+        named = list(found.teachers)
+    return [f"random:{name.removeprefix('random:')}" for name in named]
+
+
+def asked(row: Row, column: Column, method: "Method") -> list[str] | None:
+    """Return the teachers that a cell names, as the study writes them; None if it names none."""
     instead = registry.split(row.method)[1] in method.instead_of_teachers  # the teachers of "features" are its cost
     if method.teachers == (0, 0) and not instead:
         return []
@@ -86,14 +116,7 @@ def _teachers(study: Study, row: Row, column: Column, method: "Method") -> list[
         return row.teachers
     by_need = column.teachers
     need = "features" if instead else cast(Need, method.needs)
-    named = (None if method.teacher_is_twin else by_need.get(need)) if isinstance(by_need, dict) else by_need
-    if row.teachers != "random":
-        return named
-    if named is None:
-        recipe = _recipe(study, row, column)
-        found = resolve.resolve(row.method, column.task, budget=study.budget, recipe=recipe, settings=row.settings)
-        named = list(found.teachers)
-    return [f"random:{name.removeprefix('random:')}" for name in named]
+    return (None if method.teacher_is_twin else by_need.get(need)) if isinstance(by_need, dict) else by_need
 
 
 def chosen(folder: Path) -> dict[str, dict[str, Any]]:

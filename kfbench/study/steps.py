@@ -11,7 +11,7 @@ from rich.console import Console
 from kfbench.errors import KfbenchError, near
 from kfbench.run import estimate, records
 from kfbench.spec import RunSpec, Setting
-from kfbench.study import definition, missing, plan, search, trials
+from kfbench.study import definition, missing, picks, plan, search, trials
 from kfbench.study.definition import Study
 from kfbench.study.driver import drive
 from kfbench.study.place import Place
@@ -26,8 +26,9 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     """Tune if the study says so and run what is missing; return how many runs failed."""
     study = definition.load(folder)
     _known(study, row, column)
-    tuned = tune_all(folder, study, place, console=console) if study.search is not None else {}
-    cells = plan.make(study, tuned)
+    picked = picks.settle(folder, study, results=place.results, say=console.print)
+    tuned = tune_all(folder, study, place, picked, console=console) if study.search is not None else {}
+    cells = plan.make(study, tuned, picked)
     plan.write(folder, study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
     left = missing.missing(runs, place.results)
@@ -39,7 +40,8 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     now = definition.load(folder)
     if now != study:
         console.print("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
-        plan.write(folder, now, plan.make(now, plan.tuned(folder)))
+        picked = picks.settle(folder, now, results=place.results, say=console.print)
+        plan.write(folder, now, plan.make(now, plan.tuned(folder), picked))
     return len(bad.keys() & {job.name for job in left})
 
 
@@ -63,7 +65,8 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     torch.set_num_threads(1)  # as runs have
     study = definition.load(folder)
     _known(study, row, column)
-    cells = plan.make(study, plan.tuned(folder))
+    picked = picks.settle(folder, study, results=results, say=console.print)
+    cells = plan.make(study, plan.tuned(folder), picked)
     plan.write(folder, study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
     left = {job.name for job in missing.missing(runs, results)}
@@ -118,11 +121,13 @@ def _spoken(seconds: float | None) -> str:
     return "time unknown" if seconds is None else f"about {estimate.spoken(seconds)}"
 
 
-def tune_all(folder: Path, study: Study, place: Place, *, console: Console) -> dict[str, dict[str, Setting]]:
+def tune_all(
+    folder: Path, study: Study, place: Place, picked: dict[str, dict[str, Any]], *, console: Console
+) -> dict[str, dict[str, Setting]]:
     """Search every row that has a space, with the same number of trials, and keep what was chosen in tuned.json."""
     assert study.search is not None
     column = study.search.column or study.tasks[0].label
-    untuned = {(cell.row, cell.column): cell.spec for cell in plan.make(study, {})}
+    untuned = {(cell.row, cell.column): cell.spec for cell in plan.make(study, {}, picked)}
     chosen: dict[str, dict[str, Any]] = {}
     for row in study.methods:
         spec = untuned.get((row.label, column))

@@ -28,6 +28,7 @@ class Job:
     label: str
     is_teacher: bool = False
     is_judged: bool = False  # a pruner looks at its scores
+    chosen: dict[str, Any] | None = None  # how its teachers were chosen, for the record
 
     @cached_property
     def name(self) -> str:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pandas
 
     from kfbench.networks.network import Network
-    from kfbench.report.page import Page
-    from kfbench.run.records import RunRecord
+    from kfbench.reporting.page import Page
+    from kfbench.running.records import RunRecord
     from kfbench.spec import Setting
 
 Folder = str | Path
@@ -55,10 +55,10 @@ def run(
     from kfbench import registry
     from kfbench.ranking import best
     from kfbench.ranking.names import is_asked
-    from kfbench.run import curve_logs, execute, resolve
-    from kfbench.run.announce import announce
-    from kfbench.run.device import set_threads, torch_device
-    from kfbench.run.progress import Bar
+    from kfbench.running import curve_logs, execute, resolve
+    from kfbench.running.announce import announce
+    from kfbench.running.device import set_threads, torch_device
+    from kfbench.running.progress import Bar
     from kfbench.train.loop import Watcher
 
     folder, names = Path(results), teachers.split(",") if isinstance(teachers, str) else teachers
@@ -103,8 +103,8 @@ def run(
 
 
 def runs(results: Folder = "results", *, teachers: bool = False) -> "pandas.DataFrame":
-    """Return one row a recorded run, settings and scores flat; see `kfbench/report/frames.py` for the columns."""
-    from kfbench.report import frames
+    """Return one row a recorded run, settings and scores flat; see `kfbench/reporting/frames.py` for the columns."""
+    from kfbench.reporting import frames
 
     return frames.runs(Path(results), teachers=teachers)
 
@@ -116,7 +116,7 @@ def curves(
 
     `keys` picks runs, by the beginnings of their keys; `metrics` picks metrics, such as "val_error".
     """
-    from kfbench.report import frames
+    from kfbench.reporting import frames
 
     return frames.curves(Path(results), keys=_several(keys), metrics=_several(metrics))
 
@@ -128,7 +128,7 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     `Output.logits` is [B, K]; `.value` [B] in games, else None. Raises KfbenchError if there is no such run, or its
     weights are gone.
     """
-    from kfbench.run import export, hub, imported
+    from kfbench.running import export, hub, imported
 
     kind, _, rest = key.partition(":")
     if kind == "hf":
@@ -167,8 +167,8 @@ def rank(
 
     from kfbench import registry
     from kfbench.ranking import ranking, store
-    from kfbench.run import resolve
-    from kfbench.run.device import set_threads
+    from kfbench.running import resolve
+    from kfbench.running.device import set_threads
 
     folder = Path(results)
     names = teachers.split(",") if isinstance(teachers, str) else teachers
@@ -215,9 +215,9 @@ def study(
 
     from rich.console import Console
 
-    from kfbench.report import page
-    from kfbench.study import steps
-    from kfbench.study.place import Place
+    from kfbench.reporting import page
+    from kfbench.studies import steps
+    from kfbench.studies.place import Place
 
     place = Place(
         results=Path(results),
@@ -242,7 +242,7 @@ def report(study: Folder, *, results: Folder = "results") -> "Page":
 
     `study` is the folder with its study.toml. Raises KfbenchError if study, plan or a record is not sound.
     """
-    from kfbench.report import page
+    from kfbench.reporting import page
 
     return page.make(Path(study), Path(results))
 

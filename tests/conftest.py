@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from console import Console
 
-from kfbench.run import records
-from kfbench.run.records import RunRecord
+from kfbench.running import records
+from kfbench.running.records import RunRecord
 from kfbench.spec import GameRecipe, Recipe, RunSpec, digest
-from kfbench.study import definition, plan
-from kfbench.study.plan import Planned
+from kfbench.studies import definition, plan
+from kfbench.studies.plan import Planned
 
 STUDY = """
 title = "A small study"
@@ -175,7 +175,7 @@ def small(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same with its report made, once for all tests of a file."""
-    from kfbench.report import page
+    from kfbench.reporting import page
 
     folder, results = make_small(tmp_path_factory.mktemp("reported"))
     page.index(folder.parent, [page.make(folder, results)])

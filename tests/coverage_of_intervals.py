@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from kfbench.report import bootstrap, intervals, pairs, stats
+from kfbench.reporting import bootstrap, intervals, pairs, stats
 
 RUNS = (3, 5, 10)
 Ends = tuple[float, float]

@@ -51,7 +51,7 @@ def test_all_packages_are_named_in_pyproject() -> None:
 
 
 def test_templates_are_shipped() -> None:
-    files = {path.relative_to(ROOT / "kfbench") for path in (ROOT / "kfbench" / "report" / "templates").iterdir()}
+    files = {path.relative_to(ROOT / "kfbench") for path in (ROOT / "kfbench" / "reporting" / "templates").iterdir()}
     assert files and all((PACKAGE / path).is_file() for path in files)
 
 

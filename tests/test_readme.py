@@ -8,7 +8,7 @@ import pytest
 
 from kfbench.cli import listing
 from kfbench.conformance import checks
-from kfbench.report import page as report
+from kfbench.reporting import page as report
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.games import emulators as atari
-from kfbench.run import resolve, stand_in
-from kfbench.run.device import synchronize
+from kfbench.running import resolve, stand_in
+from kfbench.running.device import synchronize
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
-from kfbench.run import resolve, stand_in
-from kfbench.run.device import synchronize
+from kfbench.running import resolve, stand_in
+from kfbench.running.device import synchronize
 from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
 from kfbench.train.images import ImageTraining, shortened

@@ -67,7 +67,7 @@ def logs(incomplete: str) -> Offers:
 
 def piles(incomplete: str) -> Offers:
     """Return what `kfbench clean` deletes."""
-    from kfbench.run.housekeeping import ABOUT
+    from kfbench.running.housekeeping import ABOUT
 
     return _begin(incomplete, list(ABOUT.items()))
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-import kfbench
 from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
 from kfbench.cli.options import group
 from kfbench.errors import KfbenchError
+from kfbench.version import __version__
 
 state = {"debug": False}
 UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it in its newer versions
@@ -34,7 +34,7 @@ app.add_typer(new.app, name="new")
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"kfbench {kfbench.__version__}")
+        typer.echo(f"kfbench {__version__}")
         raise typer.Exit
 
 

@@ -55,7 +55,7 @@ def study(
     if dry_run:
         from rich.console import Console
 
-        from kfbench.study import steps
+        from kfbench.studies import steps
 
         steps.dry(folder, results=results, row=row, column=column, console=Console(stderr=True, highlight=False))
         return
@@ -112,10 +112,10 @@ def search(
     """
     from rich.console import Console
 
-    from kfbench.run import resolve
-    from kfbench.study import steps
-    from kfbench.study.place import Place
-    from kfbench.study.search import Search
+    from kfbench.running import resolve
+    from kfbench.studies import steps
+    from kfbench.studies.place import Place
+    from kfbench.studies.search import Search
 
     recipe = {"network": network, "train_size": train_size}
     spec = resolve.resolve(
@@ -153,7 +153,7 @@ def report(
 ) -> None:
     """Make tables, plots and pages from the records alone."""
     from kfbench.errors import KfbenchError
-    from kfbench.report import page as making
+    from kfbench.reporting import page as making
 
     chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
     if not chosen:
@@ -181,9 +181,9 @@ def verify(
 
     Weights that are missing are put back.
     """
-    from kfbench.run import records
-    from kfbench.run import verify as checking
-    from kfbench.run.progress import Bar
+    from kfbench.running import records
+    from kfbench.running import verify as checking
+    from kfbench.running.progress import Bar
 
     folder, record = records.locate(results, key)
     new = checking.again(record, folder, results=results, device=device, watcher=Bar())

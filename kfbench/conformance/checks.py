@@ -11,10 +11,10 @@ from kfbench import registry
 from kfbench.conformance.rules import rules_for
 from kfbench.conformance.tiny import Broken, Rule, spec_of
 from kfbench.errors import KfbenchError
-from kfbench.run import budgets, resolve, stand_in, teacher_names
-from kfbench.run.prepare import make_loop
+from kfbench.running import budgets, resolve, stand_in, teacher_names
+from kfbench.running.prepare import make_loop
 from kfbench.spec import RunSpec
-from kfbench.study import search
+from kfbench.studies import search
 
 T = TypeVar("T")
 TaskRule = Callable[[str], None]

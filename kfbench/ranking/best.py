@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from kfbench.errors import KfbenchError
 from kfbench.ranking import names, ranking, store
 from kfbench.ranking.names import WORD
-from kfbench.run import resolve, suitability, teacher_names, teacher_store
-from kfbench.run.suitability import Student
+from kfbench.running import resolve, suitability, teacher_names, teacher_store
+from kfbench.running.suitability import Student
 from kfbench.spec import RunSpec
 from kfbench.tasks import IMAGES
 

@@ -13,9 +13,9 @@ from kfbench.errors import KfbenchError, near
 from kfbench.ranking import names, scores
 from kfbench.ranking.features import Said, said
 from kfbench.ranking.probe import probe
-from kfbench.run import teacher_names, teacher_store
-from kfbench.run.device import torch_device
-from kfbench.run.teacher_store import Found
+from kfbench.running import teacher_names, teacher_store
+from kfbench.running.device import torch_device
+from kfbench.running.teacher_store import Found
 from kfbench.spec import Recipe, RunSpec
 from kfbench.tasks import ImageTask
 from kfbench.teachers import Teacher

@@ -7,8 +7,8 @@ from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
 from kfbench.networks import header
-from kfbench.run import budgets, records, teacher_names, teacher_store
-from kfbench.run.teacher_names import TRAINED_BY, TeacherName
+from kfbench.running import budgets, records, teacher_names, teacher_store
+from kfbench.running.teacher_names import TRAINED_BY, TeacherName
 from kfbench.spec import RunSpec
 
 

@@ -13,7 +13,7 @@ from kfbench import library, networks
 from kfbench.data import images
 from kfbench.networks import weights
 from kfbench.registry import load_task
-from kfbench.run import imported, records, resolve, stand_in
+from kfbench.running import imported, records, resolve, stand_in
 
 IMPORT = ("teacher", "import", "best.pth", "--network", "resnet8", "--task", "digits")
 

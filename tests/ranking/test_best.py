@@ -7,7 +7,7 @@ import pytest
 from kfbench import library
 from kfbench.errors import KfbenchError
 from kfbench.ranking import best, ranking
-from kfbench.run import execute, resolve, teacher_names
+from kfbench.running import execute, resolve, teacher_names
 
 NAMES = ("digits/cnn-4@smoke:epochs=6", "digits/high/cnn-8@smoke", "digits/cnn-8@smoke")
 

@@ -15,7 +15,7 @@ from kfbench.networks.network import Network
 from kfbench.ranking import ranking, store
 from kfbench.ranking.features import said
 from kfbench.ranking.names import SCORES
-from kfbench.run import execute, records, resolve, teacher_names
+from kfbench.running import execute, records, resolve, teacher_names
 from kfbench.teachers import Teacher
 
 TAUGHT = "digits/cnn-8@smoke:epochs=8"

@@ -17,6 +17,12 @@ The other variants add what the paper does not have, so that the student can sta
 second time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a
 regression of the student's features onto the teachers' that fades out; `warm` starts, as fine-tuning does, from the
 weights of a teacher of the student's network.
+
+Chosen on the same validation images, error in % (one seed): with `matched` the paper's form has 40.3 for 41.0 without, a
+matched scheduled share from 0.5 to 1 at 30 % of the budget 39.8, at 50 % 42.8 (41.2 without a fresh optimiser), layers one
+after another from the lowest 43.0, pre-activations 41.3, L_KL to the weights of the step before with weight 1 42.8: none
+beats `scratch`. `warm` from a cnn-16 of CIFAR-100, with that and a wider teacher: hint 1 32.4, hint 10 31.8; fine-tuning
+alone 33.5.
 """
 
 from collections.abc import Iterable, Sequence
@@ -113,7 +119,7 @@ class KnowledgeFlow(Method):
             "kl": 0.0,
             "alone": 1.0,
             "agree": 1.0,
-            "hint": 1.0,
+            "hint": 10.0,
             "start": "teacher",
         },
     }

@@ -31,7 +31,8 @@ class Norm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features [B, C, …] with mean 0 and standard deviation 1 a channel."""
-        return F.batch_norm(features, self.mean, self.std.square(), eps=0.0)
+        tiny = 1e-30  # above 0, as older versions of torch ask, and below what a variance of 1e-8 can feel
+        return F.batch_norm(features, self.mean, self.std.square(), eps=tiny)
 
 
 class Transform(nn.Module):

@@ -35,6 +35,7 @@ class AttentionTransfer(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    younger = {"smallest": 1}  # every map, however small
     search = {"beta": {"low": 10.0, "high": 10_000.0, "log": True}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:

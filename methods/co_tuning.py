@@ -66,14 +66,19 @@ class CoTuning(Method):
         batches: Iterable[Batch],
         rng: torch.Generator,
     ) -> None:
-        """Ask the teacher about all training images, and learn what its classes mean to the task's."""
+        """Ask the teacher about all training images, and learn what its classes mean to the task's.
+
+        A class that has no training image keeps an even distribution: no loss will ask for it.
+        """
         answers, labels = [], []
         for batch in batches:
             answers.append(losses.softened(teachers[0](batch).logits, 1.0).cpu())
             labels.append(cast(Tensor, batch.labels).cpu())
         table = cast(Relationship, cast(WithCompanions, student).parts["relationship"]).table
-        said, of = torch.cat(answers), torch.cat(labels)
-        table.copy_(direct(said, of, len(table)) if self.relationship == "direct" else learned(said, of, rng))
+        said, (there, of) = torch.cat(answers), torch.cat(labels).unique(return_inverse=True)
+        counted = self.relationship == "direct" or len(there) == 1  # of one class there is nothing to tell apart
+        rows = direct(said, of, len(there)) if counted else learned(said, of, rng)
+        table[there.to(table.device)] = rows.to(table.device)
 
     def losses(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float

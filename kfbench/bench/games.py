@@ -14,7 +14,7 @@ import multiprocessing
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -40,6 +40,7 @@ from kfbench.train.setup import Setup
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn
 Turn = Callable[[], object]
+Seconds = list[tuple[float, float]]  # of the CPU and by the clock, of each turn
 
 
 def measure(
@@ -63,44 +64,53 @@ def measure(
     names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
     for name in names:
         spec_of(name, task, precision)  # refused here, not in a process of its own
-    makers: dict[str, tuple[Any, ...]] = {name: (loop, name, task, precision, device, threads) for name in names}
     counts = {name: teachers(name) for name in names}
-    for count in sorted(set(counts.values())):
-        makers[floor_name(count)] = (floor, count, task, precision, device, threads)
-    makers["scratch, overlap"] = (loop, "scratch", task, precision, device, threads, 1)
-    if precision == "fp32":
-        makers["scratch, bf16"] = (loop, "scratch", task, "bf16", device, threads)
-    makers["emulators alone"] = (emulators, declared.game, threads)
-    if device == "cpu":
-        makers["bare loop"] = (bare, declared.game, threads)
-        if find_spec("stable_baselines3"):
-            makers["Stable-Baselines3"] = (baselines, declared.game)
-    taken = _rounds(makers, repeats, say)
-    steps = TURN * ROLLOUT * ENVIRONMENTS
+    taken = _rounds(_contenders(counts, declared, precision, device, threads), repeats, say)
     rows = []
     for name, times in taken.items():
-        both = list(zip(times, taken["scratch"], strict=True))
-        low, middle, high = statistics.quantiles([own[0] / mine[0] for mine, own in both], n=4)
-        least = taken.get(floor_name(counts[name]), []) if name in counts else []
-        over = [mine[0] / bare[0] for mine, bare in zip(times, least, strict=bool(least))]
-        rows.append(
-            {
-                "name": name,
-                "steps_per_cpu_second": steps / statistics.median(cpu for cpu, _ in times),
-                "steps_per_second": steps / statistics.median(wall for _, wall in times),
-                "speed": middle,
-                "speed_quartiles": [low, high],
-                "speed_by_clock": statistics.median(own[1] / mine[1] for mine, own in both),
-                "over_floor": statistics.median(over) if over else None,
-                "repeats": repeats,
-            }
-        )
+        floors = taken.get(floor_name(counts[name]), []) if name in counts else []
+        rows.append(_row(name, times, taken["scratch"], floors))
     return rows
 
 
-def _rounds(
-    makers: dict[str, tuple[Any, ...]], repeats: int, say: Callable[[str], None]
-) -> dict[str, list[tuple[float, float]]]:
+def _contenders(
+    counts: Mapping[str, int], task: GameTask, precision: str, device: str, threads: int
+) -> dict[str, tuple[Any, ...]]:
+    """Return {row: (function that makes its turn, what it is given)}; `counts` are the teachers of each method."""
+    common = (task.name, precision, device, threads)
+    makers: dict[str, tuple[Any, ...]] = {name: (loop, name, *common) for name in counts}
+    for count in sorted(set(counts.values())):
+        makers[floor_name(count)] = (floor, count, *common)
+    makers["scratch, overlap"] = (loop, "scratch", *common, 1)
+    if precision == "fp32":
+        makers["scratch, bf16"] = (loop, "scratch", task.name, "bf16", device, threads)
+    makers["emulators alone"] = (emulators, task.game, threads)
+    if device == "cpu":
+        makers["bare loop"] = (bare, task.game, threads)
+        if find_spec("stable_baselines3"):
+            makers["Stable-Baselines3"] = (baselines, task.game)
+    return makers
+
+
+def _row(name: str, times: Seconds, scratch: Seconds, floors: Seconds) -> dict[str, Any]:
+    """Return medians, and ratios within a round to `scratch` and to the floor (empty: there is none)."""
+    steps = TURN * ROLLOUT * ENVIRONMENTS
+    both = list(zip(times, scratch, strict=True))
+    low, middle, high = statistics.quantiles([theirs[0] / own[0] for own, theirs in both], n=4)
+    over = [own[0] / least[0] for own, least in zip(times, floors, strict=bool(floors))]
+    return {
+        "name": name,
+        "steps_per_cpu_second": steps / statistics.median(cpu for cpu, _ in times),
+        "steps_per_second": steps / statistics.median(wall for _, wall in times),
+        "speed": middle,
+        "speed_quartiles": [low, high],
+        "speed_by_clock": statistics.median(theirs[1] / own[1] for own, theirs in both),
+        "over_floor": statistics.median(over) if over else None,
+        "repeats": len(times),
+    }
+
+
+def _rounds(makers: dict[str, tuple[Any, ...]], repeats: int, say: Callable[[str], None]) -> dict[str, Seconds]:
     """Return each contender's CPU and wall seconds in every round; one that cannot run is left out."""
     context = multiprocessing.get_context("spawn")
     pipes = {}
@@ -116,7 +126,7 @@ def _rounds(
                     raise KfbenchError(f"'{name}' cannot be timed: {why}")
                 say(f"left out: {name} cannot run here: {why}")
                 del pipes[name]
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in pipes}
+        taken: dict[str, Seconds] = {name: [] for name in pipes}
         for _ in range(repeats):
             for name, pipe in pipes.items():
                 pipe.send(None)

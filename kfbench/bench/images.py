@@ -9,9 +9,9 @@ import functools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,18 @@ from kfbench.train.loop import autocast
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 
+Turn = Callable[[], object]
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
+WARM = 2  # steps before the first that is timed
 REMEMBERED = "kd remembered"  # the same step with what its teacher says read from the memory
+
+
+class Contender(NamedTuple):
+    """A method that is timed: a step of its loop, and of its floor."""
+
+    name: str
+    step: Turn
+    floor: Turn
 
 
 def methods() -> list[str]:
@@ -55,44 +65,61 @@ def measure(
     """
     if "kd" in names and REMEMBERED not in names:
         names = [*names, REMEMBERED]
-    turns: list[tuple[str, Callable[[], object], Callable[[], object]]] = []
-    floors: dict[tuple[Any, ...], Callable[[], object]] = {}
-    warm = 2
+    contenders: list[Contender] = []
+    floors: dict[tuple[Any, ...], Turn] = {}
     for name in names:
         spec = _spec(name, task=task, network=network, teacher=teacher, batch_size=batch_size, precision=precision)
-        steps = 20 * (repeats + warm)  # what is timed lies in the first twentieth: before any cut or second stage
-        setup = stand_in.setup(shortened(spec, steps=steps), rows=batch_size, device=device)
-        loop = Supervised(setup)
-        turn = iter(loop)
-        with tempfile.TemporaryDirectory(prefix="kfbench-bench-") as folder:
-            if name == REMEMBERED:
-                setup.memory = ImageTraining().memory(setup, Path(folder), source={}, say=print)
-            next(turn)  # fills the memory; its mapping outlives the file
-        asked = _asked(loop) if setup.memory is None else {}
+        step, asked = _warmed_up(
+            spec, batch_size=batch_size, repeats=repeats, device=device, remembers=name == REMEMBERED
+        )
         key = tuple((spec.teachers[k], tuple(sorted(layers or ()))) for k, layers in asked.items())
         if key not in floors:
             floors[key] = floor(spec, batch_size=batch_size, device=device, asked=asked)
-        turns.append((name, turn.__next__, floors[key]))
-    wait = functools.partial(synchronize, torch.device(device))
-    times: dict[str, list[float]] = {name: [] for name, _, _ in turns}
-    bare: dict[int, list[float]] = {id(act): [] for act in floors.values()}
-    for _ in range(repeats):
-        for act in floors.values():
-            bare[id(act)].append(_timed(act, wait))
-        for name, act, _ in turns:
-            times[name].append(_timed(act, wait))
-    rows = []
-    for name, _, act in turns:
-        row = {
-            "method": name,
-            "step_ms": statistics.median(times[name]),
-            "floor_ms": statistics.median(bare[id(act)]),
-            **_ratio("ratio", times[name], bare[id(act)]),
-            "images_per_second": 1000 * batch_size / statistics.median(times[name]),
-            "repeats": repeats,
-        }
-        rows.append(row | (_ratio("of_full", times[name], times["kd"]) if name == REMEMBERED and "kd" in times else {}))
+        contenders.append(Contender(name, step, floors[key]))
+    times = _rounds(contenders, repeats, wait=functools.partial(synchronize, torch.device(device)))
+    rows = [_row(contender, times, batch_size=batch_size, repeats=repeats) for contender in contenders]
+    steps = {contender.name: times[contender.step] for contender in contenders}
+    for row in rows:
+        if row["method"] == REMEMBERED and "kd" in steps:
+            row |= _ratio("of_full", steps[REMEMBERED], steps["kd"])
     return rows
+
+
+def _warmed_up(
+    spec: RunSpec, *, batch_size: int, repeats: int, device: str, remembers: bool
+) -> tuple[Turn, dict[int, set[str] | None]]:
+    """Return a step of a run's loop, of which one has been taken, and what it asks of each teacher."""
+    steps = 20 * (repeats + WARM)  # what is timed lies in the first twentieth: before any cut or second stage
+    setup = stand_in.setup(shortened(spec, steps=steps), rows=batch_size, device=device)
+    loop = Supervised(setup)
+    step = iter(loop).__next__
+    with tempfile.TemporaryDirectory(prefix="kfbench-bench-") as folder:
+        if remembers:
+            setup.memory = ImageTraining().memory(setup, Path(folder), source={}, say=print)
+        step()  # fills the memory; its mapping outlives the file
+    return step, _asked(loop) if setup.memory is None else {}
+
+
+def _rounds(contenders: Sequence[Contender], repeats: int, *, wait: Callable[[], None]) -> dict[Turn, list[float]]:
+    """Return the ms of every step and floor in each round; a floor that several share is timed once."""
+    turns = list(dict.fromkeys([*(each.floor for each in contenders), *(each.step for each in contenders)]))
+    times: dict[Turn, list[float]] = {turn: [] for turn in turns}
+    for _ in range(repeats):
+        for turn in turns:
+            times[turn].append(_timed(turn, wait))
+    return times
+
+
+def _row(contender: Contender, times: dict[Turn, list[float]], *, batch_size: int, repeats: int) -> dict[str, Any]:
+    steps, floors = times[contender.step], times[contender.floor]
+    return {
+        "method": contender.name,
+        "step_ms": statistics.median(steps),
+        "floor_ms": statistics.median(floors),
+        **_ratio("ratio", steps, floors),
+        "images_per_second": 1000 * batch_size / statistics.median(steps),
+        "repeats": repeats,
+    }
 
 
 def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, precision: str) -> RunSpec:
@@ -116,7 +143,7 @@ def _ratio(name: str, times: list[float], bare: list[float]) -> dict[str, Any]:
     return {name: middle, f"{name}_quartiles": [low, high]}
 
 
-def _timed(act: Callable[[], object], wait: Callable[[], None]) -> float:
+def _timed(act: Turn, wait: Callable[[], None]) -> float:
     started = time.perf_counter()
     act()
     wait()
@@ -137,7 +164,7 @@ def _asked(loop: Supervised) -> dict[int, set[str] | None]:
     return found
 
 
-def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[str] | None]) -> Callable[[], object]:
+def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[str] | None]) -> Turn:
     """Return a bare hand-written step with these passes of the run's teachers and nothing of kfbench's loop."""
     recipe = Recipe.of(spec)
     own = {"network": recipe.network, "batch_size": batch_size}

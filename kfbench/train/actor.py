@@ -7,7 +7,7 @@ teachers of its own, made as the learner's were, because hooks and memory must n
 
 import copy
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from kfbench import seeding
 from kfbench.batch import Batch, Parts, Trajectory
 from kfbench.errors import KfbenchError
-from kfbench.games.emulators import Arcade
+from kfbench.games.emulators import Arcade, Step
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
 from kfbench.train import episodes
@@ -23,6 +23,15 @@ from kfbench.train.loop import autocast
 from kfbench.train.returns import generalised_advantages
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.setup import Setup
+
+
+class Row(NamedTuple):
+    """A step of all N environments, as it was acted on."""
+
+    seen: Tensor  # [N, 4, 84, 84] uint8
+    actions: Tensor  # [N]
+    output: Output
+    extras: Parts
 
 
 class Actor:
@@ -45,52 +54,67 @@ class Actor:
         setup, recipe, arcade = self.setup, self.recipe, self.arcade
         self._begun = (arcade.mark(), self.observation, self.age)
         setup.student.eval()
+        shape = (recipe.rollout, recipe.environments)
         generator = seeding.stream(setup.spec.seed, "explore", number)
-        shape = (recipe.rollout, recipe.environments, arcade.actions)
-        uniform = torch.rand(shape, generator=generator).to(setup.device)
-        rewards, goes_on = torch.zeros(shape[:2]), torch.ones(shape[:2])
+        uniform = torch.rand((*shape, arcade.actions), generator=generator).to(setup.device)
+        rewards, goes_on = torch.zeros(shape), torch.ones(shape)
         images = self._room()
-        seen, said, kept, actions, scores = [], [], [], [], []
+        rows: list[Row] = []
+        scores: list[float] = []
         for t in range(recipe.rollout):
-            output, extras = self._ask(progress, None if images is None else images[t])
-            if output.logits.shape[1] != arcade.actions:
-                raise KfbenchError(
-                    f"the student has {output.logits.shape[1]} outputs, but '{self.game}' has {arcade.actions} "
-                    "actions; --set-recipe full_actions=true gives every game the same 18"
-                )
-            action = episodes.choose(output.logits, uniform[t])
-            arcade.send(action)  # the emulators work while the row is put away
-            seen.append(self.observation)
-            said.append(output)
-            kept.append(extras)
-            actions.append(action)
+            row = self._act(progress, uniform[t], None if images is None else images[t])
+            rows.append(row)
             step = arcade.receive()
             over = torch.zeros(recipe.environments, dtype=torch.bool)
-            for episode in step.finished:
-                over[episode.environment] = True
-                scores.append(episode.score)
-            rewards[t] = step.rewards.clamp(-1, 1) if recipe.clip_rewards else step.rewards
-            if step.last is not None:  # only the clock stopped it: its value stands for what was still to come
-                final = Batch(brightness(step.last), setup.rng)
-                behind, _ = setup.method.act(setup.student, setup.teachers, final, progress)
-                rewards[t] += recipe.gamma * step.truncated * _value(behind).cpu()
-            goes_on[t] = ~(over | step.ended if recipe.lost_life_ends else over)
+            over[[episode.environment for episode in step.finished]] = True
+            rewards[t], goes_on[t] = self._followed(step, over, progress)
+            scores += [episode.score for episode in step.finished]
             self.observation, self._batch = step.observation, None
             self.age = torch.where(over, 0, self.age + 1)
         after, _ = self._ask(progress)
-        output = Output(torch.cat([o.logits for o in said]).float(), torch.cat([_value(o) for o in said]))
-        assert output.value is not None
-        values = output.value.view(shape[:2])
         trajectory = Trajectory(rewards.to(setup.device), goes_on.to(setup.device), _value(after))
-        advantages = generalised_advantages(*trajectory, values, gamma=recipe.gamma, trace=recipe.trace)
+        observations = torch.cat([row.seen for row in rows]) if images is None else images.flatten(0, 1)
+        return self._rollout(rows, observations, trajectory, scores)
+
+    def _act(self, progress: float, uniform: Tensor, into: Tensor | None) -> Row:
+        """Choose actions for the present observation by uniform numbers [N, A], and send the emulators off."""
+        output, extras = self._ask(progress, into)
+        if output.logits.shape[1] != self.arcade.actions:
+            raise KfbenchError(
+                f"the student has {output.logits.shape[1]} outputs, but '{self.game}' has {self.arcade.actions} "
+                "actions; --set-recipe full_actions=true gives every game the same 18"
+            )
+        action = episodes.choose(output.logits, uniform)
+        self.arcade.send(action)  # the emulators work while the row is put away
+        return Row(self.observation, action, output, extras)
+
+    def _followed(self, step: Step, over: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """Return the rewards that are learned from, and whether a return goes on past the step, [N] each.
+
+        `over` [N] says where an episode has ended.
+        """
+        recipe = self.recipe
+        rewards = step.rewards.clamp(-1, 1) if recipe.clip_rewards else step.rewards
+        if step.last is not None:  # only the clock stopped it: its value stands for what was still to come
+            final = Batch(brightness(step.last), self.setup.rng)
+            behind, _ = self.setup.method.act(self.setup.student, self.setup.teachers, final, progress)
+            rewards = rewards + recipe.gamma * step.truncated * _value(behind).cpu()
+        return rewards, ~(over | step.ended if recipe.lost_life_ends else over)
+
+    def _rollout(self, rows: list[Row], observations: Tensor, trajectory: Trajectory, scores: list[float]) -> Rollout:
+        """Put a rollout's rows together, with their returns and advantages by what the student said when acting."""
+        values = torch.cat([_value(row.output) for row in rows])
+        output = Output(torch.cat([row.output.logits for row in rows]).float(), values)
+        shaped = values.view(trajectory.rewards.shape)
+        advantages = generalised_advantages(*trajectory, shaped, gamma=self.recipe.gamma, trace=self.recipe.trace)
         return Rollout(
-            observations=torch.cat(seen) if images is None else images.flatten(0, 1),
-            actions=torch.cat(actions),
-            returns=(advantages + values).flatten(),
+            observations=observations,
+            actions=torch.cat([row.actions for row in rows]),
+            returns=(advantages + shaped).flatten(),
             advantages=advantages.flatten(),
             output=output,
             trajectory=trajectory,
-            extras={name: torch.cat([extras[name] for extras in kept]) for name in kept[0]},
+            extras={name: torch.cat([row.extras[name] for row in rows]) for name in rows[0].extras},
             scores=tuple(scores),
         )
 

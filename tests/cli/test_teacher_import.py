@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from kfbench import networks
+from kfbench import library, networks
 from kfbench.data import images
 from kfbench.networks import weights
 from kfbench.registry import load_task
@@ -58,6 +58,8 @@ def test_from_a_file_to_a_run(type_in: Any, body: Any) -> None:
     with torch.no_grad():
         assert torch.equal(network.eval()(taken).logits, body(taken).logits)
     assert about["file"] == "best.pth" and about["mean"] == [pytest.approx(0.3)] and len(about["classes"]) == 10
+
+    assert torch.equal(library.load("imported:theirs").state_dict()["mean"], network.mean)
 
     run = ("run", "--method", "kd", "--task", "digits", "--budget", "smoke", "--network", "cnn-4", "--epochs", "1")
     code, _, err = type_in(*run, "--teachers", "imported:theirs", "--threads", "1")

@@ -160,6 +160,20 @@ def test_a_relationship_is_a_distribution_for_each_class(classes: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["co_tuning", "co_tuning/direct"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_co_tuning_takes_a_split_that_lacks_classes(method: str, classes: int) -> None:
+    """As a few rows do that stand in for the data when a run's time is estimated."""
+    made = setup(method)
+    student, batch = cast(WithCompanions, made.student), next(Supervised(made)._ordered())
+    few = Batch(images=batch.images[:12], labels=torch.arange(12) % classes + 2, rng=made.rng)
+    made.method.begin(student, made.teachers, made.method.stages[0], [few], made.rng)
+    table = cast(Tensor, student.parts["relationship"].table)
+    assert torch.allclose(table.sum(1), torch.ones(len(table))) and bool((table >= 0).all())
+    assert torch.equal(table[0], torch.full_like(table[0], 1 / table.shape[1]))
+    assert not torch.equal(table[2], table[0])
+
+
+@pytest.mark.parametrize("method", ["co_tuning", "co_tuning/direct"])
 def test_co_tuning_is_the_cross_entropy_to_the_row_of_the_label(method: str) -> None:
     live = setup(method, weight=2.0)
     batch = trained(live, 2).batch()

@@ -126,6 +126,82 @@ def test_one_of_several_sets_of_weights_is_chosen_by_name(tmp_path: Path) -> Non
         saved.read(path, "techer")
 
 
+SCHEMES: dict[str, list[tuple[str, Any]]] = {  # patterns and what they become, as RepDistiller and mdistiller name them
+    "wrn-16-2": [
+        (r"^stages\.(\d)", lambda found: f"block{int(found[1]) + 1}.layer"),
+        (r"shortcut", "convShortcut"),
+        (r"norm", "bn"),
+        (r"^head", "fc"),
+        (r"^(conv|bn)\.", r"\g<1>1."),
+    ],
+    "vgg13": [
+        (r"^stages\.(\d)\.conv(\d)", lambda found: f"block{found[1]}.{3 * int(found[2]) - 3}"),
+        (r"^stages\.(\d)\.norm(\d)", lambda found: f"block{found[1]}.{3 * int(found[2]) - 2}"),
+        (r"^head", "classifier"),
+    ],
+    "resnet50": [
+        (r"^stages\.(\d)", lambda found: f"layer{int(found[1]) + 1}"),
+        (r"norm", "bn"),
+        (r"^head", "linear"),
+        (r"^(conv|bn)\.", r"\g<1>1."),
+    ],
+    "mobilenetv2": [
+        (r"^stages\.(\d\.\d)\.conv(\d)", lambda found: f"blocks.{found[1]}.conv.{3 * int(found[2]) - 3}"),
+        (r"^stages\.(\d\.\d)\.norm(\d)", lambda found: f"blocks.{found[1]}.conv.{3 * int(found[2]) - 2}"),
+        (r"^last_conv", "conv2.0"),
+        (r"^last_norm", "conv2.1"),
+        (r"^conv\.", "conv1.0."),
+        (r"^norm\.", "conv1.1."),
+        (r"^head", "classifier.0"),
+    ],
+    "shufflenetv1": [
+        (r"^stages\.(\d)", lambda found: f"layer{int(found[1]) + 1}"),
+        (r"norm", "bn"),
+        (r"^head", "linear"),
+        (r"^(conv|bn)\.", r"\g<1>1."),
+    ],
+    "shufflenetv2": [
+        (r"^stages\.(\d)", lambda found: f"layer{int(found[1]) + 1}"),
+        (r"left\.0\.", "conv1."),
+        (r"left\.1\.", "bn1."),
+        (r"left\.2\.0", "conv2"),
+        (r"left\.2\.1", "bn2"),
+        (r"right\.0\.0", "conv3"),
+        (r"right\.0\.1", "bn3"),
+        (r"right\.1\.", "conv4."),
+        (r"right\.2\.", "bn4."),
+        (r"right\.3\.0", "conv5"),
+        (r"right\.3\.1", "bn5"),
+        (r"branch\.0\.0", "conv1"),
+        (r"branch\.0\.1", "bn1"),
+        (r"branch\.1\.", "conv2."),
+        (r"branch\.2\.", "bn2."),
+        (r"branch\.3\.0", "conv3"),
+        (r"branch\.3\.1", "bn3"),
+        (r"^last_conv", "conv2"),
+        (r"^last_norm", "bn2"),
+        (r"^(conv|norm)\.", lambda found: {"conv": "conv1.", "norm": "bn1."}[found[1]]),
+        (r"^head", "linear"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_the_distillers_other_networks_are_told_by_order_and_shape(name: str) -> None:
+    there = network(name)
+    tensors = {}
+    for key, value in bare(there).items():
+        for pattern, becomes in SCHEMES[name]:
+            key = re.sub(pattern, becomes, key)
+        tensors[key] = value
+    assert len(tensors) == len(bare(there)) and not set(tensors) & set(bare(there))
+    made = network(name, seed=1)
+    made.load_state_dict(fitting.fit(made, tensors, is_ordered=True, where="'x'"))
+    images = torch.rand(2, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(made(images).logits, there(images).logits)
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return (open, ("executed", "w"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from kfbench.run.records import RunRecord
-from kfbench.study import definition
+from kfbench.running.records import RunRecord
+from kfbench.studies import definition
 
 HERE = Path(__file__).resolve().parent
 PARTS = {

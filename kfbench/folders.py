@@ -16,9 +16,9 @@ def folders(kind: str) -> list[str]:
 
 def files(kind: str) -> dict[str, Path]:
     """Return {name: file} of every file of a kind in our folder and the user's; the first folder wins a name."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for folder in folders(kind):
         for path in sorted(Path(folder).glob("*.py")):
             if not path.name.startswith("_"):
-                found.setdefault(path.stem, path)
-    return found
+                by_name.setdefault(path.stem, path)
+    return by_name

@@ -55,7 +55,7 @@ class Declared:
 
     shape: tuple[int, int, int] = (0, 0, 0)  # C, H, W of what a network takes
     sources: tuple[str, ...] = ()  # default teachers' tasks
-    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see `kfbench/run/budgets.py`
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # see `kfbench/running/budgets.py`
 
     name: str = ""  # as the user types it, filled in by `at`: "cifar100/0-49"
 

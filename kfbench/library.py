@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pandas
 
     from kfbench.networks.network import Network
-    from kfbench.report.page import Page
-    from kfbench.run.records import RunRecord
+    from kfbench.reporting.page import Page
+    from kfbench.running.records import RunRecord
     from kfbench.spec import Setting
 
 Folder = str | Path
@@ -41,31 +41,48 @@ def run(
 ) -> "RunRecord":
     """Run one method on one task, as `kfbench run` does, and return its record: the recorded one if there is one.
 
-    `teachers` are names as on the command line, by commas or as a sequence; None: the method's defaults. `settings` are
-    the method's, `recipe` fields of the training recipe; the recipe's fields may also be given by name: `epochs=3,
-    network="resnet20"`. `threads` is the number of CPU threads (None: torch's own, and one in games). `log` names
-    where curves go as they come: "tensorboard", "wandb", "trackio". `progress` shows a bar, and news above it.
+    `teachers` are names as on the command line, by commas or as a sequence, "best:3" for those that promise most (see
+    `kfbench/ranking/best.py`); None: the method's defaults. `settings` are the method's, `recipe` fields of the
+    training recipe; the recipe's fields may also be given by name: `epochs=3, network="resnet20"`. `threads` is the
+    number of CPU threads (None: torch's own, and one in games). `log` names where curves go as they come:
+    "tensorboard", "wandb", "trackio". `progress` shows a bar, and news above it.
 
     Raises KfbenchError for anything that cannot work, before anything is trained; Diverged after a failed run.
     """
+    import sys
+    from functools import partial
+
     from kfbench import registry
-    from kfbench.run import curve_logs, execute, resolve
-    from kfbench.run.announce import announce
-    from kfbench.run.device import set_threads, torch_device
-    from kfbench.run.progress import Bar
+    from kfbench.ranking import best
+    from kfbench.ranking.names import is_asked
+    from kfbench.running import curve_logs, execute, resolve
+    from kfbench.running.announce import announce
+    from kfbench.running.device import set_threads, torch_device
+    from kfbench.running.progress import Bar
     from kfbench.train.loop import Watcher
 
     folder, names = Path(results), teachers.split(",") if isinstance(teachers, str) else teachers
+    recipe = {**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}}
+    set_threads(threads, registry.kind_of(task))
+    told = None
+    if is_asked(names):
+        names, told = best.choose(
+            names,
+            resolve.student_of(method, task, budget=budget, recipe=recipe, settings=settings),
+            budget=budget,
+            results=folder,
+            device=device,
+            say=partial(print, file=sys.stderr) if progress else lambda line: None,
+        )
     spec = resolve.resolve(
         method,
         task,
         budget=budget,
         teachers=names,
         seed=seed,
-        recipe={**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}},
+        recipe=recipe,
         settings=settings,
     )
-    set_threads(threads, registry.kind_of(spec.task))
     device = str(torch_device(device))
     shown = Bar() if progress else Watcher()
     watcher = curve_logs.logging([log] if isinstance(log, str) else log, results=folder, then=shown)
@@ -81,12 +98,13 @@ def run(
         remember=memory,
         checkpoint_seconds=checkpoint_seconds,
         watcher=watcher,
+        chosen=told,
     )
 
 
 def runs(results: Folder = "results", *, teachers: bool = False) -> "pandas.DataFrame":
-    """Return one row a recorded run, settings and scores flat; see `kfbench/report/frames.py` for the columns."""
-    from kfbench.report import frames
+    """Return one row a recorded run, settings and scores flat; see `kfbench/reporting/frames.py` for the columns."""
+    from kfbench.reporting import frames
 
     return frames.runs(Path(results), teachers=teachers)
 
@@ -98,7 +116,7 @@ def curves(
 
     `keys` picks runs, by the beginnings of their keys; `metrics` picks metrics, such as "val_error".
     """
-    from kfbench.report import frames
+    from kfbench.reporting import frames
 
     return frames.curves(Path(results), keys=_several(keys), metrics=_several(metrics))
 
@@ -110,7 +128,7 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     `Output.logits` is [B, K]; `.value` [B] in games, else None. Raises KfbenchError if there is no such run, or its
     weights are gone.
     """
-    from kfbench.run import export, hub, imported
+    from kfbench.running import export, hub, imported
 
     kind, _, rest = key.partition(":")
     if kind == "hf":
@@ -121,6 +139,52 @@ def load(key: str, *, results: Folder = "results") -> "Network":
         _, network, _ = export.load(key, results=Path(results))
     network.eval()
     return network
+
+
+def rank(
+    task: str,
+    teachers: str | Sequence[str] | None = None,
+    *,
+    train_size: int | None = None,
+    by: str = "logme",
+    budget: str = "small",
+    results: Folder = "results",
+    device: str = "cpu",
+    threads: int | None = None,
+    progress: bool = True,
+) -> "pandas.DataFrame":
+    """Return teachers with what they promise for a task, one a row, the best by the score `by` first; none is trained.
+
+    Columns: teacher, network, trained_on, outputs, dimensions (of its features); logme, leep, nleep, h-score, h-shrunk,
+    parc and probe (accuracy in % of a linear classifier on validation images): higher is better; seconds. `teachers`
+    None: all in the store that were trained on other images than the task's. Raises KfbenchError for a teacher that is
+    not there, or a task that is not of images.
+    """
+    import sys
+    from functools import partial
+
+    import pandas
+
+    from kfbench import registry
+    from kfbench.ranking import ranking, store
+    from kfbench.running import resolve
+    from kfbench.running.device import set_threads
+
+    folder = Path(results)
+    names = teachers.split(",") if isinstance(teachers, str) else teachers
+    set_threads(threads, registry.kind_of(task))
+    spec = resolve.resolve(
+        "scratch", task, budget=budget, recipe={} if train_size is None else {"train_size": train_size}
+    )
+    rows = ranking.rank(
+        spec,
+        store.others(task, folder) if names is None else names,
+        by=by,
+        results=folder,
+        device=device,
+        say=partial(print, file=sys.stderr) if progress else lambda line: None,
+    )
+    return pandas.DataFrame([row.row() for row in rows])
 
 
 def study(
@@ -151,9 +215,9 @@ def study(
 
     from rich.console import Console
 
-    from kfbench.report import page
-    from kfbench.study import steps
-    from kfbench.study.place import Place
+    from kfbench.reporting import page
+    from kfbench.studies import steps
+    from kfbench.studies.place import Place
 
     place = Place(
         results=Path(results),
@@ -178,7 +242,7 @@ def report(study: Folder, *, results: Folder = "results") -> "Page":
 
     `study` is the folder with its study.toml. Raises KfbenchError if study, plan or a record is not sound.
     """
-    from kfbench.report import page
+    from kfbench.reporting import page
 
     return page.make(Path(study), Path(results))
 

@@ -40,8 +40,8 @@ def names(kind: str) -> list[str]:
 
 def split(name: str) -> tuple[str, str | None]:
     """Split `kf/alone` into ("kf", "alone"), and `folder/mine.py/alone` into ("folder/mine.py", "alone")."""
-    found = re.fullmatch(r"(.+\.py|[^/]*)(?:/(.*))?", name)
-    stem, variant = found.groups() if found else (name, None)
+    match = re.fullmatch(r"(.+\.py|[^/]*)(?:/(.*))?", name)
+    stem, variant = match.groups() if match else (name, None)
     return stem, variant or None
 
 
@@ -85,16 +85,16 @@ def method_class(name: str) -> "type[Method]":
     from kfbench.methods import Method
 
     module = load_module("methods", name)
-    found = [
+    classes = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
+    if len(classes) != 1:
         raise KfbenchError(
-            f"'{module.__file__}' defines {len(found)} subclasses of Method; a method file has exactly one"
+            f"'{module.__file__}' defines {len(classes)} subclasses of Method; a method file has exactly one"
         )
-    return found[0]
+    return classes[0]
 
 
 def load_method(name: str, settings: Mapping[str, Setting] | None = None) -> "Method":

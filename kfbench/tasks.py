@@ -122,11 +122,11 @@ class ImageTask(Declared):
         return replace(self, **{**changes, "name": f"{self.name}/{part}", "variants": {}})
 
     def _range(self, part: str) -> Self:
-        found = re.fullmatch(r"(\d+)-(\d+)", part)
-        if found is None:
+        match = re.fullmatch(r"(\d+)-(\d+)", part)
+        if match is None:
             named = near(part, self.variants) if self.variants else "there is only the whole"
             raise KfbenchError(f"no variant '{part}' of task '{self.name}'; {named} (or a range of classes, as 0-4)")
-        first, last = int(found[1]), int(found[2])
+        first, last = int(match[1]), int(match[2])
         if first > last or last >= self.outputs:
             raise KfbenchError(f"task '{self.name}' has no classes '{part}'; it has 0-{self.outputs - 1}")
         below, above = (0, first - 1), (last + 1, self.outputs - 1)

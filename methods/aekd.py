@@ -158,5 +158,5 @@ class Shares(nn.Module):
         alpha = found[:, :teachers]
         fits = ((alpha > -1e-6) & (alpha < self.most + 1e-6)).all(1) & ((alpha.sum(1) - 1).abs() < 1e-6)
         length = torch.where(fits, ((alpha @ gram) * alpha).sum(1), torch.inf)
-        best = alpha.index_select(0, length.argmin()[None])[0].clamp(0, self.most)
+        best: Tensor = alpha.index_select(0, length.argmin()[None])[0].clamp(0, self.most)
         return (best / best.sum()).float()

@@ -75,7 +75,7 @@ class CoTuning(Method):
             answers.append(losses.softened(teachers[0](batch).logits, 1.0).cpu())
             labels.append(cast(Tensor, batch.labels).cpu())
         table = cast(Relationship, cast(WithCompanions, student).parts["relationship"]).table
-        said, (there, of) = torch.cat(answers), torch.cat(labels).unique(return_inverse=True)
+        said, (there, of) = torch.cat(answers), torch.unique(torch.cat(labels), return_inverse=True)
         counted = self.relationship == "direct" or len(there) == 1  # of one class there is nothing to tell apart
         rows = direct(said, of, len(there)) if counted else learned(said, of, rng)
         table[there.to(table.device)] = rows.to(table.device)
@@ -142,6 +142,7 @@ def reverse(answers: Tensor, labels: Tensor, held: Tensor, of: Tensor) -> Tensor
         model = LogisticRegression(C=strength, fit_intercept=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # weak L2 terms need more than the source's 100 steps
+            warnings.simplefilter("ignore", UserWarning)  # of many classes and few images: so it is
             model.fit(answers.numpy(), labels.numpy())
         right = float(model.score(held.numpy(), of.numpy()))
         if right > best:

@@ -55,4 +55,5 @@ def decorrelation(own: Tensor, theirs: Tensor) -> Tensor:
     """Return 1 less the mean of Pearson's correlation of the rows of two tables [N, M]."""
     own, theirs = own - own.mean(1, keepdim=True), theirs - theirs.mean(1, keepdim=True)
     lengths = own.norm(dim=1) * theirs.norm(dim=1) + 1e-8  # as in the authors' code
-    return 1 - ((own * theirs).sum(1) / lengths).mean()
+    correlations: Tensor = (own * theirs).sum(1) / lengths
+    return 1 - correlations.mean()

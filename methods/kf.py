@@ -17,6 +17,12 @@ The other variants add what the paper does not have, so that the student can sta
 second time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a
 regression of the student's features onto the teachers' that fades out; `warm` starts, as fine-tuning does, from the
 weights of a teacher of the student's network.
+
+Tried on the same validation images, error in % (one seed): with `matched` the paper's form has 40.3 (without 41.0); a
+matched share that is scheduled from 0.5 to 1 over 30 % of the budget has 39.8, over 50 % 42.8 (without a fresh optimiser
+41.2), with layers withdrawn one after another 43.0, from pre-activations 41.3, with L_KL of weight 1 to the weights of
+the step before 42.8: none beats `scratch`. `warm`, from a cnn-16 of CIFAR-100 with that and a wider teacher, has 32.4
+with hint 1 and 31.8 with hint 10; fine-tuning alone 33.5.
 """
 
 from collections.abc import Iterable, Sequence
@@ -113,7 +119,7 @@ class KnowledgeFlow(Method):
             "kl": 0.0,
             "alone": 1.0,
             "agree": 1.0,
-            "hint": 1.0,
+            "hint": 10.0,
             "start": "teacher",
         },
     }

@@ -95,7 +95,7 @@ class Fusion(nn.Module):
         fused: Tensor = self.narrow(own)
         if self.attention is not None and left is not None:
             size_here, weight = fused.shape[2:], self.attention.weight  # of a 1x1 convolution of both, side by side
-            here, there = weight.split(weight.shape[1] // 2, dim=1)
+            here, there = weight.chunk(2, dim=1)
             told = F.interpolate(F.conv2d(left, there, self.attention.bias), size_here, mode="nearest")
             shares = (F.conv2d(fused, here) + told).sigmoid()  # [B, 2, H, W]
             fused = fused * shares[:, :1] + F.interpolate(left, size_here, mode="nearest") * shares[:, 1:]

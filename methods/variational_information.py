@@ -88,5 +88,5 @@ class Gaussian(nn.Module):
     def forward(self, own: Tensor, theirs: Tensor) -> Tensor:
         """Return the mean of -log q but for its constant, for maps [B, taken, H, W] and [B, wanted, H, W]."""
         variance = self.variance()
-        apart = (self.mean(own).float() - theirs.float()).square().mean((0, 2, 3))  # [wanted]
+        apart: Tensor = (self.mean(own).float() - theirs.float()).square().mean((0, 2, 3))  # [wanted]
         return 0.5 * (apart / variance + variance.log()).mean()

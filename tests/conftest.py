@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from console import Console
 
-from kfbench.run import records
-from kfbench.run.records import RunRecord
+from kfbench.running import records
+from kfbench.running.records import RunRecord
 from kfbench.spec import GameRecipe, Recipe, RunSpec, digest
-from kfbench.study import definition, plan
-from kfbench.study.plan import Planned
+from kfbench.studies import definition, plan
+from kfbench.studies.plan import Planned
 
 STUDY = """
 title = "A small study"
@@ -85,6 +85,8 @@ def made_record(cell: Planned, spec: RunSpec) -> RunRecord:
                 row[f"share/{layer}/student"] = share
                 for teacher, part in zip(teachers, (0.5 + 0.1 * k, 0.5 - 0.1 * k), strict=True):
                     row[f"share/{layer}/{teacher}"] = (1 - share) * part
+                    if cell.column == "cifar100":  # records of other columns are older
+                        row[f"influence/{layer}/{teacher}"] = 3 * (1 - share) * part * (n < 9)
             if progress < 0.9 and not is_game:
                 row["val_error_attached"] = final + 4
         curve.append(row)
@@ -173,7 +175,7 @@ def small(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The same with its report made, once for all tests of a file."""
-    from kfbench.report import page
+    from kfbench.reporting import page
 
     folder, results = make_small(tmp_path_factory.mktemp("reported"))
     page.index(folder.parent, [page.make(folder, results)])

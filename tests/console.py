@@ -10,7 +10,7 @@ import pytest
 
 from kfbench.cli import main
 from kfbench.folders import PACKAGE
-from kfbench.run import records
+from kfbench.running import records
 
 CODE = "from kfbench.cli.main import main; main()"
 IMPORTED = """

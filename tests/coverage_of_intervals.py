@@ -4,14 +4,13 @@
 """
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from kfbench.report import bootstrap, intervals, pairs, stats
+from kfbench.reporting import bootstrap, intervals, pairs, stats
 
-DOCS = Path(__file__).parents[1] / "docs" / "statistics.md"
 RUNS = (3, 5, 10)
 Ends = tuple[float, float]
 
@@ -119,69 +118,50 @@ def of_difference(runs: int, tasks: int, studies: int, kind: str = "normal") -> 
     return share(studies, study)
 
 
-def table(studies: int = 2000) -> str:
-    """Return the Markdown table of docs/statistics.md: coverage in %, and that of the percentile bootstrap."""
-    lines = [
-        "| estimate | truth | interval: 3, 5, 10 runs | percentile bootstrap: 3, 5, 10 runs |",
-        "|---|---|---|---|",
-    ]
+Measure = Callable[[int, int], float]  # runs, studies -> share that held
 
-    def add(estimate: str, truth: str, ours: Callable[[int], float], theirs: Callable[[int], float] | None) -> None:
-        cells = [", ".join(f"{100 * f(n):.0f}" for n in RUNS) if f else "" for f in (ours, theirs)]
-        lines.append(f"| {estimate} | {truth} | {cells[0]} | {cells[1]} |")
 
-    for chance in (0.5, 0.7, 0.9, 0.95, 0.99):
-        for tasks in (1, 4):
-            add(
-                f"probability of improvement, {_tasks(tasks)}",
-                f"{chance}",
-                lambda n, c=(chance,) * tasks: of_improvement(n, c, studies),
-                lambda n, c=(chance,) * tasks: of_resampled_improvement(n, c, studies // 4),
-            )
-    mixed = (0.99, 0.9, 0.7, 0.5)
-    add(
-        "probability of improvement, 4 tasks",
-        "0.99, 0.9, 0.7, 0.5",
-        lambda n: of_improvement(n, mixed, studies),
-        lambda n: of_resampled_improvement(n, mixed, studies // 4),
-    )
+def rows() -> list[tuple[str, str, Measure, Measure | None]]:
+    """Return estimate, truth, coverage of the report's interval and of the percentile bootstrap's, for each line."""
+    lines: list[tuple[str, str, Measure, Measure | None]] = []
+    for chances in [(chance,) * tasks for chance in (0.5, 0.9, 0.99) for tasks in (1, 4)] + [(0.99, 0.9, 0.7, 0.5)]:
+        ours, theirs = partial(_swap, of_improvement, chances), partial(_swap, of_resampled_improvement, chances)
+        lines.append((f"probability of improvement, {_tasks(len(chances))}", _chances(chances), ours, theirs))
     for told, kind in (
-        ("seeds share half of the variance", {"shared": 0.5}),
+        ("seeds share half the variance", {"shared": 0.5}),
         ("one side spreads 4 times", {"ratio": 4.0}),
     ):
         for chance in (0.5, 0.9, 0.99):
-            add(
-                f"probability of improvement, 1 task, {told}",
-                f"{chance}",
-                lambda n, c=chance, k=kind: of_improvement(n, (c,), studies, **k),
-                None,
-            )
+            ours = partial(_swap, of_improvement, (chance,), **kind)
+            lines.append((f"the same, 1 task, {told}", f"{chance}", ours, None))
     for chances in ((0.5,), (0.9,), (0.99,), (0.9,) * 4, (0.98,) * 4, (0.99, 0.9, 0.5, 0.1)):
-        told = f"{chances[0]}" if len(set(chances)) == 1 else ", ".join(map(str, chances))
-        add(
-            f"profile at one score, {_tasks(len(chances))}",
-            told,
-            lambda n, c=chances: of_profile(n, c, studies),
-            lambda n, c=chances: of_profile(n, c, studies // 4, resampled=True),
-        )
-    for name, measure in (("mean", of_mean), ("IQM", of_iqm)):
+        ours, theirs = partial(_swap, of_profile, chances), partial(_swap, of_profile, chances, resampled=True)
+        lines.append((f"profile at one score, {_tasks(len(chances))}", _chances(chances), ours, theirs))
+    for name, measure in (("mean", of_mean), ("IQM", of_iqm), ("paired difference", of_difference)):
+        plain = of_mean if measure is of_difference else measure
         for kind in ("normal", "skewed"):
             for tasks in (1, 4):
-                add(
-                    f"{name}, {_tasks(tasks)}",
-                    f"{kind} scores",
-                    lambda n, m=measure, t=tasks, k=kind: m(n, t, studies, k),
-                    lambda n, m=measure, t=tasks, k=kind: m(n, t, studies // 2, k, resampled=True),
-                )
-    for kind in ("normal", "skewed"):
-        for tasks in (1, 4):
-            add(
-                f"paired difference, {_tasks(tasks)}",
-                f"{kind} differences",
-                lambda n, t=tasks, k=kind: of_difference(n, t, studies, k),
-                lambda n, t=tasks, k=kind: of_mean(n, t, studies // 2, k, resampled=True),
-            )
+                ours = partial(_swap, measure, tasks, kind=kind)
+                theirs = partial(_swap, plain, tasks, kind=kind, resampled=True)
+                lines.append((f"{name}, {_tasks(tasks)}", f"{kind} scores", ours, theirs))
+    return lines
+
+
+def _swap(measure: Callable[..., float], case: object, runs: int, studies: int, **kind: object) -> float:
+    return measure(runs, case, studies, **kind)
+
+
+def table(studies: int = 2000) -> str:
+    """Return the Markdown table of docs/statistics.md: coverage in %."""
+    lines = ["| estimate | truth | 3, 5, 10 runs | percentile bootstrap |", "|---|---|---:|---:|"]
+    for estimate, truth, *measures in rows():
+        cells = [", ".join(f"{100 * of(n, studies):.0f}" for n in RUNS) if of else "" for of in measures]
+        lines.append(f"| {estimate} | {truth} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _chances(chances: tuple[float, ...]) -> str:
+    return f"{chances[0]}" if len(set(chances)) == 1 else ", ".join(map(str, chances))
 
 
 def _tasks(count: int) -> str:

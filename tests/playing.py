@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kfbench import registry, seeding
 from kfbench.methods import Batch, Method, Parts, Stage
 from kfbench.networks.network import Output
-from kfbench.run import resolve
+from kfbench.running import resolve
 from kfbench.teachers import Teacher
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.setup import Setup

@@ -89,8 +89,9 @@ def cluster(folder: Path) -> Iterator[Path]:
             server.terminate()
         for server in servers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(timeout=15)
+                server.wait(timeout=5)
             server.kill()
+            server.wait()
 
 
 def free_ports(count: int) -> list[int]:

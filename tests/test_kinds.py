@@ -10,7 +10,7 @@ from kfbench import registry
 from kfbench.cli import listing, summary
 from kfbench.conformance import checks
 from kfbench.errors import KfbenchError
-from kfbench.run import execute, prepare, records, resolve, verify
+from kfbench.running import execute, prepare, records, resolve, verify
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Row, Watcher
 

@@ -1,5 +1,6 @@
 """The folders as they are shipped: where kfbench comes from, what the wheel holds, what must not be there."""
 
+import ast
 import os
 import re
 import subprocess
@@ -50,7 +51,7 @@ def test_all_packages_are_named_in_pyproject() -> None:
 
 
 def test_templates_are_shipped() -> None:
-    files = {path.relative_to(ROOT / "kfbench") for path in (ROOT / "kfbench" / "report" / "templates").iterdir()}
+    files = {path.relative_to(ROOT / "kfbench") for path in (ROOT / "kfbench" / "reporting" / "templates").iterdir()}
     assert files and all((PACKAGE / path).is_file() for path in files)
 
 
@@ -81,3 +82,36 @@ def test_nothing_imports_the_folders_by_their_bare_names() -> None:
     for folder in OURS:
         for path in folder.rglob("*.py"):
             assert not re.search(r"^\s*(import|from) (methods|tasks)\b", path.read_text(), re.MULTILINE), path
+
+
+# what the files of the two folders may use of kfbench; `lint-imports` sees to the rooms themselves (pyproject.toml)
+CONTRACT = {"batch", "kinds", "methods", "registry", "tasks", "teachers"}
+MAY_IMPORT = {
+    "methods": CONTRACT | {"errors", "games", "networks", "seeding", "spec", "transfer"},
+    "tasks": {"kinds", "tasks"},
+}
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks"])
+def test_methods_and_tasks_use_the_contract_and_what_stands_below(kind: str) -> None:
+    for path in (ROOT / kind).glob("*.py"):
+        used = {
+            name.removeprefix("kfbench.").partition(".")[0] if name != "kfbench" else alias
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (name := node.module or "").partition(".")[0] == "kfbench"
+            for alias in (each.name for each in node.names)
+        }
+        assert used <= MAY_IMPORT[kind], f"{path.name} imports {sorted(used - MAY_IMPORT[kind])}"
+
+
+def test_few_files_lie_loose() -> None:
+    assert len(list((ROOT / "kfbench").glob("*.py"))) <= 14
+
+
+@pytest.mark.skipif(not (ROOT / "CONTRIBUTING.md").is_file(), reason="the checkout's own pages")
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_pages_walk_through_are_there(page: str) -> None:
+    named = re.findall(r"`([\w/.-]+/[\w.-]+\.(?:py|json))`", (ROOT / page).read_text())
+    assert len(named) > 10
+    for name in named:
+        assert (ROOT / name).is_file() or (ROOT / "kfbench" / name).is_file(), f"{page} names '{name}'"

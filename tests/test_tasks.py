@@ -10,7 +10,7 @@ from kfbench import registry
 from kfbench.data import images, packs
 from kfbench.errors import KfbenchError
 from kfbench.networks import make
-from kfbench.run import budgets
+from kfbench.running import budgets
 from kfbench.spec import Recipe
 from kfbench.tasks import ImageTask
 

@@ -8,7 +8,7 @@ import torch
 from kfbench import networks
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
-from kfbench.run import resolve, stand_in, teacher_names, teacher_store
+from kfbench.running import resolve, stand_in, teacher_names, teacher_store
 from kfbench.teachers import Teacher, fit
 
 

@@ -4,6 +4,7 @@ An own folder of images goes through search, bench and check too.
 """
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +136,11 @@ def test_a_task_goes_the_whole_way(kind: str, console: Console, tmp_path: Path) 
         done(console, "export", last, "student.pt2")
         assert torch.export.load("student.pt2").graph
         assert "BROKEN" not in done(console, "check", way.task)
+        shutil.rmtree(tmp_path / "data" / "pets")  # what is recorded can be read without the images
+        assert "4 of 4 runs" in done(console, "report", tmp_path / "reports" / "mine")
+        assert way.task in done(console, "show", last) and way.task in done(console, "list", "runs")
+        gone = console("run", "--method", "scratch", "--task", way.task)
+        assert gone.code == 2 and len(gone.lines) == 1 and "kfbench data import pets PATH" in gone.err
 
 
 def study(way: Way, console: Console, folder: Path, *, seeds: int) -> None:

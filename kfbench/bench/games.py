@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.games import emulators as atari
-from kfbench.run import resolve, stand_in
-from kfbench.run.device import synchronize
+from kfbench.running import resolve, stand_in
+from kfbench.running.device import synchronize
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer
@@ -210,27 +210,27 @@ def floor_name(count: int) -> str:
 
 def floor(count: int, task: str, precision: str, device: str, threads: int) -> Turn:
     """Return a turn of a floor: bare passes over made-up observations, and emulators that take random actions."""
-    made = setup("scratch", task, precision=precision, device=device)
+    run = setup("scratch", task, precision=precision, device=device)
     play = emulators(task.partition("/")[2], threads, steps=1)
-    asked = [stand_in.teacher("random:" + task, made.spec, index).network for index in range(count)]
+    asked = [stand_in.teacher("random:" + task, run.spec, index).network for index in range(count)]
     for network in asked:
-        network.to(made.device).to(memory_format=torch.channels_last)
-    seen = torch.randint(0, 256, (ENVIRONMENTS, *atari.SHAPE), dtype=torch.uint8, device=made.device)
+        network.to(run.device).to(memory_format=torch.channels_last)
+    seen = torch.randint(0, 256, (ENVIRONMENTS, *atari.SHAPE), dtype=torch.uint8, device=run.device)
     seen = seen.contiguous(memory_format=torch.channels_last)
     rows = brightness(torch.cat([seen] * ROLLOUT))  # converted when acting, learned from as they are
-    learner = optimizer.make(made.method, made.student, GameRecipe.of(made.spec))
+    learner = optimizer.make(run.method, run.student, GameRecipe.of(run.spec))
 
     def turn() -> None:
         for _ in range(TURN):
-            with torch.no_grad(), autocast(made.device, precision):
+            with torch.no_grad(), autocast(run.device, precision):
                 for images in torch.split(rows, ENVIRONMENTS):
                     brightness(seen, images)
-                    for network in [made.student, *asked]:
+                    for network in [run.student, *asked]:
                         network(images)
                     play()
-                made.student(brightness(seen))
-            with autocast(made.device, precision):
-                output = made.student(rows)
+                run.student(brightness(seen))
+            with autocast(run.device, precision):
+                output = run.student(rows)
             (output.logits.float().square().mean() + output.value.float().square().mean()).backward()
             learner.step()
             learner.zero_grad(set_to_none=True)
@@ -240,12 +240,12 @@ def floor(count: int, task: str, precision: str, device: str, threads: int) -> T
 
 def loop(name: str, task: str, precision: str, device: str, threads: int, overlap: int = 0) -> Turn:
     """Return a turn of the suite's loop."""
-    made = ActorCritic(setup(name, task, precision=precision, device=device, overlap=overlap), threads=threads)
+    trained = ActorCritic(setup(name, task, precision=precision, device=device, overlap=overlap), threads=threads)
 
     def turn() -> None:
         for _ in range(TURN):
-            made.advance()
-        synchronize(made.device)
+            trained.advance()
+        synchronize(trained.device)
 
     return turn
 
@@ -329,8 +329,8 @@ def baselines(game: str) -> Turn:
 
         def forward(self, images: Tensor) -> Tensor:
             """Map [B, 4, 84, 84] to [B, 256]."""
-            made: Tensor = self.trunk(images)
-            return made
+            features: Tensor = self.trunk(images)
+            return features
 
     gymnasium.register_envs(ale_py)
     name = "".join(word.capitalize() for word in game.split("_"))

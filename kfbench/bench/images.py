@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
-from kfbench.run import resolve, stand_in
-from kfbench.run.device import synchronize
+from kfbench.running import resolve, stand_in
+from kfbench.running.device import synchronize
 from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
 from kfbench.train.images import ImageTraining, shortened
@@ -155,13 +155,13 @@ def _asked(loop: Supervised) -> dict[int, set[str] | None]:
     setup, batch = loop.setup, loop.batch()
     with torch.no_grad():
         setup.method.losses(setup.student, setup.teachers, batch, setup.task, loop.position / loop.total)
-    found: dict[int, set[str] | None] = {}
+    asked: dict[int, set[str] | None] = {}
     for index, *place in batch.memo:
         if place == ["output"]:
-            found[index] = None
-        elif found.get(index, set()) is not None:
-            found.setdefault(index, set()).add(place[1])  # type: ignore[union-attr]
-    return found
+            asked[index] = None
+        elif asked.get(index, set()) is not None:
+            asked.setdefault(index, set()).add(place[1])  # type: ignore[union-attr]
+    return asked
 
 
 def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[str] | None]) -> Turn:
@@ -173,7 +173,7 @@ def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[s
     teachers = [stand_in.teacher(name, spec, index) for index, name in enumerate(names)]
     for teacher in teachers:
         teacher.network.to(setup.device).to(memory_format=torch.channels_last)
-    student, made = setup.student.train(), optimizer.make(setup.method, setup.student, recipe)
+    student, optimiser = setup.student.train(), optimizer.make(setup.method, setup.student, recipe)
     batch = Supervised(setup).batch()
     images, labels = batch.images, batch.labels
     assert labels is not None
@@ -189,8 +189,8 @@ def floor(spec: RunSpec, *, batch_size: int, device: str, asked: dict[int, set[s
                             teachers[index].network(images)
             loss = F.cross_entropy(student(images).logits.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        made.step()
-        made.zero_grad(set_to_none=True)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
 
     step()
     return step

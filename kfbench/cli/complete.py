@@ -10,9 +10,10 @@ import typer
 from kfbench.cli import listing
 from kfbench.errors import KfbenchError
 from kfbench.games import reference
+from kfbench.ranking.names import SCORES
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
-ORIGINS = ("random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
+ORIGINS = ("best:", "random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
 
 
 def methods(incomplete: str) -> Offers:
@@ -49,6 +50,11 @@ def budgets(incomplete: str) -> Offers:
     return _begin(incomplete, list(listing.BUDGETS.items()))
 
 
+def scores(incomplete: str) -> Offers:
+    """Return the scores that teachers are ranked by."""
+    return _begin(incomplete, list(SCORES.items()))
+
+
 def devices(incomplete: str) -> Offers:
     """Return the kinds of device."""
     return _begin(incomplete, [("auto", "a GPU if there is one"), ("cpu", ""), ("cuda", "NVIDIA"), ("mps", "Apple")])
@@ -61,7 +67,7 @@ def logs(incomplete: str) -> Offers:
 
 def piles(incomplete: str) -> Offers:
     """Return what `kfbench clean` deletes."""
-    from kfbench.run.housekeeping import ABOUT
+    from kfbench.running.housekeeping import ABOUT
 
     return _begin(incomplete, list(ABOUT.items()))
 
@@ -89,11 +95,6 @@ def _keys(folder: Path, incomplete: str) -> Iterator[tuple[str, str]]:
 def studies(incomplete: str) -> Offers:
     """Return folders that hold a study."""
     return _begin(incomplete, [(str(path.parent), "") for path in sorted(Path("reports").glob("*/study.toml"))])
-
-
-def data(incomplete: str) -> Offers:
-    """Return the data sets that can be downloaded."""
-    return _begin(incomplete, [(name, about) for name, about in _named("tasks") if "/" not in name])
 
 
 def _named(section: str) -> Offers:

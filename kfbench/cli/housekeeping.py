@@ -21,7 +21,7 @@ def clean(
 
     Records, weights, teachers and studies' databases stay.
     """
-    from kfbench.run import housekeeping
+    from kfbench.running import housekeeping
 
     piles = [pile for pile in housekeeping.piles(results, kinds or ()) if pile.paths]
     if not piles:
@@ -45,7 +45,7 @@ def delete(
 
     A run or teacher that other runs learned from stays, unless --force says otherwise.
     """
-    from kfbench.run import housekeeping
+    from kfbench.running import housekeeping
 
     run = housekeeping.doomed(results, key)
     spec = run.record.spec

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfbench import registry
 from kfbench.errors import KfbenchError, near
-from kfbench.run import records as run_records
+from kfbench.running import records as run_records
 from kfbench.spec import digest
 
 BUDGETS = {

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-import kfbench
-from kfbench.cli import check, data, housekeeping, new, run, study, tools
+from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
 from kfbench.cli.options import group
 from kfbench.errors import KfbenchError
+from kfbench.version import __version__
 
 state = {"debug": False}
 UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it in its newer versions
@@ -22,6 +22,7 @@ app.command("list")(run.list_all)
 app.command()(run.show)
 app.command()(run.compare)
 app.command()(run.status)
+app.command()(rank.rank)
 study.register(app)
 app.command()(check.check)
 tools.register(app)
@@ -33,7 +34,7 @@ app.add_typer(new.app, name="new")
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"kfbench {kfbench.__version__}")
+        typer.echo(f"kfbench {__version__}")
         raise typer.Exit
 
 
@@ -54,20 +55,30 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × or … shows a question mark
     try:
-        code = app(prog_name="kfbench", standalone_mode=False)
+        code = _run()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # else Python complains when it flushes at its end
         code = 0
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        code = app(prog_name="kfbench", standalone_mode=False)
+    except BrokenPipeError:
+        raise
     except (KeyboardInterrupt, typer.Abort):
-        code = _told("stopped", 130)
+        return _told("stopped", 130)
     except Exception as error:
         if state["debug"]:
             raise
-        code = _judge(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        return _judge(error)
+    if code == 130:  # how typer tells Ctrl-C
+        return _told("stopped", 130)
+    return code if isinstance(code, int) else 0
 
 
 def _judge(error: Exception) -> int:
@@ -77,11 +88,12 @@ def _judge(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None:  # no permission, no room, a folder for a file
         return _told(f"error: cannot use '{error.filename}' ({error.strerror})", 2)
     if isinstance(error, UsageError):
-        if "\n" in error.format_message():  # a group without a command: its help
+        if "Usage:" in error.format_message():  # a group without a command: its help
             print(error.format_message())
             return 2
         where = error.ctx.command_path if error.ctx else "kfbench"
-        return _told(f"error: {error.format_message().rstrip('.')}; see {where} --help", 2)
+        message = error.format_message().rstrip(".").replace("'?", "'")
+        return _told(f"error: {message}; see {where} --help", 2)
     raise error
 
 

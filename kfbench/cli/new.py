@@ -11,7 +11,7 @@ from kfbench.cli import methods_page, templates
 from kfbench.cli.options import argument, group, option
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE, files, folders
-from kfbench.run import records
+from kfbench.running import records
 
 app = group("Start a method, a task, a network or a study.")
 TEXTS = {"methods": templates.METHOD, "tasks": templates.TASK, "networks": templates.NETWORK}

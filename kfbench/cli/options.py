@@ -35,7 +35,7 @@ Teachers = Annotated[
     option(
         "--teachers",
         help="TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; "
-        "by commas.",
+        "by commas. best:K takes the K that kfbench rank puts first.",
         offers=complete.teachers,
     ),
 ]

@@ -98,7 +98,7 @@ def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: 
     Scores, shares, cost, settings, and where it was made.
     """
     from kfbench.cli import summary
-    from kfbench.run import records
+    from kfbench.running import records
 
     folder, record = records.locate(results, key)
     typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, folder, whole=True))
@@ -116,7 +116,7 @@ def compare(
 
     Scores, and differences to the first over the runs that share a seed, with 95 % intervals.
     """
-    from kfbench.report import comparison
+    from kfbench.reporting import comparison
 
     if task:
         tables = comparison.of_methods(results, names, task)

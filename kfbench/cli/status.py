@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kfbench.cli import listing
-from kfbench.run.status import read, spoken
+from kfbench.running.status import read, spoken
 
 
 def status(results: Path) -> dict[str, list[dict[str, Any]]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kfbench.cli import options
+from kfbench.cli import complete, options
 from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs
 
 On = Annotated[str, typer.Option("--on", help="local; ray: $RAY_ADDRESS or this machine; slurm. See docs/cluster.md.")]
@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
 
 
 def study(
-    folder: Annotated[Path, typer.Argument(help="Folder with a study.toml, as in reports/quick.")],
+    folder: Annotated[
+        Path, options.argument(help="Folder with a study.toml, as in reports/quick.", offers=complete.studies)
+    ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, with an estimate.")] = False,
     row: Annotated[str | None, typer.Option(help="Only this row (its label).")] = None,
     column: Annotated[str | None, typer.Option(help="Only this column (its label).")] = None,
@@ -53,7 +55,7 @@ def study(
     if dry_run:
         from rich.console import Console
 
-        from kfbench.study import steps
+        from kfbench.studies import steps
 
         steps.dry(folder, results=results, row=row, column=column, console=Console(stderr=True, highlight=False))
         return
@@ -110,10 +112,10 @@ def search(
     """
     from rich.console import Console
 
-    from kfbench.run import resolve
-    from kfbench.study import steps
-    from kfbench.study.place import Place
-    from kfbench.study.search import Search
+    from kfbench.running import resolve
+    from kfbench.studies import steps
+    from kfbench.studies.place import Place
+    from kfbench.studies.search import Search
 
     recipe = {"network": network, "train_size": train_size}
     spec = resolve.resolve(
@@ -151,7 +153,7 @@ def report(
 ) -> None:
     """Make tables, plots and pages from the records alone."""
     from kfbench.errors import KfbenchError
-    from kfbench.report import page as making
+    from kfbench.reporting import page as making
 
     chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
     if not chosen:
@@ -179,9 +181,9 @@ def verify(
 
     Weights that are missing are put back.
     """
-    from kfbench.run import records
-    from kfbench.run import verify as checking
-    from kfbench.run.progress import Bar
+    from kfbench.running import records
+    from kfbench.running import verify as checking
+    from kfbench.running.progress import Bar
 
     folder, record = records.locate(results, key)
     new = checking.again(record, folder, results=results, device=device, watcher=Bar())

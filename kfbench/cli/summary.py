@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from kfbench.run import records
-from kfbench.run.records import RunRecord
+from kfbench.running import records
+from kfbench.running.records import RunRecord
 
 
 def as_json(record: RunRecord) -> dict[str, Any]:

@@ -42,8 +42,8 @@ def import_teacher(
 
     They are scored on validation images.
     """
-    from kfbench.run import execute, imported
-    from kfbench.run.device import torch_device
+    from kfbench.running import execute, imported
+    from kfbench.running.device import torch_device
 
     execute.check_room(results)
     taken, about = imported.take_in(
@@ -74,7 +74,7 @@ def show_teacher(name: Name, results: Results = DEFAULT_RESULTS, as_json: AsJson
 
     Where it came from, how its input is normalised, its score.
     """
-    from kfbench.run import imported
+    from kfbench.running import imported
 
     plain = name.removeprefix("imported:")
     _, about = imported.load(plain, results)
@@ -86,8 +86,8 @@ def verify_teacher(name: Name, results: Results = DEFAULT_RESULTS, device: optio
 
     Its weights are compared, and it is scored again.
     """
-    from kfbench.run import imported
-    from kfbench.run.device import torch_device
+    from kfbench.running import imported
+    from kfbench.running.device import torch_device
 
     plain = name.removeprefix("imported:")
     network, about = imported.load(plain, results)

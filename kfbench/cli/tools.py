@@ -93,7 +93,7 @@ def export(
     results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Write the student that a run kept."""
-    from kfbench.run import export as exporting
+    from kfbench.running import export as exporting
 
     for written in exporting.export(key, path, results=results):
         typer.echo(written)
@@ -110,7 +110,7 @@ def push(
 
     Needs kfbench[hub] and a login: hf auth login, or $HF_TOKEN. It is then the teacher hf:ORG/NAME.
     """
-    from kfbench.run import hub
+    from kfbench.running import hub
 
     typer.echo(hub.push(key, repository, results=results, private=private, licence=licence))
     typer.echo(f"use: --teachers hf:{repository}")
@@ -127,7 +127,7 @@ def play(
     results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Film an episode of the agent that a run kept."""
-    from kfbench.run import film as playing
+    from kfbench.running import film as playing
 
     episode = playing.play(key, results=results, out=out, seed=seed, seconds=seconds, speed=speed)
     typer.echo(f"{out}: {'longer than what is shown' if episode is None else f'score {episode.score:g}'}")
@@ -144,9 +144,9 @@ def train_teacher(
     """Train a teacher, if the store does not have it."""
     from kfbench import registry
     from kfbench.errors import KfbenchError
-    from kfbench.run import execute, teacher_names
-    from kfbench.run.device import set_threads
-    from kfbench.run.progress import Bar
+    from kfbench.running import execute, teacher_names
+    from kfbench.running.device import set_threads
+    from kfbench.running.progress import Bar
 
     asked = teacher_names.read(name, budget=budget)
     if asked.kind != "trained":

@@ -11,10 +11,10 @@ from kfbench import registry
 from kfbench.conformance.rules import rules_for
 from kfbench.conformance.tiny import Broken, Rule, spec_of
 from kfbench.errors import KfbenchError
-from kfbench.run import budgets, resolve, stand_in, teacher_names
-from kfbench.run.prepare import make_loop
+from kfbench.running import budgets, resolve, stand_in, teacher_names
+from kfbench.running.prepare import make_loop
 from kfbench.spec import RunSpec
-from kfbench.study import search
+from kfbench.studies import search
 
 T = TypeVar("T")
 TaskRule = Callable[[str], None]
@@ -23,17 +23,17 @@ TaskRule = Callable[[str], None]
 def describes_itself(name: str) -> None:
     """The file has Source: and Differs:, `kfbench list` reads what the class says, variants and search space hold."""
     stem, _ = registry.split(name)
-    made = registry.method_class(stem)
+    method = registry.method_class(stem)
     about = registry.load_module("methods", stem).__doc__ or ""
     for word in ("Source:", "Differs:"):
         if word not in about:
             raise Broken(f"the docstring of '{stem}' has no line '{word}'")
-    fields = {field.name: field for field in dataclasses.fields(made)}
-    if strange := sorted(set(made.variant_search) - set(made.variants)):
+    fields = {field.name: field for field in dataclasses.fields(method)}
+    if strange := sorted(set(method.variant_search) - set(method.variants)):
         raise Broken(f"variant_search has a space for '{strange[0]}', which is no variant")
-    for variant in (None, *made.variants):
+    for variant in (None, *method.variants):
         settings = vars(registry.load_method(stem if variant is None else f"{stem}/{variant}"))
-        for name, space in search.space_of(made(), variant).items():
+        for name, space in search.space_of(method(), variant).items():
             if name not in fields or not ({"low", "high"} <= set(space) or "choices" in space):
                 raise Broken(f"search space '{name}' is of no setting, or has neither low and high nor choices")
             if not search.holds(space, settings[name]):
@@ -46,7 +46,7 @@ def describes_itself(name: str) -> None:
         if set(read["settings"]) != set(fields):
             raise Broken(f"'{stem}' has settings {sorted(fields)}, but its file reads as {sorted(read['settings'])}")
         for name, value in read["attributes"].items():
-            if hasattr(made, name) and getattr(made, name) != value:
+            if hasattr(method, name) and getattr(method, name) != value:
                 raise Broken(f"'{name}' of '{stem}' must be a literal in its file")
 
 
@@ -69,13 +69,13 @@ def check_method(name: str) -> list[tuple[str, str, str | None]]:
     """
     stem, variant = registry.split(name)
     names = method_names(stem) if variant is None else [name]
-    found: list[tuple[str, str, str | None]] = []
+    rows: list[tuple[str, str, str | None]] = []
     for each in names:
-        found.append((each, describes_itself.__name__, _broken(describes_itself, each)))
+        rows.append((each, describes_itself.__name__, _broken(describes_itself, each)))
         for kind, spec, rules in cases(each):
             place = "" if kind == "images" else f"{kind}: "
-            found += [(each, place + rule.__name__, _broken(rule, spec)) for rule in rules]
-    return found
+            rows += [(each, place + rule.__name__, _broken(rule, spec)) for rule in rules]
+    return rows
 
 
 def _broken(rule: Callable[[T], None], of: T) -> str | None:

@@ -74,24 +74,24 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        made = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         if func in COPIES:
-            here, there = args[COPIES[func]].device.type, made.device.type
+            here, there = args[COPIES[func]].device.type, result.device.type
             if here != there and not kwargs.get("non_blocking"):
-                self.waits.append(f"for a copy from {here} to {there} of shape {list(made.shape)}, at {_place()}")
-            return made
+                self.waits.append(f"for a copy from {here} to {there} of shape {list(result.shape)}, at {_place()}")
+            return result
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if len({value.device.type for value in given}) > 1 and any(t.dim() and t.device.type == "cpu" for t in given):
             self.waits.append(f"for an argument of {func.overloadpacket} that is on the CPU, at {_place()}")
-        return made
+        return result
 
 
 def _fake(value: Tensor, mode: Any, device: str) -> Tensor:
     with torch.no_grad():
-        made: Tensor = torch.empty_like(mode.from_tensor(value, static_shapes=True), device=device)
+        fake: Tensor = torch.empty_like(mode.from_tensor(value, static_shapes=True), device=device)
     if isinstance(value, nn.Parameter):
-        return nn.Parameter(made, requires_grad=value.requires_grad)
-    return made
+        return nn.Parameter(fake, requires_grad=value.requires_grad)
+    return fake
 
 
 def move(module: nn.Module, mode: Any, staying: set[int]) -> None:

@@ -19,19 +19,19 @@ def losses_are_finite_means(spec: RunSpec) -> None:
     setup = live(spec)
     loop = trained(setup, STEPS // 3)
     batch = loop.batch()
-    kept, rng = state(setup.student), setup.rng.get_state()
+    before, rng = state(setup.student), setup.rng.get_state()
     progress = loop.position / loop.total
 
     def parts(repeated: int) -> dict[str, float]:
-        setup.student.load_state_dict(kept)
+        setup.student.load_state_dict(before)
         setup.rng.set_state(rng)
         again = _repeated(batch, repeated)
         torch.manual_seed(0)  # the same dropout, where there is any
-        _, found = setup.method.losses(setup.student, setup.teachers, again, setup.task, progress)
-        for name, part in found.items():
+        _, named = setup.method.losses(setup.student, setup.teachers, again, setup.task, progress)
+        for name, part in named.items():
             if part.shape != () or not bool(part.isfinite()):
                 raise Broken(f"loss part '{name}' is {part.detach()}, not a finite scalar")
-        return {name: float(part.detach()) for name, part in found.items()}
+        return {name: float(part.detach()) for name, part in named.items()}
 
     with torch.random.fork_rng():
         once, twice = parts(1), parts(2)
@@ -68,19 +68,19 @@ def soft_targets_keep_their_size(spec: RunSpec) -> None:
 
 def _soft_targets(setup: Setup, steps: int) -> None:
     loop = trained(setup, steps)
-    batch, kept = loop.batch(), state(setup.student)
+    batch, before = loop.batch(), state(setup.student)
     weights = [weight for weight in setup.student.parameters() if weight.requires_grad]
 
     def sizes(temperature: float) -> dict[str, float]:
-        setup.student.load_state_dict(kept)
+        setup.student.load_state_dict(before)
         hot = dataclasses.replace(cast(Any, setup.method), temperature=temperature)
         progress = loop.position / loop.total
         _, parts = hot.losses(setup.student, setup.teachers, dataclasses.replace(batch, memo={}), setup.task, progress)
-        found = {}
+        gradients = {}
         for name, part in parts.items():
             slopes = torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True)
-            found[name] = sum(float(slope.square().sum()) for slope in slopes if slope is not None) ** 0.5
-        return found
+            gradients[name] = sum(float(slope.square().sum()) for slope in slopes if slope is not None) ** 0.5
+        return gradients
 
     once, twice = sizes(20.0), sizes(40.0)
     for name, size in once.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 from kfbench.batch import Batch
 from kfbench.conformance.tiny import STEPS, Broken, differing, live, state, trained
 from kfbench.networks.network import Network, Output
-from kfbench.run.prepare import make_loop
+from kfbench.running.prepare import make_loop
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.train.actor_critic import ActorCritic
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.run import resolve, stand_in
-from kfbench.run.prepare import make_loop
+from kfbench.running import resolve, stand_in
+from kfbench.running.prepare import make_loop
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop
 from kfbench.train.setup import Setup

@@ -3,7 +3,7 @@
 from torch import nn
 
 from kfbench.conformance.tiny import Broken, differing, live, state
-from kfbench.run.prepare import make_loop
+from kfbench.running.prepare import make_loop
 from kfbench.spec import RunSpec
 
 

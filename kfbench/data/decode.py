@@ -48,7 +48,9 @@ def decode(content: bytes, form: Form | None = None) -> np.ndarray:
     if opened.width * opened.height > PIXELS:
         raise ValueError(_too_many(f"{opened.height:,}×{opened.width:,} pixels, more"))
     kind = opened.format or ""
-    return pixels(ImageOps.exif_transpose(opened), form, kind=kind)
+    opened.load()
+    upright = opened if kind == "TIFF" else ImageOps.exif_transpose(opened)  # loading turns a TIFF already
+    return pixels(upright, form, kind=kind)
 
 
 def pixels(image: "Image", form: Form | None = None, *, kind: str = "") -> np.ndarray:

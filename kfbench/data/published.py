@@ -47,7 +47,10 @@ def pack(name: str, root: Path, *, fetch: bool = False, quiet: bool = True) -> P
         if fetch and isinstance(error, OSError | RuntimeError):
             raise  # the network's: the download says what to do
         said = " ".join(str(error).split())
-        raise KfbenchError(f"'{root}' does not hold '{name}' as published ({said}); give {told.files}") from error
+        raise KfbenchError(
+            f"'{root}' does not hold '{name}' as published ({said}); give {told.files}, or another name for pictures "
+            "of your own"
+        ) from error
     count = len(opened.train) + len(opened.test)
     labels = torch.zeros(count, dtype=torch.int64)
     form = Form(told.side, told.side, crop=True)

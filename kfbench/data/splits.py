@@ -1,6 +1,6 @@
 """A split's images as they lie: resident on the device where they fit, else rows of the pack's mapped file."""
 
-import re
+import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+MEMORY, GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")  # where Linux says how much is free, and allowed
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,13 @@ def room(device: torch.device) -> int:
     """Return how many bytes of images a device may hold: half of what is free."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) // 2
-    try:
-        free = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        free = None  # no Linux: let the system swap
-    return int(free[1]) * 512 if free else sys.maxsize
+    free = [sys.maxsize]  # where the system does not say it, it may swap
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        free.append(1024 * int(MEMORY.read_text().partition("MemAvailable:")[2].split()[0]))
+    with contextlib.suppress(OSError, ValueError):  # a container's or a job's own limit; "max" is none
+        most, used = (int((GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        free.append(max(0, most - used))
+    return min(free) // 2
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -86,7 +86,10 @@ def build(kept: Saved, told: Mapping[str, Any], path: Path) -> tuple[Network, di
         network = networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs)
     network.load_state_dict(fitting.fit(network, kept.tensors, is_ordered=kept.is_ordered, where=f"'{path}'"))
     if "mean" in told and "std" in told:
-        network.normalise_by(channels(told["mean"], shape[0]), channels(told["std"], shape[0]))
+        deviation = channels(told["std"], shape[0])
+        if not (deviation > 0).all():
+            raise KfbenchError(f"std of the images of '{path}' must be above 0, not {told['std']}")
+        network.normalise_by(channels(told["mean"], shape[0]), deviation)
     elif not {"mean", "std"} <= kept.tensors.keys():
         raise KfbenchError(
             f'\'{path}\' does not say how its images were normalised: write "mean" and "std", a number a channel in '
@@ -112,7 +115,12 @@ def beside(path: Path) -> dict[str, Any]:
 
 def channels(values: float | Sequence[float], count: int) -> Tensor:
     """Return statistics of the input, one a channel [C] or one for all. Raises KfbenchError for another number."""
-    found = torch.as_tensor(values, dtype=torch.float32).flatten()
+    try:
+        found = torch.as_tensor(values, dtype=torch.float32).flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise KfbenchError(
+            f"{values!r} are not statistics of images; write a number a channel, as [0.5, 0.5]"
+        ) from error
     if len(found) not in (1, count):
         raise KfbenchError(
             f"{len(found)} statistics for images of {count} channels; give one a channel, or one for all"

@@ -217,12 +217,12 @@ class ActorCritic:
             **{f"loss/{name}": mean for name, mean in means.items()},
             **({"train_return": sum(self.recent) / len(self.recent)} if self.recent else {}),
         }
-        kept = method.export(setup.student)
-        row |= {f"val_{name}": value for name, value in self._evaluation.validate(kept).items()}
+        exported = method.export(setup.student)
+        row |= {f"val_{name}": value for name, value in self._evaluation.validate(exported).items()}
         row |= method.metrics(setup.student)
         if row["val_return"] > self._best_return:
             self._best_return = row["val_return"]
-            self.best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
+            self.best = {name: value.detach().clone() for name, value in exported.state_dict().items()}
         self.curve.append(row)
         return row
 

@@ -75,12 +75,12 @@ def summary(game: str, episodes: list[Episode]) -> dict[str, float]:
     And `human_normalised`, random play 0 and the human 1, where there is a reference with no-op starts.
     """
     scores = torch.tensor([episode.score for episode in episodes], dtype=torch.float64)
-    found = {
+    row = {
         "return": float(scores.mean()),
         "return_deviation": float(scores.std(correction=0)),
         "episodes": float(len(episodes)),
         "episode_frames": sum(episode.frames for episode in episodes) / len(episodes),
         "episodes_capped": float(sum(episode.capped for episode in episodes)),
     }
-    normalised = human_normalised(game, found["return"])
-    return found if normalised is None else found | {"human_normalised": normalised}
+    normalised = human_normalised(game, row["return"])
+    return row if normalised is None else row | {"human_normalised": normalised}

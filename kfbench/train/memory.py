@@ -106,17 +106,17 @@ class Memory:
         files = {entry: self._file(teacher, entry) for entry in entries}
         index = rows.index.cpu()
         self.asked += len(index)
-        kept = {entry: file for entry, file in files.items() if file is not None}
-        if len(kept) < len(files):
+        stored = {entry: file for entry, file in files.items() if file is not None}
+        if len(stored) < len(files):
             self.computed += len(index)
             return {}
         slots = self._slots_in(rows.drawn)
         places = index * self.table.shape[1] + slots[index]
-        known = torch.stack([file.known[places] for file in kept.values()]).all(0)
+        known = torch.stack([file.known[places] for file in stored.values()]).all(0)
         if not known.all():
             for block in sorted(set((index[~known] // BLOCK).tolist())):
-                self._fill(teacher, kept, block * BLOCK, slots)
-        return {entry: file.read(places, self.device) for entry, file in kept.items()}
+                self._fill(teacher, stored, block * BLOCK, slots)
+        return {entry: file.read(places, self.device) for entry, file in stored.items()}
 
     def cost(self) -> dict[str, float]:
         """Return for the record: rows asked of teachers by training steps, and those that took no pass of this run."""

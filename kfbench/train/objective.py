@@ -63,8 +63,9 @@ class Objective:
         assert batch.trajectory is not None
         shape = batch.trajectory.rewards.shape
         ratios = (chosen - _acting(batch)).exp().view(shape)
-        found = vtrace(*batch.trajectory, values.view(shape), ratios, gamma=self.recipe.gamma, trace=self.recipe.trace)
-        return found[0].flatten(), found[1].flatten()
+        gamma, trace = self.recipe.gamma, self.recipe.trace
+        targets, advantages = vtrace(*batch.trajectory, values.view(shape), ratios, gamma=gamma, trace=trace)
+        return targets.flatten(), advantages.flatten()
 
     def _clipped(self, chosen: Tensor, batch: Batch) -> Tensor:
         assert batch.advantages is not None

@@ -39,14 +39,14 @@ def vtrace(
     Source: Espeholt et al. 2018, "IMPALA", arXiv 1802.01561, section 4.1, both truncation levels 1 as there.
     Differs: the value behind the last row is the acting student's, from a rollout earlier.
     """
-    kept = ratios.clamp(max=1)
+    truncated = ratios.clamp(max=1)
     following = torch.cat((values[1:], after[None]))  # V(s_{t+1})
-    errors = kept * (rewards + gamma * goes_on * following - values)
+    errors = truncated * (rewards + gamma * goes_on * following - values)
     above = torch.empty_like(values)  # v_t - V(s_t)
     running = torch.zeros_like(after)
     for t in reversed(range(len(values))):
-        running = errors[t] + gamma * trace * goes_on[t] * kept[t] * running
+        running = errors[t] + gamma * trace * goes_on[t] * truncated[t] * running
         above[t] = running
     targets = values + above
     behind = torch.cat((targets[1:], after[None]))  # v_{t+1}
-    return targets, kept * (rewards + gamma * goes_on * behind - values)
+    return targets, truncated * (rewards + gamma * goes_on * behind - values)

@@ -149,8 +149,8 @@ class Supervised:
             "loss": sum(means.values()),
             **{f"loss/{name}": mean for name, mean in means.items()},
         }
-        kept = method.export(student)
-        alone = evaluate(kept, self.data.val, precision=self.recipe.precision)
+        exported = method.export(student)
+        alone = evaluate(exported, self.data.val, precision=self.recipe.precision)
         row |= {f"val_{name}": value for name, value in alone.items()}
         student.eval()
         if method.is_attached(progress):
@@ -160,7 +160,7 @@ class Supervised:
         set_training(student)
         if row["val_error"] < self._best_error:
             self._best_error = row["val_error"]
-            self.best = {name: value.detach().clone() for name, value in kept.state_dict().items()}
+            self.best = {name: value.detach().clone() for name, value in exported.state_dict().items()}
         self.curve.append(row)
         return row
 

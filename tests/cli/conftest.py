@@ -19,7 +19,7 @@ def data_folder(packed_digits: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.fixture(scope="module")
 def recorded(packed_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with one short run of scratch, and a teacher in its store."""
-    from kfbench.run import execute, resolve
+    from kfbench.running import execute, resolve
 
     results = tmp_path_factory.mktemp("recorded") / "results"
     threads = torch.get_num_threads()

@@ -53,6 +53,13 @@ def test_keys_are_offered_with_what_they_are(recorded: Path) -> None:
     assert "digits scratch, seed 0" in line, line
 
 
+def test_studies_are_offered() -> None:
+    for name in ("quick", "slow"):
+        Path("reports", name).mkdir(parents=True)
+        Path("reports", name, "study.toml").write_text("")
+    assert offered("study", "reports/q", shell="bash") == ["reports/quick"]
+
+
 def test_results_elsewhere_are_heeded(recorded: Path) -> None:
     key = key_of(recorded)
     assert offered("show", "--results", str(recorded), key[:3], shell="bash") == [key]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from console import TINY, key_of
 
-from kfbench.run import housekeeping, records, status
+from kfbench.running import housekeeping, records, status
 
 
 def answering(words: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from console import in_a_process, key_of
 
 import kfbench.methods
 from kfbench import registry
-from kfbench.run import records
+from kfbench.running import records
 
 LISTS = """
 import resource, sys

@@ -16,7 +16,7 @@ import kfbench.tasks
 from kfbench import registry
 from kfbench.cli import methods_page, new, templates
 from kfbench.folders import PACKAGE, folders
-from kfbench.run import records
+from kfbench.running import records
 
 
 def test_the_template_passes_its_check_and_runs(type_in: Any) -> None:

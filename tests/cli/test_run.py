@@ -13,7 +13,7 @@ import torch
 from console import TINY, key_of
 
 from kfbench.networks import weights
-from kfbench.run import export, records
+from kfbench.running import export, records
 
 
 def test_run_show_and_run_again(type_in: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from console import IMPORTED, TINY, in_a_process, key_of
 
-from kfbench.run import heartbeat, records, status
+from kfbench.running import heartbeat, records, status
 from kfbench.spec import Recipe, RunSpec
 
 NOW = {"pid": os.getpid(), "node": platform.node(), "device": "cpu"}

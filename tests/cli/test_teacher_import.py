@@ -13,7 +13,7 @@ from kfbench import library, networks
 from kfbench.data import images
 from kfbench.networks import weights
 from kfbench.registry import load_task
-from kfbench.run import imported, records
+from kfbench.running import imported, records, resolve, stand_in
 
 IMPORT = ("teacher", "import", "best.pth", "--network", "resnet8", "--task", "digits")
 
@@ -111,6 +111,7 @@ def test_what_cannot_be_imported_is_one_line(type_in: Any, body: Any) -> None:
         ("--mean", "0.5"): "mean and std go together",
         ("--mean", "a,b", "--std", "1"): "--mean 'a,b' is not numbers",
         ("--mean", "1,2", "--std", "1,2"): "2 statistics for images of 1 channels",
+        ("--mean", "0.5", "--std", "0"): "std of the images of 'best.pth' must be above 0",
         ("--name", "../x"): "'../x' cannot be a teacher's name",
         ("--part", "students"): "no part 'students' in 'best.pth'",
     }.items():
@@ -131,6 +132,7 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
         "": "kfbench teacher import best.pth --network NAME --task TASK takes it, or write 'best.pth.json' beside it",
         "{": "'best.pth.json' is not JSON",
         "[]": "'best.pth.json' is not a JSON object",
+        '{"network": "resnet8", "task": "digits", "mean": ["a"], "std": 1}': "['a'] are not statistics of images",
         '{"network": "resnet8", "task": "digits"}': "does not say how its images were normalised",
     }.items():
         if text:
@@ -145,3 +147,10 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
     assert teacher["digest"] == weights.digest(body.state_dict()) and teacher["task"] == "digits"
     about.write_text('{"network": "resnet8", "shape": [1, 8, 8], "outputs": 10, "mean": 0.3, "std": 0.4}')
     assert torch.equal(imported.of_file(Path("best.pth"))[0].mean, body.mean)
+
+
+def test_a_stand_in_has_the_network_of_an_imported_teacher(type_in: Any, body: Any) -> None:
+    assert type_in(*IMPORT)[0] == 0
+    spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["imported:best"], recipe={"network": "cnn-4"})
+    assert stand_in.setup(spec, rows=10).teachers[0].network.name == "cnn-4"  # not known without the results
+    assert stand_in.setup(spec, rows=10, results=Path("results")).teachers[0].network.name == "resnet8"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kfbench.conformance import fake_gpu, tiny
-from kfbench.run import stand_in
+from kfbench.running import stand_in
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.meter import Meter

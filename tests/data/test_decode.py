@@ -63,7 +63,8 @@ SIXTEEN_BITS = [round(value / 257) for value in (0, 128, 129, 20_000, 50_000, 65
 def test_16_bits_of_grey_are_scaled_and_not_cut_off(form: str) -> None:
     assert SIXTEEN_BITS == [0, 0, 1, 78, 195, 255]
     values = np.array([[0, 128, 129, 20_000, 50_000, 65_535]], np.uint16)
-    assert row_of(file_of(values, form)) == [SIXTEEN_BITS]
+    by_hand = b"P5 6 1 65535\n" + shorts(*values[0])  # Pillow has not always written these
+    assert row_of(by_hand if form == "ppm" else file_of(values, form)) == [SIXTEEN_BITS]
 
 
 def test_16_bits_of_grey_in_the_other_order_of_bytes() -> None:

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,6 +334,20 @@ def test_images_that_do_not_fit_are_read_from_the_file(monkeypatch: pytest.Monke
         images.batches(resident.train, **settings), images.batches(mapped.train.to("cpu"), **settings), strict=True
     ):
         assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+
+
+def test_room_is_half_of_what_is_free_and_allowed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(splits, "MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(splits, "GROUP", tmp_path)
+    assert splits.room(cpu) > 2**60  # nothing is known
+    (tmp_path / "meminfo").write_text("MemTotal:  900 kB\nMemAvailable:     600 kB\n")
+    assert splits.room(cpu) == 300 * 1024
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert splits.room(cpu) == 300 * 1024
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert splits.room(cpu) == 2000
 
 
 def test_large_images_are_evaluated_in_smaller_chunks() -> None:

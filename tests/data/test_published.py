@@ -19,7 +19,7 @@ from kfbench import registry
 from kfbench.data import images, packs, published, sources
 from kfbench.data.photos import PHOTOS
 from kfbench.errors import KfbenchError
-from kfbench.run import budgets
+from kfbench.running import budgets
 from kfbench.spec import Recipe
 
 Files = dict[str, bytes]

@@ -6,7 +6,7 @@ from torch import nn
 
 from kfbench import registry
 from kfbench.networks.network import Network
-from kfbench.run import resolve, stand_in
+from kfbench.running import resolve, stand_in
 from kfbench.train.images import shortened
 from kfbench.train.supervised import Supervised
 

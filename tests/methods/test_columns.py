@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kfbench import registry
 from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
-from kfbench.run import outcome, resolve, stand_in
+from kfbench.running import outcome, resolve, stand_in
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import pathways

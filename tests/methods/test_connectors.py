@@ -10,7 +10,7 @@ from torch import nn
 from kfbench import networks, registry
 from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
-from kfbench.run import resolve, stand_in
+from kfbench.running import resolve, stand_in
 from kfbench.teachers import Teacher
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import maps

@@ -16,7 +16,7 @@ from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.networks.network import Network
-from kfbench.run import resolve, stand_in
+from kfbench.running import resolve, stand_in
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 from kfbench.train.setup import Setup

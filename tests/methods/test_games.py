@@ -9,7 +9,7 @@ from torch import Tensor
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Stage
-from kfbench.run import resolve, stand_in
+from kfbench.running import resolve, stand_in
 from kfbench.teachers import Teacher
 from kfbench.train.setup import Setup
 from kfbench.train.training import training_of

@@ -13,7 +13,7 @@ from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.networks import taps
 from kfbench.networks.network import Network
-from kfbench.run import resolve, stand_in
+from kfbench.running import resolve, stand_in
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import losses

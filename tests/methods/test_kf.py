@@ -13,7 +13,7 @@ from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.networks import taps
 from kfbench.networks.network import Network
-from kfbench.run import resolve, stand_in
+from kfbench.running import resolve, stand_in
 from kfbench.teachers import Teacher
 from kfbench.train.supervised import Supervised
 from kfbench.transfer.candidates import Matched, Mix, Norm, Transform, mix, rms

@@ -12,7 +12,7 @@ from kfbench import registry
 from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
-from kfbench.run import resolve, stand_in
+from kfbench.running import resolve, stand_in
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import maps
 from kfbench.transfer.companion import WithCompanions

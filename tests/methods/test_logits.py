@@ -13,8 +13,8 @@ from torch import Tensor
 from kfbench import registry
 from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
-from kfbench.run import resolve, stand_in
-from kfbench.study import search
+from kfbench.running import resolve, stand_in
+from kfbench.studies import search
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import losses
 

@@ -21,7 +21,7 @@ from kfbench.errors import Diverged, KfbenchError
 from kfbench.games.emulators import Arcade
 from kfbench.methods import Batch, Method
 from kfbench.networks.network import Output
-from kfbench.run import resolve
+from kfbench.running import resolve
 from kfbench.spec import GameRecipe
 from kfbench.train import episodes, evaluation
 from kfbench.train.actor_critic import ActorCritic

@@ -22,9 +22,9 @@ from kfbench.cli.main import main
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE
 from kfbench.methods import Batch
-from kfbench.run import execute, prepare, resolve
-from kfbench.run.execute import Interrupted
-from kfbench.run.records import RunRecord
+from kfbench.running import execute, prepare, resolve
+from kfbench.running.execute import Interrupted
+from kfbench.running.records import RunRecord
 from kfbench.spec import Recipe, RunSpec
 from kfbench.teachers import Teacher
 from kfbench.train import memory
@@ -299,7 +299,7 @@ RUN = """
 import json, sys, torch
 from pathlib import Path
 from kfbench import registry
-from kfbench.run import execute
+from kfbench.running import execute
 torch.set_num_threads(1)
 print("ready", flush=True)
 spec = registry.read_spec(json.loads(sys.stdin.readline()))

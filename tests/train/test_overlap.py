@@ -12,7 +12,7 @@ from kfbench import registry
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.methods import Trajectory
 from kfbench.networks.network import Output
-from kfbench.run import resolve
+from kfbench.running import resolve
 from kfbench.spec import GameRecipe, digest
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.objective import Objective

@@ -1,0 +1,1 @@
+"""How useful a teacher promises to be for a task, without training a student."""

@@ -1,0 +1,104 @@
+"""Claims of a study and their verdicts, computed from its records."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kfbench.reporting import pairs
+from kfbench.reporting.grid import Array, Grid
+from kfbench.studies.definition import Claim
+
+Word = Literal["reproduced", "not reproduced", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim with the difference that decides it: reproduced if its interval lies wholly on the claimed side."""
+
+    claim: Claim
+    word: Word
+    difference: pairs.Difference  # positive on the claimed side, less the margin or threshold
+    unit: str  # of the difference
+    columns: tuple[str, ...]  # columns with at least one pair
+    absent: tuple[str, ...]  # columns of the claim without a pair
+
+    @property
+    def told(self) -> str:
+        """One sentence: effect with its interval, and what an open verdict would take."""
+        gap = self.difference
+        if not gap.pairs:
+            return "no finished runs to compare yet"
+        text = f"{_signed(gap.value)} {self.unit}"
+        runs = _count(gap.pairs, "pair of runs" if self.claim.better else "run")
+        if gap.is_constant:
+            text += f" in each of {runs}: without any spread there is no interval"
+        elif np.isnan(gap.low):
+            return f"{text} from {runs}: too few to decide"
+        else:
+            text += f", 95 % interval {_signed(gap.low)} to {_signed(gap.high)}, {runs}"
+            text += f", effect size {_signed(gap.effect)}"
+            if not gap.is_clear:
+                more = "over a thousand more seeds" if gap.more_seeds is None else _count(gap.more_seeds, "more seed")
+                text += f"; about {more} would decide it if the effect stays"
+        return text + (f"; nothing yet on {', '.join(self.absent)}" if self.absent else "")
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.2f}".replace("-", "−")
+
+
+def _count(number: int, thing: str) -> str:
+    head, of, tail = thing.partition(" of ")
+    return f"{number} {head}{'s' if number != 1 else ''}{of}{tail}"
+
+
+def verdict(claim: Claim, grid: Grid) -> Verdict:
+    """Judge one claim.
+
+    What a curve states can be the same in every run, as a share of exactly 1 is; such a value decides without an
+    interval. Scores that differ by the same in every pair decide nothing: three coins may fall alike.
+    """
+    columns = claim.on or grid.columns
+    ours, theirs, unit = _sides(claim, grid, columns)
+    paired = [bool(np.isfinite(gaps).any()) for gaps in (ours - theirs).T]
+    gap = pairs.difference(ours, theirs)
+    is_same = claim.curve is not None and gap.is_constant and gap.value != 0
+    word: Word = "undecided"
+    if (gap.is_clear or is_same) and all(paired):
+        word = "reproduced" if gap.value > 0 else "not reproduced"
+    ready = tuple(column for column, has_pairs in zip(columns, paired, strict=True) if has_pairs)
+    return Verdict(claim, word, gap, unit, ready, tuple(column for column in columns if column not in ready))
+
+
+def _sides(claim: Claim, grid: Grid, columns: list[str]) -> tuple[Array, Array, str]:
+    """Return what is compared, [N, M] each, higher on the claimed side, and its unit."""
+    if claim.better is not None and claim.than is not None:
+        if len(columns) > 1 and any(grid.is_game(column) for column in columns):
+            ours, theirs = (100 * grid.normalised(row, columns) for row in (claim.better, claim.than))
+            return ours, theirs + claim.margin, "points of the normalised score"
+        ours, theirs = grid.better(claim.better, columns), grid.better(claim.than, columns)
+        return ours, theirs + claim.margin, "game points" if grid.is_game(columns[0]) else "points of accuracy"
+    assert claim.row is not None and claim.curve is not None
+    values = curve_values(grid, claim.row, columns, claim.curve, claim.at)
+    if claim.above is not None:
+        return values, np.full_like(values, claim.above), f"above {claim.above:g}"
+    assert claim.below is not None
+    return -values, np.full_like(values, -claim.below), f"below {claim.below:g}"
+
+
+def curve_values(grid: Grid, row: str, columns: list[str], metric: str, at: float) -> Array:
+    """Return a curve's metric [N, M] at the last point that states it, no later than the fraction `at` of the run."""
+    values = np.full((len(grid.study.seeds), len(columns)), np.nan)
+    for m, column in enumerate(columns):
+        cell = grid.cells.get((row, column))
+        for n, record in enumerate(cell.records if cell else ()):
+            if record is not None and record.status == "done":
+                stated = [r[metric] for r in record.curve if metric in r and r.get("progress", 0.0) <= at + 1e-9]
+                values[n, m] = stated[-1] if stated else np.nan
+    return values
+
+
+def verdicts(grid: Grid) -> list[Verdict]:
+    """Judge every claim of a study, in its order."""
+    return [verdict(claim, grid) for claim in grid.study.claims]

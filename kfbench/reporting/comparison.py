@@ -1,0 +1,285 @@
+"""Recorded runs side by side: scores, paired differences with their intervals, curves. Imports no torch.
+
+A contender is what differs in more than the seed; it is compared with the first one by the pairs of runs that share a
+seed, and so initialisation, batch order and augmentation.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfbench import registry
+from kfbench.errors import KfbenchError, near
+from kfbench.reporting.stats import Array
+from kfbench.running import records
+from kfbench.running.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Runs that differ in their seed only, done ones, with the name that tells them from the others of their table."""
+
+    label: str
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def metric(self) -> str:
+        """Name of the score: `return` in game points, or `error` in %."""
+        return "return" if "return" in self.runs[0].scores["last"] else "error"
+
+    def scores(self, seeds: Sequence[int]) -> Array:
+        """Return the score after the last step of each seed [N, 1], NaN where there is no run."""
+        of = {record.spec["seed"]: record.scores["last"][self.metric] for record in self.runs}
+        return np.array([[of.get(seed, np.nan)] for seed in seeds])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Contenders on one task, in the order they were asked for; differences are to the first."""
+
+    title: str
+    contenders: tuple[Contender, ...]
+    left_out: int = 0  # single runs with other settings, as a search leaves them, of methods that have several runs
+
+
+def of_keys(results: Path, keys: Sequence[str], *, all_seeds: bool = False) -> Table:
+    """Return the table of the runs with these keys; with `all_seeds` also of runs that differ from them in the seed.
+
+    Raises KfbenchError if a key fits none or several, a run is not done, or the runs are not of one task.
+    """
+    chosen = list({record.key: record for record in (records.locate(results, key)[1] for key in keys)}.values())
+    for record in chosen:
+        if record.status != "done":
+            raise KfbenchError(f"run '{record.key}' is {record.status}: {record.error}; kfbench show {record.key}")
+    tasks = list(dict.fromkeys(record.spec["task"] for record in chosen))
+    if len(tasks) > 1:
+        raise KfbenchError(f"runs on different tasks ({', '.join(tasks)}) cannot be compared; give runs on one")
+    wanted = list(dict.fromkeys(_but_seed(record) for record in chosen))
+    if all_seeds:
+        chosen = [record for record in _done(results) if _but_seed(record) in wanted]
+    groups = [[record for record in chosen if _but_seed(record) == each] for each in wanted]
+    if len(groups) < 2:
+        raise KfbenchError("that is one contender: the runs differ in nothing but their seeds; give another's key too")
+    return _table(tasks[0], groups, what=(*PARTS, "recipe"))
+
+
+def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
+    """Return a table for each recipe with which at least two contenders ran on a task.
+
+    Raises KfbenchError if a method has no run there, or no two share a recipe.
+    """
+    on_task = [record for record in _done(results) if record.spec["task"] == task]
+    there = sorted({record.spec["method"] for record in on_task})
+    if not there:
+        tasks = sorted({record.spec["task"] for record in _done(results)})
+        raise KfbenchError(f"no finished run on task '{task}' in '{results}'; {near(task, tasks)}")
+    for method in (methods := list(dict.fromkeys(methods))):
+        if method not in there:
+            raise KfbenchError(f"no finished run of '{method}' on '{task}' in '{results}'; {near(method, there)}")
+    recipes: dict[str, list[RunRecord]] = {}
+    for method in methods:
+        for record in on_task:
+            if record.spec["method"] == method:
+                recipes.setdefault(json.dumps(record.spec["recipe"], sort_keys=True), []).append(record)
+    tables = []
+    for runs in recipes.values():
+        groups = [[r for r in runs if _but_seed(r) == each] for each in dict.fromkeys(map(_but_seed, runs))]
+        most = {
+            each: max(len(g) for g in groups if g[0].spec["method"] == each) for each in methods if _has(groups, each)
+        }
+        several = [group for group in groups if len(group) > 1 or most[group[0].spec["method"]] == 1]
+        if len(several) > 1:
+            title = f"{task}, {_recipe(runs[0])}"
+            tables.append(_table(title, several, what=PARTS, left_out=len(groups) - len(several)))
+    if not tables:
+        raise KfbenchError(f"no two of {', '.join(methods)} ran on '{task}' with the same recipe; compare keys instead")
+    return tables
+
+
+PARTS = ("settings", "teachers")  # of a spec, that may tell contenders of one method apart
+
+
+def _done(results: Path) -> list[RunRecord]:
+    return [record for record in records.records(results) if record.status == "done"]
+
+
+def _but_seed(record: RunRecord) -> str:
+    spec = {name: value for name, value in record.spec.items() if name != "seed"}
+    return json.dumps(spec, sort_keys=True)
+
+
+def _recipe(record: RunRecord) -> str:
+    recipe = record.spec["recipe"]
+    size = f"{recipe['train_size']:,} images" if recipe.get("train_size") else ""
+    length = f"{recipe['frames'] / 1e6:g} million frames" if "frames" in recipe else f"{recipe['epochs']:g} epochs"
+    return ", ".join(filter(None, (recipe["network"], size, length)))
+
+
+def _has(groups: list[list[RunRecord]], method: str) -> bool:
+    return any(group[0].spec["method"] == method for group in groups)
+
+
+def _table(title: str, groups: list[list[RunRecord]], *, what: Sequence[str], left_out: int = 0) -> Table:
+    names = [group[0].spec["method"] for group in groups]
+    contenders = []
+    for name, group in zip(names, groups, strict=True):
+        rivals = [other[0] for other in groups if other[0].spec["method"] == name]
+        more = _differing(group[0], rivals, what) if len(rivals) > 1 else []
+        runs = sorted(group, key=lambda record: record.spec["seed"])
+        contenders.append(Contender(", ".join([name, *more]), tuple(runs)))
+    return Table(title, tuple(contenders), left_out)
+
+
+def _differing(record: RunRecord, rivals: Sequence[RunRecord], what: Sequence[str]) -> list[str]:
+    """Return in what a run's spec differs from those of the same method; settings at their defaults are not told."""
+    words = []
+    for part in what:
+        mine = record.spec[part]
+        if isinstance(mine, dict):
+            usual = _defaults(record.spec["method"]) if part == "settings" else {}
+            names = sorted({name for rival in rivals for name in rival.spec[part]})
+            told = {name: {json.dumps(rival.spec[part].get(name)) for rival in rivals} for name in names}
+            varies = [name for name, values in told.items() if len(values) > 1]
+            words += [
+                f"{name}={_plain(mine[name])}" for name in varies if name in mine and mine[name] != usual.get(name)
+            ]
+        elif any(rival.spec[part] != mine for rival in rivals):
+            words.append(f"teachers {', '.join(mine) or 'none'}")
+    return words
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    """Return the settings of a method, or variant, that are literals in its file; nothing if the file is gone."""
+    stem, variant = registry.split(method)
+    if stem not in registry.files("methods"):
+        return {}
+    described = registry.describe("methods", stem)
+    variants = described.get("attributes", {}).get("variants", {})
+    return {**described.get("settings", {}), **(variants.get(variant, {}) if variant else {})}
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def rows(table: Table) -> list[dict[str, Any]]:
+    """Return one row a contender: label, keys, seeds, score with Student's interval, difference to the first's.
+
+    `difference` is the score minus the first's over the pairs that share a seed, with its interval (see `pairs.py`);
+    numbers that the runs do not determine are None. `verdict` is "better" or "worse" if the interval is clear of zero,
+    "undecided" if it is not, "no pairs" if no seed is in both.
+    """
+    from kfbench.reporting import intervals, pairs
+
+    seeds = sorted({record.spec["seed"] for contender in table.contenders for record in contender.runs})
+    first = table.contenders[0].scores(seeds)
+    found = []
+    for index, contender in enumerate(table.contenders):
+        scores = contender.scores(seeds)
+        own, gap = intervals.mean(scores), pairs.difference(scores, first)
+        row: dict[str, Any] = {
+            "label": contender.label,
+            "keys": [record.key for record in contender.runs],
+            "seeds": [record.spec["seed"] for record in contender.runs],
+            "metric": contender.metric,
+            "score": _known(own.value),
+            "score_interval": _ends(own.low, own.high),
+        }
+        if index:
+            is_good = gap.value < 0 if contender.metric == "error" else gap.value > 0
+            row |= {
+                "pairs": gap.pairs,
+                "difference": _known(gap.value),
+                "difference_interval": _ends(gap.low, gap.high),
+                "verdict": ("better" if is_good else "worse")
+                if gap.is_clear
+                else "undecided"
+                if gap.pairs
+                else "no pairs",
+            }
+        found.append(row)
+    return found
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _ends(low: float, high: float) -> list[float] | None:
+    return None if np.isnan(low) or np.isnan(high) else [float(low), float(high)]
+
+
+def text(table: Table) -> str:
+    """Return the table as aligned lines; what a name does not say of a contender stands below it."""
+    found = rows(table)
+    unit = "error, %" if found[0]["metric"] == "error" else "return"
+    cells, below = [("", "runs", unit, f"minus {_split(found[0])[0]}", "pairs", "")], [""]
+    for row in found:
+        name, more = _split(row)
+        score = _number(row["score"], row["score_interval"])
+        gap = _number(row.get("difference"), row.get("difference_interval"), sign="+")
+        cells.append((name, str(len(row["seeds"])), score, gap, str(row.get("pairs", "")), row.get("verdict", "")))
+        below.append(more)
+    widths = [max(len(cell[i]) for cell in cells) for i in range(6)]
+    lines = [table.title]
+    for line, more in zip(cells, below, strict=True):
+        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        lines += [f"    {more}"] if more else []
+    if table.left_out:
+        lines.append(f"  left out: {table.left_out} single runs with other settings; compare their keys to see them")
+    return "\n".join(lines)
+
+
+def _split(row: dict[str, Any]) -> tuple[str, str]:
+    name, _, more = row["label"].partition(", ")
+    return name, more
+
+
+def _number(value: float | None, ends: list[float] | None, sign: str = "") -> str:
+    if value is None:
+        return ""
+    return f"{value:{sign}.2f}" + (f" [{ends[0]:{sign}.2f}, {ends[1]:{sign}.2f}]" if ends else "")
+
+
+def picture(tables: Sequence[Table], out: Path) -> None:
+    """Write the learning curves, a panel a table: mean over seeds with Student's pointwise interval.
+
+    The kind of file follows from its name: .png, .svg, .pdf. Raises KfbenchError if it cannot be written.
+    """
+    from kfbench.reporting import style
+
+    with style.in_style():
+        figure, axes = style.panels(len(tables))
+        for table, axis in zip(tables, axes, strict=True):
+            _draw(table, axis)
+        style.legend(figure, axes)
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(out, dpi=200)
+        except ValueError as error:
+            raise KfbenchError(f"cannot draw '{out}'; give a name that ends in .png, .svg or .pdf") from error
+        except OSError as error:
+            raise KfbenchError(f"cannot write '{out}' ({error.strerror}); give another place") from error
+
+
+def _draw(table: Table, axis: Any) -> None:
+    from kfbench.reporting.curve_plots import draw_line
+
+    recipe = table.contenders[0].runs[0].spec["recipe"]
+    whole, unit = (recipe["frames"] / 1e6, "million frames") if "frames" in recipe else (recipe["epochs"], "epoch")
+    for index, contender in enumerate(table.contenders):
+        metric = f"val_{contender.metric}"
+        points = [
+            {round(row["progress"], 6): row[metric] for row in record.curve if metric in row}
+            for record in contender.runs
+        ]
+        times = sorted({time for each in points for time in each})
+        values = np.array([[each.get(time, np.nan) for time in times] for each in points])
+        label = contender.label if len(contender.label) <= 50 else f"{contender.label[:46]}… ({index + 1})"
+        draw_line(axis, np.array(times) * whole, values, label, index)
+    name = "return" if table.contenders[0].metric == "return" else "validation error, %"
+    axis.set(title=table.title, xlabel=unit, ylabel=name)

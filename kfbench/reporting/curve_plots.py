@@ -1,0 +1,112 @@
+"""Plots of curves over training: every row's learning, and the student with its teachers and alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kfbench.reporting import intervals, style
+from kfbench.reporting.grid import Array, Grid
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its file's name and what it shows."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+Drawn = tuple[str, str, Figure] | None  # title, caption, figure
+ATTACHED = "val_error_attached"  # games are evaluated alone only
+
+
+def curve(grid: Grid, row: str, column: str, metric: str) -> tuple[Array, Array]:
+    """Return progress [T] and a metric of the curves [N runs that state it, T]; NaN where a run does not."""
+    times, values = grid.curve(row, column, metric)
+    return times, values[~np.isnan(values).all(1)]
+
+
+def band(values: Array) -> tuple[Array, Array, Array]:
+    """Return the mean over runs [N, T] and the ends of Student's pointwise 95 % interval, each [T]; NaN: none."""
+    at = [intervals.mean(values[:, [t]]) for t in range(values.shape[1])]
+    mean, low, high = np.array(at).T
+    return mean, low, high
+
+
+def scale(grid: Grid, column: str) -> tuple[float, str]:
+    """Return what progress 1 is on the time axis, and the axis's name: epochs, or million frames."""
+    for (_, label), cell in grid.cells.items():
+        if label == column and cell.planned.spec is not None:
+            recipe = cell.planned.spec.to_json()["recipe"]
+            return (recipe["frames"] / 1e6, "million frames") if "frames" in recipe else (recipe["epochs"], "epoch")
+    return 1.0, "progress"
+
+
+def draw_line(axis: Axes, x: Array, values: Array, label: str, index: int, *, dash: str | None = None) -> None:
+    """Draw the mean of runs [N, T] over x [T] with its band."""
+    mean, low, high = band(values)
+    dashes = style.dash(index) if dash is None else dash
+    axis.plot(x, mean, dashes, color=style.colour(index), label=label)
+    if len(values) > 1:
+        axis.fill_between(x, low, high, color=style.colour(index), alpha=0.15, linewidth=0)
+
+
+def _frame(axis: Axes, *, lowest: float) -> None:
+    """Fit the axis to its lines with some room: the band of a few runs can be several times as high."""
+    low, high = axis.get_ylim()
+    lines = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.lines])
+    bottom, top = np.nanmin(lines), np.nanmax(lines)
+    room = 0.3 * (top - bottom) or 1.0
+    axis.set_ylim(max(low, bottom - room, lowest), min(high, top + room))
+
+
+def _axis_name(grid: Grid, column: str) -> str:
+    return "return" if grid.is_game(column) else "validation error, %"
+
+
+def curves(grid: Grid) -> Drawn:
+    """Learning curves of every row, a panel a column."""
+    metrics = {column: grid.curve_metric(column) for column in grid.columns}
+    ready = [c for c in grid.columns if any(curve(grid, row, c, metrics[c])[1].size for row in grid.rows)]
+    if not ready:
+        return None
+    figure, axes = style.panels(len(ready), width=6.9 if len(ready) == 1 and len(grid.rows) > 8 else 3.4)
+    for column, axis in zip(ready, axes, strict=True):
+        whole, name = scale(grid, column)
+        for index, row in enumerate(grid.rows):
+            times, values = curve(grid, row, column, metrics[column])
+            if values.size:
+                draw_line(axis, times * whole, values, row, index)
+        axis.set(title=column, xlabel=name, ylabel=_axis_name(grid, column))
+        _frame(axis, lowest=-np.inf if grid.is_game(column) else 0.0)
+    style.legend(figure, axes)
+    caption = "The student alone, on validation data; mean over seeds with Student's pointwise 95 % interval."
+    return "Learning curves", caption, figure
+
+
+def attached(grid: Grid) -> Drawn:
+    """The same student with its teachers and alone, while both exist."""
+    pairs = [
+        (row, column) for row in grid.rows for column in grid.columns if curve(grid, row, column, ATTACHED)[1].size
+    ]
+    if not pairs:
+        return None
+    figure, axes = style.panels(len(pairs))
+    for (row, column), axis in zip(pairs, axes, strict=True):
+        whole, name = scale(grid, column)
+        alone = ATTACHED.removesuffix("_attached")
+        for index, (metric, label) in enumerate([(ATTACHED, "with teachers"), (alone, "alone")]):
+            times, values = curve(grid, row, column, metric)
+            draw_line(axis, times * whole, values, label, 1 - index, dash="--" if index == 0 else "-")
+        axis.set(title=f"{row}\n{column}", xlabel=name, ylabel=_axis_name(grid, column))
+        _frame(axis, lowest=0.0)
+    style.legend(figure, axes)
+    caption = (
+        "What the teachers still give: the score of the student with its teachers attached (dashed, until they are cut "
+        "off) and of the student alone at the same moment. The gap at the cut is what the student loses there."
+    )
+    return "With teachers and alone", caption, figure

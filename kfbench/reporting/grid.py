@@ -1,0 +1,176 @@
+"""A study with its records: the grid of cells that tables, plots and claims read. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kfbench.games.reference import human_normalised
+from kfbench.running import records as run_records
+from kfbench.running.records import RunRecord
+from kfbench.spec import digest
+from kfbench.studies import plan
+from kfbench.studies.definition import Study
+from kfbench.studies.plan import Planned
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a task: its plan, and a record (or None) for each seed of the study."""
+
+    planned: Planned
+    records: tuple[RunRecord | None, ...]
+
+    @property
+    def done(self) -> list[RunRecord]:
+        """The records of runs that ended well."""
+        return [record for record in self.records if record is not None and record.status == "done"]
+
+    @property
+    def failed(self) -> list[RunRecord]:
+        """The records of runs that failed."""
+        return [record for record in self.records if record is not None and record.status != "done"]
+
+    @property
+    def missing(self) -> int:
+        """How many runs have not been made."""
+        return sum(record is None for record in self.records)
+
+    def scores(self, which: str, metric: str) -> Array:
+        """Return one score a seed [N], NaN where the run is missing or failed."""
+        return np.array([_score(record, which, metric) for record in self.records])
+
+    def cost(self, name: str) -> float:
+        """Return the mean of a cost over the runs that are done; NaN if none states it."""
+        stated = [record.cost[name] for record in self.done if name in record.cost]
+        return float(np.mean(stated)) if stated else np.nan
+
+
+def _score(record: RunRecord | None, which: str, metric: str) -> float:
+    if record is None or record.status != "done":
+        return np.nan
+    return record.scores.get(which, {}).get(metric, np.nan)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of a study; rows and columns in the order of `study.toml`."""
+
+    study: Study
+    cells: dict[tuple[str, str], Cell]
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """Labels of the rows."""
+        return [row.label for row in self.study.methods]
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Labels of the columns."""
+        return [column.label for column in self.study.tasks]
+
+    def is_game(self, column: str) -> bool:
+        """Say whether a column's score is a return; images have an error."""
+        return any(
+            "frames" in cell.planned.spec.to_json()["recipe"]
+            for (_, label), cell in self.cells.items()
+            if label == column and cell.planned.spec is not None
+        )
+
+    def metric(self, column: str) -> str:
+        """Name of a column's score: `return` in game points, or `error` in %."""
+        return "return" if self.is_game(column) else "error"
+
+    def curve_metric(self, column: str) -> str:
+        """Name of a column's validation score in a curve."""
+        return f"val_{self.metric(column)}"
+
+    def curve(self, row: str, column: str, metric: str) -> tuple[Array, Array]:
+        """Return progress [T], 0..1, and a metric of the curves [N seeds, T]; NaN where no finished run states it."""
+        cell = self.cells.get((row, column))
+        curves: list[dict[float, float]] = [
+            {round(r["progress"], 6): r[metric] for r in record.curve if metric in r and "progress" in r}
+            if record is not None and record.status == "done"
+            else {}
+            for record in (cell.records if cell else ())
+        ]
+        times = sorted({time for points in curves for time in points})
+        values = np.array([[points.get(time, np.nan) for time in times] for points in curves])
+        return np.array(times), values.reshape(len(curves), len(times))
+
+    def sign(self, column: str) -> int:
+        """+1 if a higher score is better, -1 if a lower one is."""
+        return 1 if self.is_game(column) else -1
+
+    def scores(self, row: str, columns: Sequence[str], which: str | None = None) -> Array:
+        """Return raw scores [N seeds, M columns]; NaN where there is no cell or no finished run."""
+        empty = np.full(len(self.study.seeds), np.nan)
+        scores = []
+        for column in columns:
+            cell = self.cells.get((row, column))
+            ready = cell is not None and cell.records
+            scores.append(cell.scores(which or self.study.score, self.metric(column)) if cell and ready else empty)
+        return np.stack(scores, axis=1) if scores else np.empty((len(empty), 0))
+
+    def better(self, row: str, columns: Sequence[str], which: str | None = None) -> Array:
+        """Return scores [N, M] turned so that higher is better, in the table's unit."""
+        signs = np.array([self.sign(column) for column in columns], float)
+        return np.asarray(self.scores(row, columns, which) * signs)
+
+    def normalised(self, row: str, columns: Sequence[str]) -> Array:
+        """Return accuracy as a fraction, or the human-normalised return, [N, M]; NaN for games without a reference."""
+        raw = self.scores(row, columns)
+        for m, column in enumerate(columns):
+            raw[:, m] = self.normal(column, raw[:, m])
+        return raw
+
+    def normal(self, column: str, scores: Array) -> Array:
+        """Return raw scores of a column, of any shape, as accuracy or human-normalised return."""
+        if not self.is_game(column):
+            return 1 - scores / 100
+        return np.array([_normal(self.task(column), score) for score in scores.flat]).reshape(scores.shape)
+
+    def task(self, column: str) -> str:
+        """Return the task of a column."""
+        return next(c.task for c in self.study.tasks if c.label == column)
+
+    def done(self) -> list[RunRecord]:
+        """Return every finished record once, by cell and seed."""
+        return list({record.key: record for cell in self.cells.values() for record in cell.done}.values())
+
+
+def _normal(task: str, score: float) -> float:
+    normal = human_normalised(task.rpartition("/")[2], score)
+    return np.nan if normal is None else normal
+
+
+def load(folder: Path, study: Study, results: Path) -> Grid:
+    """Join a study's plan with the records there are. Raises KfbenchError for a plan or record not to be trusted."""
+    return join(study, plan.read(folder, study), list(run_records.records(results)) if results.is_dir() else [])
+
+
+def join(study: Study, planned: list[Planned], records: Sequence[RunRecord]) -> Grid:
+    """Give each cell the records of its specs; of several with one spec the best known wins, see `_rank`."""
+    by_spec: dict[str, RunRecord] = {}
+    for record in records:
+        spec = digest(record.spec)
+        if spec not in by_spec or _rank(record) > _rank(by_spec[spec]):
+            by_spec[spec] = record
+    cells = {}
+    for cell in planned:
+        wanted = [by_spec.get(digest(spec.to_json())) for spec in cell.runs(study.seeds)]
+        cells[cell.row, cell.column] = Cell(cell, tuple(wanted))
+    return Grid(study, cells)
+
+
+def _rank(record: RunRecord) -> tuple[bool, tuple[int, ...], str]:
+    """Order records of one spec: finished before failed, newer revisions of the code before older, then by key."""
+    revisions = {
+        name: value for name, value in record.identity.items() if "revision" in name and isinstance(value, int)
+    }
+    return record.status == "done", tuple(value for _, value in sorted(revisions.items())), record.key

@@ -1,0 +1,96 @@
+"""The table of how runs learn, against the baseline: from where, how fast, how far; by their validation curves.
+
+A run's time is the part of its own budget that has passed, its score the accuracy or the human-normalised return, both
+in hundredths, of the student alone. See `transfer_metrics` for the definitions and their sources.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kfbench.reporting import pairs, transfer_metrics
+from kfbench.reporting.grid import Grid
+from kfbench.reporting.render import Shown, Table, interval
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The validation curves of a cell's runs, one row a seed of the study; NaN where there is none."""
+
+    times: Array  # [T], 0..1
+    scores: Array  # [N, T], in hundredths
+    keys: tuple[str, ...]
+
+
+def learning(grid: Grid) -> Table:
+    """Return jumpstart, gain at the end, transfer score and time to the baseline's end, over the columns of both."""
+    base = grid.study.baseline
+    head = (
+        "columns",
+        f"first look: over {base}",
+        f"last look: over {base}",
+        f"area ÷ {base}'s",
+        f"budget until {base}'s end",
+    )
+    caption = (
+        "From validation curves of the student alone, in hundredths of the normalised score (points of accuracy). "
+        "First look (jumpstart) and last look (asymptotic gain): the difference of runs that share a seed, with the "
+        "wider of the bootstrap's and Student's 95 % intervals. Area: mean area under the curve over that of "
+        f"{base} (the transfer score of progressive networks). Budget: the part of its own budget until a run first "
+        f"reaches the mean last score of {base}, the mean up to 1 (Kaplan-Meier; runs that never do are censored), and "
+        "how many runs do. Means over the columns that both have run."
+    )
+    return Table("learning", "How they learn", caption, head, tuple((row, _row(grid, row)) for row in grid.rows))
+
+
+def curves(grid: Grid, row: str, column: str) -> Curves | None:
+    """Return a cell's curves, None if no run of it has one of at least two normalised scores."""
+    times, raw = grid.curve(row, column, grid.curve_metric(column))
+    scores = 100 * grid.normal(column, raw)
+    if len(times) < 2 or np.isnan(scores).all():
+        return None
+    return Curves(times, scores, tuple(record.key for record in grid.cells[row, column].done))
+
+
+def _row(grid: Grid, row: str) -> tuple[Shown, ...]:
+    both = []
+    for column in grid.columns:
+        ours, theirs = curves(grid, row, column), curves(grid, grid.study.baseline, column)
+        if ours is not None and theirs is not None:
+            both.append((ours, theirs))
+    count = Shown(f"{len(both)} of {len(grid.columns)}", values={"value": len(both)})
+    if not both:
+        return (count, *(Shown("–"),) * 4)
+    keys = tuple(key for ours, _ in both for key in ours.keys)
+    reached = _reached(both, keys)
+    if row == grid.study.baseline:
+        return (count, *(Shown("·"),) * 3, reached)
+    gaps = [
+        pairs.difference(
+            *(np.stack([side.scores[:, look] for side in sides], axis=1) for sides in zip(*both, strict=True))
+        )
+        for look in (0, -1)
+    ]
+    shown = [interval(gap.interval, keys, sign="+", digits=1) for gap in gaps]
+    ratios = [transfer_metrics.area_ratio(o.times, o.scores, t.scores, t.times) for o, t in both]
+    ratio = float(np.mean(ratios))
+    area = Shown("–") if np.isnan(ratio) else Shown(f"{ratio:.2f}", values={"value": ratio}, keys=keys)
+    return (count, *shown, area, reached)
+
+
+def _reached(both: list[tuple[Curves, Curves]], keys: tuple[str, ...]) -> Shown:
+    """Return the mean part of the budget until the baseline's mean last score, and how many runs get there."""
+    means, arrived, runs = [], 0, 0
+    for ours, theirs in both:
+        times, observed = transfer_metrics.time_to_threshold(
+            ours.times, ours.scores, float(np.nanmean(theirs.scores[:, -1]))
+        )
+        there = ~np.isnan(times)
+        means.append(transfer_metrics.restricted_mean(times[there], observed[there], 1.0))
+        arrived, runs = arrived + int(observed[there].sum()), runs + int(there.sum())
+    mean = float(np.mean(means))
+    numbers: dict[str, float | int | str] = {"value": mean, "reached": arrived, "runs": runs}
+    return Shown(f"{mean:.2f} ({arrived} of {runs})", values=numbers, keys=keys)

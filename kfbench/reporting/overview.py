@@ -1,0 +1,163 @@
+"""What a reader wants first: which method won, by how much, whether that is decided, and how the claims ended."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kfbench.reporting import pairs, stats
+from kfbench.reporting.claims import Verdict
+from kfbench.reporting.grid import Array, Grid
+from kfbench.reporting.pairs import Difference
+
+LISTED = 3  # names in a sentence before the rest is counted
+LARGER = 1.2  # times the baseline's parameters
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method against the baseline, over the tasks that both have run."""
+
+    row: str
+    gap: Difference  # in the overview's unit
+    tasks: int
+    size: float  # parameters kept over the baseline's; NaN if not stated
+
+    @property
+    def is_larger(self) -> bool:
+        """Say whether what is kept is larger than the baseline by more than a new head."""
+        return self.size > LARGER
+
+    @property
+    def mark(self) -> str:
+        """▲ or ▼: clearly better or worse than the baseline; else nothing."""
+        return "" if not self.gap.is_clear else "▲" if self.gap.value > 0 else "▼"
+
+    @property
+    def text(self) -> str:
+        """The difference with its interval."""
+        numbers = [f"{number:+.1f}".replace("-", "−") for number in self.gap.interval]
+        return numbers[0] if np.isnan(self.gap.low) else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The top of a page."""
+
+    verdicts: list[Verdict]
+    standings: list[Standing]  # best first
+    headline: str
+    baseline: str
+    unit: str  # of the standings
+    tasks: int  # most that a method has in common with the baseline
+
+    @property
+    def words(self) -> list[tuple[str, int]]:
+        """Verdicts and how many claims have each, decided ones first."""
+        words = [verdict.word for verdict in self.verdicts]
+        return [(word, words.count(word)) for word in ("reproduced", "not reproduced", "undecided") if word in words]
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The ends of a scale that holds zero, every value and, within reason, every interval."""
+        values = [0.0, *(standing.gap.value for standing in self.standings)]
+        room = max(np.ptp(values), 1e-9)
+        ends = [end for standing in self.standings for end in standing.gap.interval[1:] if not np.isnan(end)]
+        low, high = min([*values, *ends]), max([*values, *ends])
+        low, high = max(low, min(values) - 0.6 * room), min(high, max(values) + 0.6 * room)
+        margin = 0.04 * (high - low)  # a dot at an end shall be whole
+        return low - margin, high + margin
+
+    def place(self, value: float) -> float:
+        """Return where a value stands on the scale, in percent, cut at its ends."""
+        low, high = self.scale
+        return round(float(np.clip(100 * (value - low) / max(high - low, 1e-9), 0, 100)), 2)
+
+
+def of(grid: Grid, verdicts: list[Verdict]) -> Overview:
+    """Return the overview of a study."""
+    base, unit = grid.study.baseline, _unit(grid)
+    standings = _standings(grid) if base in grid.rows else []
+    tasks = max((standing.tasks for standing in standings), default=0)
+    return Overview(verdicts, standings, _headline(grid, standings, unit), base, unit, tasks)
+
+
+def _unit(grid: Grid) -> str:
+    games = [grid.is_game(column) for column in grid.columns]
+    return "points of the normalised score" if any(games) else "points of accuracy"
+
+
+def _scores(grid: Grid, row: str) -> Array:
+    return 100 * grid.normalised(row, grid.columns)
+
+
+def _standings(grid: Grid) -> list[Standing]:
+    theirs = _scores(grid, grid.study.baseline)
+    standings = []
+    for row in grid.rows:
+        gaps = _scores(grid, row) - theirs
+        if row != grid.study.baseline and not np.isnan(gaps).all():
+            gap = pairs.difference(gaps, np.zeros_like(gaps))
+            standings.append(Standing(row, gap, int((stats.counts(gaps) > 0).sum()), _size(grid, row)))
+    return sorted(standings, key=lambda standing: -standing.gap.value)
+
+
+def _size(grid: Grid, row: str) -> float:
+    sizes = [
+        [
+            grid.cells[name, column].cost("parameters") if (name, column) in grid.cells else np.nan
+            for column in grid.columns
+        ]
+        for name in (row, grid.study.baseline)
+    ]
+    ratios = np.array(sizes[0]) / np.array(sizes[1])
+    return float(np.nanmean(ratios)) if not np.isnan(ratios).all() else np.nan
+
+
+def _headline(grid: Grid, standings: list[Standing], unit: str) -> str:
+    """Say who of those with the most tasks is best, by how much, and who cannot be told from it on tasks of both."""
+    base = grid.study.baseline
+    if not grid.done():
+        return "No run has finished yet."
+    if not standings:
+        return ""
+    most = max(standing.tasks for standing in standings)
+    best = next(standing for standing in standings if standing.tasks == most)
+    if best.gap.value <= 0:
+        ties = [standing.row for standing in standings if not standing.gap.is_clear]
+        rest = f"; {_listed(ties)} cannot be told from it" if ties else ", and all are clearly worse"
+        return f"No method is better than {base} on average{rest}."
+    ahead = f"{best.row}, {best.text} {unit} over {base}"
+    if np.isnan(best.gap.low):
+        return f"Best on average: {ahead}, from too few runs to say more."
+    if not best.gap.is_clear:
+        return f"No method is clearly better than {base}. Best on average: {ahead}."
+    others = [standing for standing in standings if standing is not best]
+    return f"Best on average: {ahead}.{_rivals(grid, best, others)}{_beside(best, others, base)}"
+
+
+def _rivals(grid: Grid, best: Standing, others: list[Standing]) -> str:
+    ours = _scores(grid, best.row)
+    gaps = {standing.row: pairs.difference(ours, _scores(grid, standing.row)) for standing in others}
+    ahead = [row for row, gap in gaps.items() if gap.high < 0]
+    ties = [row for row, gap in gaps.items() if not gap.is_clear]
+    if not gaps:
+        return ""
+    text = f" {_listed(ahead)} beat{'s' * (len(ahead) == 1)} it on fewer tasks." if ahead else ""
+    text += f" {_listed(ties)} cannot be told from it." if ties else ""
+    return text or " It is clearly ahead of all others."
+
+
+def _beside(best: Standing, others: list[Standing], base: str) -> str:
+    """Say of a winner that keeps more than the baseline who wins among those that do not."""
+    if not best.is_larger:
+        return ""
+    plain = next((standing for standing in others if not standing.is_larger), None)
+    size = f" It keeps {best.size:.1f} times {base}'s parameters"
+    return f"{size}; best of those that keep no more: {plain.row}, {plain.text}." if plain else f"{size}."
+
+
+def _listed(names: list[str]) -> str:
+    shown = names[:LISTED] if len(names) > LISTED + 1 else names
+    rest = len(names) - len(shown)
+    parts = [*shown, *([f"{rest} more"] if rest else [])]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

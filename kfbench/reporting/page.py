@@ -1,0 +1,188 @@
+"""From records to what people read: tables, plots, one HTML page a study, and an index. Never imports torch.
+
+Everything follows from `study.toml`, `plan.json` and the records: the same input gives the same bytes.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from kfbench.reporting import claims, escape, grid, overview, plots, readme, render, run_list, style, tables
+from kfbench.reporting.curve_plots import Plot
+from kfbench.reporting.grid import Grid
+from kfbench.reporting.overview import Overview
+from kfbench.reporting.render import Table
+from kfbench.running.records import write_text
+from kfbench.studies import definition, plan
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the index says of a study."""
+
+    name: str
+    title: str
+    about: str
+    done: int
+    planned: int
+    overview: Overview
+    failed: int = 0  # runs that failed in the `kfbench.study` that made this
+
+    @property
+    def percent(self) -> int:
+        """Share of the runs that are done, in whole percent."""
+        return round(100 * self.done / self.planned) if self.planned else 0
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot inside a page."""
+
+    name: str
+    title: str
+    caption: str
+    svg: Markup
+    width: float  # inches
+
+
+def make(folder: Path, results: Path) -> Page:
+    """Write everything of one study into its folder. Raises KfbenchError if study, plan or a record is not sound."""
+    cells = grid.load(folder, definition.load(folder), results)
+    every = tables.tables(cells)
+    for table in every:
+        base = folder / "tables" / table.name
+        write_text(base.with_suffix(".md"), render.markdown(table))
+        write_text(base.with_suffix(".tex"), render.latex(table))
+        write_text(base.with_suffix(".csv"), render.as_csv(table))
+    provenance = {table.name: table.provenance() for table in every}
+    write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+    top = overview.of(cells, claims.verdicts(cells))
+    drawings = _draw(cells, folder / "plots")
+    settings = _chosen(folder)
+    write_text(folder / "index.html", _page(cells, top, every, drawings, settings, folder=folder, results=results))
+    write_text(folder / "README.md", readme.text(cells, top, every, drawings, settings))
+    return _of(cells, top)
+
+
+def page_of(folder: Path, results: Path) -> Page:
+    """Return what the index says of a study, without making its page."""
+    cells = grid.load(folder, definition.load(folder), results)
+    return _of(cells, overview.of(cells, claims.verdicts(cells)))
+
+
+def _of(cells: Grid, top: Overview) -> Page:
+    return Page(
+        cells.study.name,
+        cells.study.title,
+        cells.study.about.strip().split("\n\n")[0],
+        sum(len(cell.done) for cell in cells.cells.values()),
+        sum(len(cell.records) for cell in cells.cells.values()),
+        top,
+    )
+
+
+def index(folder: Path, pages: list[Page]) -> Path:
+    """Write the index of all studies."""
+    path = folder / "index.html"
+    begun = sorted(pages, key=lambda page: page.done == 0)  # those with results first
+    write_text(path, _template("index.html").render(css=Markup(_asset("style.css")), pages=begun))
+    return path
+
+
+def _asset(name: str) -> str:
+    return (files("kfbench.reporting") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["inline"] = escape.html
+    return environment.from_string(_asset(name))
+
+
+def _draw(cells: Grid, folder: Path) -> list[Drawing]:
+    """Save every plot, drop files of plots that no longer exist, return them for the page."""
+    with style.in_style():
+        drawings = [_drawing(plot, folder) for plot in plots.plots(cells)]
+    names = {drawing.name for drawing in drawings}
+    for path in folder.glob("*.*") if folder.is_dir() else []:
+        if path.stem not in names and path.suffix in (".svg", ".png"):
+            path.unlink()
+    return drawings
+
+
+def _drawing(plot: Plot, folder: Path) -> Drawing:
+    svg = _themed(style.save(plot.figure, folder / plot.name), plot.name)
+    return Drawing(plot.name, plot.title, plot.caption, Markup(svg), plot.figure.get_figwidth())
+
+
+def _themed(svg: str, name: str) -> str:
+    """Make a figure part of a page: ink, grid and paper follow its light or dark theme; ids are the figure's own."""
+    body = svg[svg.index("<svg") :]
+    for colour, variable in ((style.INK, "currentColor"), (style.GRID, "var(--line)"), (style.PAPER, "var(--paper)")):
+        body = body.replace(colour, variable)
+    for reference in ('id="', 'href="#', "url(#"):
+        body = body.replace(reference, f"{reference}{name}-")
+    start, end = body.index("<metadata"), body.index("</metadata>") + len("</metadata>")
+    return body[:start] + body[end:].lstrip()
+
+
+def _page(
+    cells: Grid,
+    top: Overview,
+    every: list[Table],
+    drawings: list[Drawing],
+    settings: list[str],
+    *,
+    folder: Path,
+    results: Path,
+) -> str:
+    done = cells.done()
+    failed = sum(len(cell.failed) for cell in cells.cells.values())
+    return _template("study.html").render(
+        css=Markup(_asset("style.css")),
+        study=cells.study,
+        note=readme.note(cells),
+        about=[part for part in cells.study.about.strip().split("\n\n") if part],
+        facts=_facts(cells),
+        overview=top,
+        tables=every,
+        chosen=settings,
+        plots=drawings,
+        cells=[run_list.cell(cells, cell, folder, results) for cell in cells.cells.values()],
+        places=run_list.places(done),
+        example=done[0].key if done else "KEY",
+        total=len(done) + failed,
+    )
+
+
+def _facts(cells: Grid) -> list[tuple[Any, str]]:
+    done = cells.done()
+    planned = sum(len(cell.records) for cell in cells.cells.values())
+    failed = sum(len(cell.failed) for cell in cells.cells.values())
+    hours = sum(record.cost.get("seconds", 0.0) for record in done) / 3600
+    facts: list[tuple[Any, str]] = [(f"{len(done)} of {planned}", "runs"), (len(cells.rows), "methods")]
+    facts += [(len(cells.columns), "tasks"), (len(cells.study.seeds), "seeds"), (cells.study.budget, "budget")]
+    facts += [(f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min", "training, students")] if done else []
+    return facts + ([(failed, "failed runs")] if failed else [])
+
+
+def _chosen(folder: Path) -> list[str]:
+    """Say what the study's searches chose, a sentence a row."""
+    lines = []
+    for row, choice in plan.chosen(folder).items():
+        values = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in choice["settings"].items()
+        )
+        began = choice.get("started")
+        before = f"; {began:.1f} with the settings it began with" if began is not None else ""
+        lines.append(
+            f"{row}: {values} (the best of {choice['trials']} trials on {choice['column']}: "
+            f"{choice['validation']:.1f} on validation data{before})"
+        )
+    return lines

@@ -1,0 +1,159 @@
+"""The plots of a study, drawn from its grid of records: comparisons of methods here, others in `*_plots`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from kfbench.reporting import intervals, pairs, stats, style
+from kfbench.reporting.curve_plots import Drawn, Plot, attached, curves
+from kfbench.reporting.grid import Grid
+from kfbench.reporting.mixing_plots import mixing
+from kfbench.reporting.score_plots import cost, labels, size
+
+
+def plots(grid: Grid) -> list[Plot]:
+    """Draw all that have something to show. Must be called, and its figures saved, inside `style.in_style()`."""
+    draw: dict[str, Callable[[Grid], Drawn]] = {
+        "gains": gains,
+        "curves": curves,
+        "attached": attached,
+        "labels": labels,
+        "profile": profile,
+        "improvement": improvement,
+        "cost": cost,
+        "size": size,
+    }
+    drawn = [Plot(name, *parts) for name, make in draw.items() if (parts := make(grid)) is not None]
+    return drawn + mixing(grid)
+
+
+def gains(grid: Grid) -> Drawn:
+    """Paired difference to the baseline with its interval, a panel a column."""
+    base = grid.study.baseline
+    if base not in grid.rows:
+        return None
+    rows = [row for row in grid.rows if row != base]
+    ready = [c for c in grid.columns if any(_gap(grid, row, c).pairs for row in rows)]
+    if not ready:
+        return None
+    figure, axes = style.panels(len(ready), height=0.9 + 0.27 * len(rows), legend=False)
+    first = axes[0].get_position().x0
+    for column, axis in zip(ready, axes, strict=True):
+        axis.axvline(0, color=style.INK, linewidth=1)
+        for place, row in enumerate(rows):
+            gap = _gap(grid, row, column)
+            index = grid.rows.index(row)
+            if not gap.pairs:
+                axis.text(0.02, place, "no pairs", transform=axis.get_yaxis_transform(), va="center", fontsize=7.5)
+                continue
+            if not np.isnan(gap.low):
+                axis.plot([gap.low, gap.high], [place, place], color=style.colour(index), linewidth=2.4)
+            axis.plot(gap.value, place, style.marker(index), color=style.colour(index), markersize=6)
+        axis.set(title=column, ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
+        axis.set_yticklabels(rows if abs(axis.get_position().x0 - first) < 1e-3 else [])  # names stand left of the line
+        axis.set_xlabel(f"{'game points' if grid.is_game(column) else 'points of accuracy'} over {base}")
+        axis.locator_params(axis="x", nbins=5)
+        axis.grid(axis="y", visible=False)
+    caption = (
+        f"Difference to {base}, paired by seed, with its 95 % interval (the wider of the bootstrap's and Student's). "
+        "To the right of the line: better; an interval that crosses it decides nothing."
+    )
+    return f"Gain over {base}", caption, figure
+
+
+def _gap(grid: Grid, row: str, column: str) -> pairs.Difference:
+    return pairs.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
+
+
+def _known(grid: Grid) -> tuple[list[str], list[str]]:
+    """Return rows with scores, and the columns on which all of them have normalised ones."""
+    rows = [row for row in grid.rows if (~np.isnan(grid.normalised(row, grid.columns))).any()]
+    there = [all((~np.isnan(grid.normalised(row, [column]))).any() for row in rows) for column in grid.columns]
+    return rows, [column for column, known in zip(grid.columns, there, strict=True) if known]
+
+
+def profile(grid: Grid) -> Drawn:
+    """Performance profiles over the columns that every row has."""
+    rows, columns = _known(grid)
+    if len(rows) < 2 or not columns:
+        return None
+    scores = {row: grid.normalised(row, columns) for row in rows}
+    low, high = (edge([edge(values[~np.isnan(values)]) for values in scores.values()]) for edge in (np.min, np.max))
+    margin = 0.05 * (high - low) + 1e-3
+    taus = np.linspace(low - margin, high + margin, 121)
+    figure, axes = style.panels(1, width=6.4, height=3.2)
+    for index, row in enumerate(grid.rows):
+        if row in scores:
+            share = stats.profile(scores[row], taus)
+            axes[0].plot(taus, share, style.dash(index), color=style.colour(index), label=row)
+    _interval_key(axes[0], min(intervals.worth(values) for values in scores.values()))
+    axes[0].set(xlabel="normalised score τ", ylabel="runs above τ", ylim=(0, 1.02), xlim=(taus[0], taus[-1]))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    style.legend(figure, axes)
+    caption = (
+        f"Share of runs with a normalised score above τ, over {_count(columns)} that every method shown has run. "
+        "Higher is better at every τ. At the right Wilson's pointwise 95 % interval of a line at that height: it "
+        "depends on nothing but the share and the number of runs."
+    )
+    return "Performance profiles", caption, figure
+
+
+def _interval_key(axis: Axes, runs: float) -> None:
+    """Draw the intervals of some shares beside the axis."""
+    look: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "color": style.INK, "clip_on": False}
+    for place, share in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
+        x = 1.025 + 0.02 * place
+        axis.plot([x, x], [float(end) for end in intervals.wilson(share, runs)], linewidth=1, **look)
+        axis.plot(x, share, "o", markersize=3, **look)
+
+
+def _count(columns: list[str]) -> str:
+    return f"the {len(columns)} tasks" if len(columns) > 1 else "the one task"
+
+
+def improvement(grid: Grid) -> Drawn:
+    """Matrix of P(row beats column), over the columns that every row has."""
+    rows, columns = _known(grid)
+    if len(rows) < 2 or not columns:
+        return None
+    scores = [grid.normalised(row, columns) for row in rows]
+    matrix = np.array([[float(stats.improvement(a, b)) for b in scores] for a in scores])
+    np.fill_diagonal(matrix, np.nan)
+    ends = [[intervals.improvement(a, b) for b in scores] for a in scores]
+    side = 1.6 + 0.55 * len(rows)
+    figure, axes = style.panels(1, width=side + 1.2, height=side * 0.8, legend=False)
+    with sns.axes_style("white"):
+        sns.heatmap(
+            matrix,
+            ax=axes[0],
+            annot=True,
+            fmt=".2f",
+            vmin=0,
+            vmax=1,
+            cmap="vlag_r",
+            linewidths=1.5,
+            linecolor=style.PAPER,
+            xticklabels=rows,
+            yticklabels=rows,
+            annot_kws={"fontsize": 8.5},
+            cbar_kws={"label": "P(row better than column)", "shrink": 0.8},
+        )
+    axes[0].grid(visible=False)
+    axes[0].tick_params(axis="x", rotation=35, length=0)
+    axes[0].tick_params(axis="y", rotation=0, length=0)
+    for text in axes[0].texts:  # at the middle of its cell
+        down, right = (int(place) for place in text.get_position()[::-1])
+        if ends[down][right].low > 0.5 or ends[down][right].high < 0.5:
+            text.set_fontweight("bold")
+    for text in axes[0].get_xticklabels():
+        text.set_horizontalalignment("right")
+        text.set_rotation_mode("anchor")
+    caption = (
+        f"How often a run of the row's method beats one of the column's, mean over {_count(columns)} that every method "
+        "shown has run; ties count half. 0.5: no difference; bold: Newcombe's 95 % interval does not hold it."
+    )
+    return "Probability of improvement", caption, figure

@@ -1,0 +1,76 @@
+"""The runs of a study as its page lists them: a cell's runs with score, curve, record and what is missing."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from kfbench.reporting import tables
+from kfbench.reporting.grid import Cell, Grid
+from kfbench.running.records import RunRecord, path_of
+
+
+def cell(grid: Grid, runs: Cell, folder: Path, results: Path) -> dict[str, Any]:
+    """Return what the page says of a cell and its runs."""
+    planned = runs.planned
+    parts = [f"{len(runs.done)} done"]
+    parts += [f"{len(runs.failed)} failed"] if runs.failed else []
+    parts += [f"{runs.missing} not run yet"] if runs.missing else []
+    listed = [_run(grid, planned.column, record, folder, results) for record in runs.records if record is not None]
+    return {
+        "row": planned.row,
+        "column": planned.column,
+        "told": ", ".join(parts) if planned.spec else f"n/a, because {planned.reason}",
+        "command": tables.fill(grid, planned.row, planned.column) if runs.missing or runs.failed else "",
+        "runs": listed,
+    }
+
+
+def _run(grid: Grid, column: str, record: RunRecord, folder: Path, results: Path) -> dict[str, Any]:
+    metric = grid.metric(column)
+    score = record.scores.get(grid.study.score, {}).get(metric)
+    unit = "" if grid.is_game(column) else " %"
+    long = {"curve", "traceback", "identity"}
+    path = path_of(results, record.key, record.run_spec())
+    return {
+        "seed": record.spec["seed"],
+        "key": record.key,
+        "score": "failed" if score is None else f"{score:.1f}{unit}",
+        "time": f"{record.cost['seconds']:.0f} s" if "seconds" in record.cost else record.error or "",
+        "curve": _spark(record, grid.curve_metric(column)),
+        "path": Path(os.path.relpath(path, folder)).as_posix(),
+        "traceback": record.traceback,
+        "record": json.dumps(record.model_dump(exclude=long), indent=1),
+    }
+
+
+def _spark(record: RunRecord, metric: str) -> Markup:
+    """Draw a run's curve in the size of a word."""
+    points = [(row["progress"], row[metric]) for row in record.curve if metric in row and "progress" in row]
+    if len(points) < 2:
+        return Markup("")
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    span = (high - low) or 1.0
+    places = " ".join(f"{100 * x:.1f},{24 - 22 * (y - low) / span:.1f}" for x, y in points)
+    return Markup(
+        '<svg viewBox="0 0 100 26" preserveAspectRatio="none" role="img" aria-label="curve of the run">'
+        f'<polyline points="{places}" fill="none" stroke="currentColor" stroke-width="1.5" '
+        'vector-effect="non-scaling-stroke"/></svg>'
+    )
+
+
+def places(done: list[RunRecord]) -> list[str]:
+    """Say on what hardware and with which versions the runs were made, each kind once with its number of runs."""
+    counted: dict[str, int] = {}
+    for record in done:
+        origin = record.provenance
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(origin.get("versions", {}).items()))
+        threads = origin.get("threads")
+        parts = [origin.get("processor") or origin.get("device"), f"{threads} thread(s)" if threads else None, versions]
+        commit = f"commit {origin['commit'][:12]}" if origin.get("commit") else None
+        changed = "with changes not committed" if origin.get("code_changed") else None
+        text = "; ".join(part for part in [*parts, commit, changed] if part)
+        counted[text] = counted.get(text, 0) + 1
+    return [f"{count} run{'s' if count > 1 else ''}: {text}." for text, count in sorted(counted.items())]

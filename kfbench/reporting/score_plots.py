@@ -1,0 +1,115 @@
+"""Plots of the test score over something else: number of labels, training time, size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kfbench.reporting import intervals, stats, style
+from kfbench.reporting.cost_table import short
+from kfbench.reporting.curve_plots import Drawn
+from kfbench.reporting.grid import Grid
+
+
+def labels(grid: Grid) -> Drawn:
+    """Score against the number of training images, for tasks that appear with several."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for column in grid.study.tasks:
+        if column.train_size is not None and any(_scored(grid, row, column.label) for row in grid.rows):
+            name = column.task + (f", {column.network}" if column.network else "")
+            groups.setdefault(name, []).append((column.train_size, column.label))
+    groups = {name: sorted(sizes) for name, sizes in groups.items() if len(sizes) > 1}
+    if not groups:
+        return None
+    figure, axes = style.panels(len(groups), width=4.8 if len(groups) == 1 else 3.4)
+    for (name, sizes), axis in zip(groups.items(), axes, strict=True):
+        for index, row in enumerate(grid.rows):
+            x = np.array([size for size, column in sizes if _scored(grid, row, column)], float)
+            if not x.size:
+                continue
+            means = [intervals.mean(grid.scores(row, [column])) for _, column in sizes if _scored(grid, row, column)]
+            middle, low, high = np.array(means).T
+            x *= 1.035 ** (index - (len(grid.rows) - 1) / 2)  # side by side, so that no interval hides another
+            look: dict[str, Any] = {"color": style.colour(index)}
+            axis.plot(x, middle, style.dash(index) + style.marker(index), label=row, ms=4, **look)
+            axis.vlines(x, low, high, linewidth=1.1, **look)
+        ticks = [size for size, _ in sizes]
+        axis.set(title=name, xlabel="training images", ylabel="test error, %", xscale="log")
+        axis.set_xticks(ticks, [f"{size:,}" for size in ticks])
+        axis.minorticks_off()
+    style.legend(figure, axes)
+    caption = (
+        "Test error of the student alone over the number of labelled training images (logarithmic); mean over seeds "
+        "with Student's 95 % interval. Methods stand side by side at each number. Runs of one seed are compared in "
+        "pairs under “Gain”, which decides more than these intervals do."
+    )
+    return "Label efficiency", caption, figure
+
+
+def _scored(grid: Grid, row: str, column: str) -> bool:
+    return bool((~np.isnan(grid.scores(row, [column]))).any())
+
+
+def cost(grid: Grid) -> Drawn:
+    """Score against training time, the teachers' training as the hollow end of a line."""
+    return _against(
+        grid,
+        lambda row, column: grid.cells[row, column].cost("seconds"),
+        lambda row, column: grid.cells[row, column].cost("teacher_seconds"),
+        "training, seconds",
+        "Score and training cost",
+        "Filled: seconds to train the student; hollow: with the training of its teachers, where it has some. The best "
+        "corner is the lower left (for games the upper left).",
+    )
+
+
+def size(grid: Grid) -> Drawn:
+    """Score against the parameters that are kept, where these differ."""
+    counts = {cell.cost("parameters") for cell in grid.cells.values() if cell.done}
+    counts = {count for count in counts if not np.isnan(count)}
+    if not counts or max(counts) < 1.2 * min(counts):
+        return None
+    return _against(
+        grid,
+        lambda row, column: grid.cells[row, column].cost("parameters"),
+        None,
+        "parameters kept",
+        "Score and size",
+        "Test score of the network that is kept over its number of parameters.",
+    )
+
+
+def _against(
+    grid: Grid,
+    x: Callable[[str, str], float],
+    extra: Callable[[str, str], float] | None,
+    name: str,
+    title: str,
+    caption: str,
+) -> Drawn:
+    ready = [c for c in grid.columns if any(_scored(grid, row, c) and not np.isnan(x(row, c)) for row in grid.rows)]
+    if not ready:
+        return None
+    figure, axes = style.panels(len(ready))
+    for column, axis in zip(ready, axes, strict=True):
+        for index, row in enumerate(grid.rows):
+            if not _scored(grid, row, column):
+                continue
+            place, score = x(row, column), float(stats.mean(grid.scores(row, [column])))
+            more = extra(row, column) if extra else 0.0
+            look: dict[str, Any] = {"color": style.colour(index), "markersize": 6}
+            if more > 0:
+                axis.plot([place, place + more], [score, score], ":", color=style.colour(index), linewidth=1.2)
+                axis.plot(place + more, score, style.marker(index), **look, markerfacecolor="none")
+            axis.plot(place, score, style.marker(index), **look, linestyle="none", label=row)
+        axis.set(title=column, xlabel=name)
+        left, right = axis.get_xlim()
+        if left > 0 and right > 10 * left:
+            axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(lambda value, _: "")
+        else:
+            axis.set_xlim(0, right)
+        axis.set_ylabel("return" if grid.is_game(column) else "test error, %")
+        axis.xaxis.set_major_formatter(lambda value, _: short(value))
+    style.legend(figure, axes)
+    return title, caption, figure

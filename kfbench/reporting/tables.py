@@ -1,0 +1,160 @@
+"""The tables of a study: scores and a summary over tasks here, the others in `learning_table` and `cost_table`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kfbench.reporting import intervals, pairs, stats
+from kfbench.reporting.cost_table import cost
+from kfbench.reporting.grid import Cell, Grid
+from kfbench.reporting.learning_table import learning
+from kfbench.reporting.render import Shown, Table, interval
+from kfbench.studies.definition import Table as Layout
+
+PERCENT = "error in %, lower is better"
+POINTS = "mean return in game points, higher is better"
+
+
+def tables(grid: Grid) -> list[Table]:
+    """Return every table of a study: its own layouts (default: all cells), then summary and cost."""
+    layouts = grid.study.tables or [Layout(name="scores", title=grid.study.title)]
+    return [*(scores(grid, layout) for layout in layouts), summary(grid), learning(grid), cost(grid)]
+
+
+def scores(grid: Grid, layout: Layout) -> Table:
+    """Return mean ± standard deviation (number of seeds) of each cell, ties with the best in bold."""
+    rows, columns = layout.rows or grid.rows, layout.columns or grid.columns
+    best = {column: _best(grid, rows, column) for column in columns}
+
+    def cell(row: str, column: str) -> Shown:
+        return _with_published(grid, row, column, _score(grid, row, column, is_best=row in best[column]))
+
+    shown = tuple((row, tuple(cell(row, column) for column in columns)) for row in rows)
+    units = dict.fromkeys(POINTS if grid.is_game(column) else PERCENT for column in columns)
+    weights = {"last": "last weights", "best": "weights best on validation"}[grid.study.score]
+    base = grid.study.baseline
+    caption = (
+        f"{'; '.join(units).capitalize()}. Test score of the {weights}, the student alone: mean ± standard deviation "
+        "over seeds (number of seeds). Bold: the best mean, and what its paired 95 % interval does not tell from it. "
+        f"▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
+    )
+    return Table(layout.name, layout.title, caption, tuple(columns), shown)
+
+
+def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
+    """Return the row with the best mean and all rows not clearly below it; empty if that cannot be said."""
+    scores = {row: grid.better(row, [column]) for row in rows}
+    means = {row: float(stats.mean(values)) for row, values in scores.items() if not np.isnan(values).all()}
+    if len(means) < 2:
+        return set()
+    top = max(means, key=lambda row: means[row])
+    gaps = {row: pairs.difference(scores[top], scores[row]) for row in means if row != top}
+    if all(np.isnan(gap.low) for gap in gaps.values()):
+        return set()
+    return {top} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
+
+
+def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:
+    for known in grid.study.reference:
+        if (known.row, known.column) == (row, column):
+            return replace(shown, published=f"{known.value:g}", source=known.source)
+    return shown
+
+
+def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
+    cell = grid.cells.get((row, column))
+    if cell is None:
+        return Shown("·")
+    if cell.planned.spec is None:
+        return Shown("n/a", note=f"n/a, because {cell.planned.reason}")
+    values = cell.scores(grid.study.score, grid.metric(column))
+    there = values[~np.isnan(values)]
+    if not len(there):
+        return Shown("–", note=_lack(grid, cell))
+    mean, sd = float(there.mean()), float(there.std(ddof=1)) if len(there) > 1 else np.nan
+    numbers: dict[str, float | int | str] = {
+        "metric": grid.metric(column),
+        "mean": mean,
+        "sd": "" if np.isnan(sd) else sd,
+        "seeds": len(there),
+        "failed": len(cell.failed),
+        "missing": cell.missing,
+    }
+    digits = 0 if grid.is_game(column) and abs(mean) >= 100 else 1
+    spread = "" if np.isnan(sd) else f" ± {sd:.{digits}f}"
+    whole = len(there) == len(cell.records)
+    count = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"
+    return Shown(
+        f"{mean:.{digits}f}{spread} ({count})",
+        is_best=is_best,
+        mark=_mark(grid, row, column),
+        note="" if whole else _lack(grid, cell),
+        values=numbers,
+        keys=tuple(record.key for record in cell.done),
+    )
+
+
+def _mark(grid: Grid, row: str, column: str) -> str:
+    if row == grid.study.baseline or grid.study.baseline not in grid.rows:
+        return ""
+    gap = pairs.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
+    return "" if not gap.is_clear else "▲" if gap.value > 0 else "▼"
+
+
+def _lack(grid: Grid, cell: Cell) -> str:
+    """Say what a cell lacks, and the command that fills it."""
+    failures = "; ".join(dict.fromkeys(record.error or "no reason recorded" for record in cell.failed))
+    failed = f"{len(cell.failed)} failed ({failures})" if cell.failed else ""
+    missing = f"{cell.missing} not run yet" if cell.missing else ""
+    return f"{', '.join(filter(None, [failed, missing]))}: {fill(grid, cell.planned.row, cell.planned.column)}"
+
+
+def fill(grid: Grid, row: str, column: str) -> str:
+    """Return the command that runs what a cell lacks."""
+    return f'kfbench study reports/{grid.study.name} --row "{row}" --column "{column}"'
+
+
+def summary(grid: Grid) -> Table:
+    """Return aggregates over all columns, and each method against the baseline."""
+    base = grid.study.baseline
+    shown = tuple((row, tuple(_summary(grid, row))) for row in grid.rows)
+    caption = (
+        "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
+        "all runs, with 95 % intervals: the stratified bootstrap's, stretched for few runs, and Student's. Difference: "
+        "paired by seed, in hundredths of the normalised score (points of accuracy), with the wider of the bootstrap's "
+        f"and Student's intervals. P: probability that a run of the method beats one of {base}, mean over tasks, with "
+        "Newcombe's score interval, which holds near 0 and 1 too. Transfer: number of tasks where the method is "
+        f"clearly better than {base}, where neither is, where it is clearly worse."
+    )
+    head = ("columns", "IQM", "mean", f"difference to {base}", f"P(better than {base})", "transfer ▲ / · / ▼")
+    return Table("summary", "Summary over tasks", caption, head, shown)
+
+
+def _summary(grid: Grid, row: str) -> list[Shown]:
+    base, every = grid.study.baseline, grid.columns
+    normal = grid.normalised(row, every)
+    keys = tuple(r.key for column in every if (row, column) in grid.cells for r in grid.cells[row, column].done)
+    count = int((~np.isnan(normal)).any(0).sum())
+    most = max(int((~np.isnan(grid.normalised(other, every))).any(0).sum()) for other in grid.rows)
+    part = f"over {count} columns, others over {most}: IQM and mean do not compare" if 0 < count < most else ""
+    columns = Shown(f"{count} of {len(every)}", note=part, values={"value": count})
+    if not keys:
+        return [columns, *[Shown("–")] * 5]
+    aggregates = [interval(estimate(normal), keys) for estimate in (intervals.iqm, intervals.mean)]
+    if row == base or base not in grid.rows:
+        return [columns, *aggregates, *[Shown("·")] * 3]
+    ours, theirs = 100 * normal, 100 * grid.normalised(base, every)
+    both = (stats.counts(ours) > 0) & (stats.counts(theirs) > 0)
+    if not both.any():
+        return [columns, *aggregates, *[Shown("–")] * 3]
+    gap = pairs.difference(ours, theirs)
+    marks = [_mark(grid, row, column) for column, known in zip(every, both, strict=True) if known]
+    counts = [marks.count(mark) for mark in ("▲", "", "▼")]
+    return [
+        columns,
+        *aggregates,
+        interval(gap.interval, keys, sign="+", digits=2),
+        interval(intervals.improvement(ours, theirs), keys, digits=2),
+        Shown(" / ".join(map(str, counts)), values=dict(zip(("better", "unclear", "worse"), counts, strict=True))),
+    ]

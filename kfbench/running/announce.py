@@ -1,0 +1,20 @@
+"""What is said before a run: what is going to happen, and about how long it will take on this machine."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kfbench.running import estimate, execute, prepare
+from kfbench.spec import RunSpec
+
+
+def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], None], force: bool) -> None:
+    """Say what is going to happen and about how long it will take on this machine."""
+    missing = prepare.missing_teachers(spec, results=results)
+    if not missing and not force and execute.finished(prepare.plan(spec, results=results), results):
+        return
+    own = estimate.spoken(estimate.seconds(spec, device=device, results=results))
+    say(f"{spec.method} on {spec.task}, {spec.recipe.network}, budget {spec.budget}: about {own} on this machine")
+    if missing:
+        longest = estimate.spoken(sum(estimate.seconds(wanted, device=device) for wanted in missing))
+        names = ", ".join(prepare.called(wanted) for wanted in missing)
+        say(f"teachers to train first: {names}: about {longest}")

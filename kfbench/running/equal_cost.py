@@ -1,0 +1,50 @@
+"""What training costs in multiply-adds, and a recipe trained longer by what teachers would have cost: the control."""
+
+from collections.abc import Sequence
+
+import torch
+
+from kfbench import networks, registry
+from kfbench.errors import KfbenchError
+from kfbench.kinds import Declared
+from kfbench.networks.measure import multiply_adds
+from kfbench.running.teacher_names import TeacherName
+from kfbench.spec import AnyRecipe
+from kfbench.train.training import training_of
+
+
+def longer(task: Declared, recipe: AnyRecipe, teachers: Sequence[TeacherName]) -> AnyRecipe:
+    """Return the recipe with more training (epochs, frames), so that it costs what it and its teachers would.
+
+    Counted are each teacher's training, and its forward pass on everything that the student sees. Raises KfbenchError
+    for a teacher whose training is not known.
+    """
+    if not teachers:
+        return recipe
+    training = training_of(task.kind)
+    seen = training.seen(task, recipe)
+    extra = 0
+    for teacher in teachers:
+        if not teacher.task:
+            raise KfbenchError(
+                f"what the training of teacher '{teacher}' cost is not known; name teachers by their task"
+            )
+        declared = registry.load_task(teacher.task)
+        extra += seen * multiply_adds_of(declared, teacher.network)
+        if teacher.kind == "trained":
+            extra += training_cost(declared, teacher.spec().recipe)
+    longer: AnyRecipe = training.longer(recipe, 1 + extra / training_cost(task, recipe))
+    return longer
+
+
+def training_cost(task: Declared, recipe: AnyRecipe) -> int:
+    """Return the multiply-adds of training a recipe's network; labels are counted where the recipe takes all data."""
+    training = training_of(task.kind)
+    return training.seen(task, recipe) * multiply_adds_of(task, recipe.network) * training.passes(recipe)
+
+
+def multiply_adds_of(task: Declared, network: str) -> int:
+    """Return the multiply-adds of a network for one example of a task."""
+    with torch.device("meta"):  # no memory, no random numbers
+        hollow = networks.make(network, shape=task.shape, outputs=task.outputs)
+    return multiply_adds(hollow, task.shape)

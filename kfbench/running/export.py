@@ -1,0 +1,83 @@
+"""A recorded student for the world outside: safetensors with a JSON beside it, or a .pt2 that needs no kfbench."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kfbench.errors import KfbenchError
+from kfbench.networks import weights
+from kfbench.networks.network import Network
+from kfbench.running import records
+from kfbench.running.records import RunRecord
+
+
+class Plain(nn.Module):
+    """Takes images [B, C, H, W], float in 0..1; returns logits [B, K], or (logits, value [B]) in games."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return tensors only, so that the file needs no class of ours."""
+        logits, value = self.network(images)
+        return logits if value is None else (logits, value)
+
+
+def export(key: str, path: Path, *, results: Path) -> list[Path]:
+    """Write the student that a run kept; return the files written.
+
+    `.safetensors` gives the weights and `<path>.json`; `.pt2` gives a program with a dynamic batch. Raises KfbenchError
+    if the run or its weights are not there, or the path ends otherwise.
+    """
+    if path.suffix not in (".safetensors", ".pt2"):
+        raise KfbenchError(f"'{path}' must end in .safetensors (weights) or .pt2 (a program); which is it to be?")
+    record, network, about = load(key, results=results)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            weights.save(network, path, about)
+            beside = path.with_name(path.name + ".json")
+            described = {"network": network.name, "shape": list(network.shape), "outputs": network.outputs, **about}
+            described |= {"scores": record.scores, "spec": record.spec}
+            records.write_text(beside, json.dumps(described, indent=1, sort_keys=True) + "\n")
+            return [path, beside]
+        torch.export.save(program(network), path)
+        return [path]
+    except OSError as error:
+        raise KfbenchError(f"cannot write '{path}' ({error.strerror})") from error
+
+
+def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
+    """Return a run's record and the file of what it kept. Raises KfbenchError if the weights are gone."""
+    folder, record = records.locate(results, key)
+    if record.status != "done":
+        raise KfbenchError(f"run '{record.key}' failed ({record.error}): it kept no network")
+    path = records.path_of(folder, record.key, record.run_spec()).with_suffix(".safetensors")
+    if not path.is_file():
+        raise KfbenchError(
+            f"the weights of run '{record.key}' are not here; kfbench verify {record.key} puts them back, where the "
+            "run comes out bit-equal"
+        )
+    return record, path
+
+
+def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, Any]]:
+    """Return a run's record, the network it kept and its description. Raises KfbenchError if the weights are gone."""
+    record, path = kept(key, results=results)
+    network, about, digest = weights.load(path)
+    if digest != record.provenance["weights"]:
+        raise KfbenchError(
+            f"'{path}' is not what run '{record.key}' kept; delete it, then: kfbench verify {record.key}"
+        )
+    return record, network, about
+
+
+def program(network: Network) -> torch.export.ExportedProgram:
+    """Return the network as a graph with a dynamic batch."""
+    two = torch.zeros(2, *network.shape)
+    batch = torch.export.Dim("batch")
+    return torch.export.export(cast(nn.Module, Plain(network).eval()), (two,), dynamic_shapes=({0: batch},))

@@ -1,0 +1,152 @@
+"""RunRecord: what a run leaves; one JSON file a run, written atomically, read without torch."""
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kfbench import registry
+from kfbench.errors import KfbenchError, KfbenchWarning
+from kfbench.spec import RunSpec, digest
+
+FORMAT = 1  # raise it when a field changes its meaning; new fields alone do not
+
+
+class RunRecord(BaseModel):
+    """What a run left. Scores are in the task's unit: `error` in % for images, `return` in game points.
+
+    Fields of a newer version are kept as they are, and told when the file is read.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    key: str = Field(description="First 12 hex digits of the sha256 of `identity`.")
+    spec: dict[str, Any] = Field(description="Method, task, teachers, seed, budget, recipe and settings, in full.")
+    identity: dict[str, Any] = Field(
+        description="What decides the numbers: the spec, the data's checksum, digests of the teachers' weights, "
+        "revisions of method and harness."
+    )
+    status: Literal["done", "failed"]
+    scores: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="On the test split: `last`, the weights after the last step, and `best`, those best on validation. "
+        "On the validation split: `val`, after the last step.",
+    )
+    curve: list[dict[str, float]] = Field(
+        default_factory=list, description="One row an evaluation: step, progress in 0..1, seconds, losses, scores."
+    )
+    cost: dict[str, float] = Field(
+        default_factory=dict,
+        description="seconds of training, teacher_seconds, steps; of the network kept: parameters, multiply_adds an "
+        "input, latency_ms at batch 1.",
+    )
+    provenance: dict[str, Any] = Field(
+        default_factory=dict, description="Commit, versions, device, threads, data checksum, teachers, weights' digest."
+    )
+    error: str | None = Field(default=None, description="What went wrong in a line, if the run failed.")
+    traceback: str | None = None
+    format: int = FORMAT
+
+    def run_spec(self) -> RunSpec:
+        """Return the spec as an object."""
+        return registry.read_spec(self.spec)
+
+
+def path_of(results: Path, key: str, spec: RunSpec) -> Path:
+    """Return where a record lies: results/<task>/<method>/<key>.json; a file from anywhere goes by its stem."""
+    stem, variant = registry.split(spec.method)
+    return results / spec.task / Path(stem).name.removesuffix(".py") / (variant or "") / f"{key}.json"
+
+
+def write(results: Path, record: RunRecord) -> Path:
+    """Write a record in place of an older one with its key, never half. Raises KfbenchError if it cannot be written."""
+    path = path_of(results, record.key, record.run_spec())
+    try:
+        write_text(path, json.dumps(record.model_dump(), indent=1) + "\n")
+    except OSError as error:
+        raise KfbenchError(
+            f"cannot write '{path}' ({error.strerror}); make room, or give --results elsewhere"
+        ) from error
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file by renaming a finished one into place; folders are made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> RunRecord:
+    """Read a record. Raises KfbenchError if the file is no record or its key does not fit its content."""
+    try:
+        record = RunRecord.model_validate(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise KfbenchError(
+            f"'{path}' is not a run record ({_what(error)}); delete it, or restore it with git"
+        ) from error
+    if digest(record.identity) != record.key or record.identity.get("spec") != record.spec:
+        raise KfbenchError(f"'{path}' was changed by hand: its key does not fit its content; rerun it instead")
+    if record.format > FORMAT or record.model_extra:
+        newer = ", ".join(record.model_extra or {}) or f"format {record.format}"
+        warnings.warn(
+            f"'{path}' is from a newer kfbench ({newer}); what is new is not read", KfbenchWarning, stacklevel=2
+        )
+    return record
+
+
+def _what(error: Exception) -> str:
+    """Return what is wrong with a file's values in a line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"'{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}"
+
+
+def records(results: Path) -> Iterator[RunRecord]:
+    """Yield every record below a folder, in order of path; those of its teacher store are not among them."""
+    for path in record_files(results):
+        yield read(path)
+
+
+def record_files(results: Path) -> list[Path]:
+    """Return what may be records: no teachers, and nothing of `.cache` and its like; none where there is no folder.
+
+    Raises KfbenchError if it is a file.
+    """
+    if results.is_file():
+        raise KfbenchError(f"'{results}' is no folder; give the folder of records with --results")
+    found = [(path, path.relative_to(results).parts) for path in sorted(results.rglob("*.json"))]
+    return [
+        path
+        for path, parts in found
+        if len(path.stem) == 12 and "teachers" not in parts and not any(part.startswith(".") for part in parts)
+    ]
+
+
+def locate(results: Path, key: str) -> tuple[Path, RunRecord]:
+    """Return the record whose key begins with `key`, a run's or else a teacher's, and the folder of its kind.
+
+    Raises KfbenchError if none or several do.
+    """
+    paths: list[Path] = []
+    for folder in (results, results / "teachers"):
+        paths = [path for path in record_files(folder) if key and path.stem.startswith(key)]
+        if len(paths) == 1:
+            return folder, read(paths[0])
+        if paths:
+            break
+    there = "no run" if not paths else f"{len(paths)} runs"
+    raise KfbenchError(f"{there} in '{results}' with a key that begins with '{key}'; kfbench list runs shows all")

@@ -1,0 +1,68 @@
+"""What runs now: a file a run, `results/.cache/status/<key>.json`, written every few seconds while it trains.
+
+    {"run": key, "label": "kf on cifar10, seed 0", "state": "running" | "stopped" | "failed", "why": "" or a line,
+     "started": 1.7e9, "updated": 1.7e9 (s since 1970), "pid": 4711, "node": "host", "device": "cpu",
+     "step": 120, "total": 600, "progress": 0.2, "rate": images or frames a second,
+     "left": s or null, "score": % or points}
+
+It is deleted when the run is done. A study writes one file for all its runs (`studies/board.py`): `<study>.json` with
+the keys `study`, `driver`, `total`, `ended`, `failed`, `running`, `over`; a row under `running` has the fields above.
+`kfbench status` shows both; a process that is gone is told by its pid on its own node, else by 5 minutes of silence.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+SILENT = 300.0  # seconds after which a process on another machine counts as gone
+
+
+def place(results: Path) -> Path:
+    """Return the folder of status files."""
+    return results / ".cache" / "status"
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """Return what the status files of a results folder and its teacher store say; a damaged one is left out.
+
+    A run that is said to run, but whose process is gone, has the state "lost"; such a study is `over`.
+    """
+    found = []
+    for folder in (place(results), place(results / "teachers")):
+        for path in sorted(folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                told = json.loads(path.read_text())
+                who = told["driver"] if "study" in told else told
+                alive = is_alive(who["pid"], who["node"], told["updated"])
+                if "run" in told and told["state"] == "running" and not alive:
+                    told |= {"state": "lost", "why": f"its process {told['pid']} on {told['node']} is gone"}
+                if "study" in told:
+                    told["lost"] = not alive and not told["over"]
+                found.append(told)
+    return found
+
+
+def is_alive(pid: int, node: str, updated: float) -> bool:
+    """Tell whether a process is there: its own machine is asked where it can say, else what it last wrote."""
+    if node != platform.node() or os.name != "posix":
+        return time.time() - updated < SILENT
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
+
+
+def spoken(duration: float) -> str:
+    """Return seconds as people say them: "40 s", "3 min 20 s", "2 h 10 min"."""
+    whole = round(duration)
+    parts = [(whole // 3600, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    shown = list(itertools.dropwhile(lambda part: part[0] == 0, parts))[:2]
+    return " ".join(f"{number} {unit}" for number, unit in shown if number) or "1 s"

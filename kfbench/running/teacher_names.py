@@ -1,0 +1,84 @@
+"""A teacher as text, `TASK[/network][@budget]` or `kind:rest`, and the run that trains it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kfbench import networks, registry
+from kfbench.errors import KfbenchError
+from kfbench.kinds import Declared
+from kfbench.running import budgets
+from kfbench.spec import RunSpec
+
+if TYPE_CHECKING:
+    from kfbench.networks.network import Network
+
+KINDS = ("random", "run", "imported", "file", "hf", "torchvision", "timm")
+TRAINED_BY = "scratch"  # the method of every teacher that is trained on the way, with seed 0
+
+
+@dataclass(frozen=True)
+class TeacherName:
+    """A teacher as text: `[random:]TASK[/variant][/network][@budget[:field=value+…]]`, or `kind:rest`."""
+
+    kind: str  # "trained" or one of KINDS
+    rest: str = ""  # of run, imported, file, hf, torchvision, timm: what follows the colon
+    task: str = ""
+    network: str = ""
+    budget: str = ""
+    recipe: tuple[tuple[str, str], ...] = ()  # fields of the recipe that differ from the budget's
+
+    def __str__(self) -> str:
+        if self.rest:
+            return f"{self.kind}:{self.rest}"
+        changed = ":" + "+".join(f"{name}={value}" for name, value in self.recipe) if self.recipe else ""
+        return f"{'random:' if self.kind == 'random' else ''}{self.task}/{self.network}@{self.budget}{changed}"
+
+    def spec(self) -> RunSpec:
+        """Return the run that trains this teacher."""
+        task = registry.load_task(self.task)
+        return RunSpec(
+            method=TRAINED_BY,
+            task=task.name,
+            budget=self.budget,
+            recipe=budgets.recipe(task, self.budget, {"network": self.network, **dict(self.recipe)}),
+            settings=registry.load_method(TRAINED_BY).settings(),
+        )
+
+
+def read(text: str, *, budget: str) -> TeacherName:
+    """Read a teacher's name; what it leaves open is filled in from the task and the run's budget."""
+    kind, colon, rest = text.partition(":")
+    if colon and kind in KINDS and kind != "random":
+        return TeacherName(kind, rest)
+    if kind == "best":
+        raise KfbenchError(f"'{text}' is no teacher but a choice, for kfbench run and for studies; name a teacher here")
+    kind, text = ("random", rest) if kind == "random" and colon else ("trained", text)
+    name, _, tail = text.partition("@")
+    chosen, _, changes = tail.partition(":")
+    chosen = chosen or budget
+    parts = name.split("/")
+    named = len(parts) > 1 and networks.is_name(parts[-1])
+    task, network = ("/".join(parts[:-1]), parts[-1]) if named else (name, "")
+    declared = registry.load_task(task)
+    recipe = []
+    for change in filter(None, changes.split("+")):
+        field, equals, value = change.partition("=")
+        if not equals:
+            raise KfbenchError(f"teacher '{text}': write @{chosen}:field=value+field=value, not '{change}'")
+        recipe.append((field, value))
+    network = network or budgets.teacher_network(declared, chosen)
+    outline(declared, budgets.recipe(declared, chosen, {"network": network, **dict(recipe)}).network)
+    return TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=tuple(recipe))
+
+
+def outline(task: Declared, network: str) -> "Network | None":
+    """Refuse a network that does not exist or cannot take the task's images, before anything is trained.
+
+    Returns the network without its weights; None for a library's.
+    """
+    import torch
+
+    if ":" in network:
+        return None
+    with torch.device("meta"):  # no memory, no random numbers
+        return networks.make(network, shape=task.shape, outputs=2)

@@ -1,0 +1,128 @@
+"""The teachers of a run: found by name, then loaded. Who lacks one is told; nothing is trained here.
+
+The store is `results/teachers`, a results folder of its own: a teacher is a run of `scratch` with seed 0 and weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from kfbench import networks, registry, seeding
+from kfbench.errors import KfbenchError
+from kfbench.networks import header, weights
+from kfbench.running import export, identity, imported, records, suitability, teacher_names
+from kfbench.running.records import RunRecord
+from kfbench.running.suitability import Candidate
+from kfbench.running.teacher_names import TeacherName
+from kfbench.spec import RunSpec, digest
+from kfbench.teachers import Teacher
+from kfbench.train.training import training_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """A teacher that is there. Its digest is known; a stored network is read when it is loaded."""
+
+    digest: str  # sha256 of its weights
+    known: Candidate  # as far as can be told before it is loaded
+    load: Callable[[], Teacher]  # onto the CPU
+
+
+def folder(results: Path) -> Path:
+    """Return the store of a results folder."""
+    return results / "teachers"
+
+
+def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
+    """Return the teacher of a run by its name. Raises KfbenchError if it is not there."""
+    asked = teacher_names.read(name, budget=spec.budget)
+    if asked.kind == "trained":
+        return _trained(asked, index, results)
+    if asked.kind == "run":
+        return _of_run(asked, index, results)
+    makers: dict[str, Callable[[TeacherName, int], Teacher]] = {
+        "random": _random,
+        "file": _of_file,
+        "imported": partial(_imported, results=results),
+        "hf": _of_hub,
+    }
+    make = makers.get(asked.kind, partial(_of_library, spec=spec))
+    teacher = make(asked, index)  # here already: its digest is known when it is there
+    return Found(teacher.digest, suitability.loaded(teacher), lambda: teacher)
+
+
+def stored(wanted: RunSpec, results: Path) -> RunRecord | None:
+    """Return the record of a teacher in the store, if its weights are there too."""
+    path = records.path_of(folder(results), digest(identity.of(wanted, [])), wanted)
+    if not (path.is_file() and path.with_suffix(".safetensors").is_file()):
+        return None
+    record = records.read(path)
+    return record if record.status == "done" else None
+
+
+def _trained(asked: TeacherName, index: int, results: Path) -> Found:
+    wanted = asked.spec()
+    record = stored(wanted, results)
+    if record is None:
+        raise KfbenchError(f"teacher '{asked}' is not in '{folder(results)}'; make it: kfbench teacher train {asked}")
+    path = records.path_of(folder(results), record.key, wanted).with_suffix(".safetensors")
+    seconds, expected = record.cost["seconds"], str(record.provenance["weights"])
+
+    def load() -> Teacher:
+        network, about, weights_digest = weights.load(path)
+        if weights_digest != expected:
+            raise KfbenchError(f"'{path}' is not the teacher of its record; delete it, and it is trained again")
+        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), weights_digest, index, seconds)
+
+    return Found(expected, Candidate(str(asked), network=wanted.recipe.network), load)
+
+
+def _of_run(asked: TeacherName, index: int, results: Path) -> Found:
+    """Return the student that a recorded run kept."""
+    record, path = export.kept(asked.rest, results=results)
+    seconds = record.cost["seconds"] + record.cost["teacher_seconds"]
+    expected = str(record.provenance["weights"])
+
+    def load() -> Teacher:
+        _, network, about = export.load(asked.rest, results=results)
+        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), expected, index, seconds)
+
+    classes = tuple(header.read(path).get("classes", ())) or None
+    known = Candidate(str(asked), network=record.spec["recipe"]["network"], classes=classes)
+    return Found(expected, known, load)
+
+
+def _of_file(asked: TeacherName, index: int) -> Teacher:
+    network, about, weights_digest = imported.of_file(Path(asked.rest))
+    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), weights_digest, index)
+
+
+def _imported(asked: TeacherName, index: int, *, results: Path) -> Teacher:
+    network, about = imported.load(asked.rest, results)
+    return Teacher(network, str(asked), about["task"], tuple(about["classes"]), about["digest"], index)
+
+
+def _random(asked: TeacherName, index: int) -> Teacher:
+    """Return the control: the same network with its first weights, which sees its input as a trained one would."""
+    task = registry.load_task(asked.task)
+    classes = task.labels(asked.spec().recipe)
+    with seeding.global_stream(0, "random teacher", str(asked)):
+        network = networks.make(asked.network, shape=task.shape, outputs=len(classes))
+    training_of(task.kind).settle(network, task)
+    return Teacher(network, str(asked), asked.task, classes, weights.digest(network.state_dict()), index)
+
+
+def _of_hub(asked: TeacherName, index: int) -> Teacher:
+    from kfbench.running import hub  # only here: it asks the net, and needs a library that not everyone has
+
+    network, about, digest = hub.fetch(asked.rest)
+    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), digest, index)
+
+
+def _of_library(asked: TeacherName, index: int, *, spec: RunSpec) -> Teacher:
+    """Return a network of torchvision or timm: with `:pretrained` its ImageNet weights, else its first ones."""
+    name = str(asked)
+    with seeding.global_stream(0, "random teacher", name):
+        network = networks.make(name, shape=registry.load_task(spec.task).shape, outputs=1000)
+    return Teacher(network, name, None, (), weights.digest(network.state_dict()), index)

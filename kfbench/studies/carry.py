@@ -1,0 +1,166 @@
+"""One run, carried anywhere: its files are laid out in a folder, `execute.run`, its record and weights are handed back.
+
+The folder mirrors `results/`: teachers lie in `teachers/`, the checkpoint in `.checkpoints/`. Engines move what goes in
+and what comes out; nothing here knows where it is.
+"""
+
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from kfbench import registry
+from kfbench.errors import Diverged, KfbenchError
+from kfbench.running import execute, prepare, records, teacher_store
+from kfbench.spec import RunSpec
+from kfbench.train.loop import Loop, Watcher
+from kfbench.version import __version__
+
+TELL = 1.0  # seconds between reports
+PATIENCE = 30.0  # seconds that a judged run waits for the pruner's verdict
+Files = Mapping[str, Path | bytes]  # {place below a results folder: a file or folder on this machine, or its content}
+State = Literal["done", "failed", "refused", "pruned", "stopped", "lost", "memory"]
+Word = Literal["go", "stop", "prune"]
+Report = Callable[[dict[str, Any]], Word]  # takes an event of the run, returns what it is to do
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker must know of a run; plain values, to be pickled."""
+
+    name: str  # digest of the spec: of its folder, and of its log until the record has a key
+    spec: dict[str, Any]
+    is_teacher: bool = False
+    is_judged: bool = False  # a pruner looks at its scores: it waits for the verdict
+    after: tuple[str, ...] = ()  # names of teachers' orders under way, whose files are taken when this one starts
+    device: str = "cpu"
+    threads: int = 1
+    checkpoint_seconds: float = 60.0
+    versions: dict[str, str] = field(default_factory=dict)
+    chosen: dict[str, Any] | None = None  # how the teachers were chosen, for the record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. "lost": its worker died; "memory": for want of memory; "stopped": it left a checkpoint."""
+
+    state: State
+    why: str = ""
+    files: Files = field(default_factory=dict)  # record, weights; else the checkpoint
+
+
+class Pruned(KfbenchError):
+    """The pruner wants to see no more of this run."""
+
+
+def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcome:
+    """Make a run in a folder of its own; whatever happens is told by the outcome. Signals are heard in main threads."""
+    spec, why = registry.read_spec(order.spec), ""
+    state: State = "done"
+    run = partial(execute.run, chosen=order.chosen)
+    place, make = (teacher_store.folder(folder), execute.teacher) if order.is_teacher else (folder, run)
+    try:
+        check_versions(order)
+        lay_out(files, folder)
+        torch.set_num_threads(order.threads)
+        if not order.is_teacher and prepare.missing_teachers(spec, results=folder):
+            raise KfbenchError("its teachers did not come along")  # or each run would train them for itself
+        make(
+            spec,
+            results=folder,
+            device=order.device,
+            checkpoint_seconds=order.checkpoint_seconds,
+            watcher=Reporter(order.device, report),
+        )
+    except execute.Interrupted as error:
+        state, why = "stopped", str(error)
+    except KfbenchError as error:
+        state = "pruned" if isinstance(error, Pruned) else "failed" if isinstance(error, Diverged) else "refused"
+        why = str(error)
+    except Exception as error:
+        traceback.print_exc(file=sys.stdout)
+        state, why = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+    print(f"{state}{': ' if why else ''}{why}", flush=True)
+    left = {path.relative_to(folder).as_posix(): path for path in _left(place, spec)}
+    return Outcome(state, why, left)
+
+
+def lay_out(files: Files, folder: Path) -> None:
+    """Put files where a run looks for them: content is written, what is on this machine is linked."""
+    for name, source in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(source, bytes):
+            target.write_bytes(source)
+        elif not target.is_symlink():
+            target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+
+
+def _left(place: Path, spec: RunSpec) -> Iterator[Path]:
+    """Yield the weights and the record that a run has left, weights first, or its checkpoint."""
+    for path in records.path_of(place, "", spec).parent.glob("*.json"):
+        if not path.is_symlink() and records.read(path).spec == spec.to_json():
+            yield from (each for each in (path.with_suffix(".safetensors"), path) if each.is_file())
+    yield from place.glob(".checkpoints/*.ckpt")
+
+
+def versions() -> dict[str, str]:
+    """Return what the driver and a worker must have in common."""
+    return {"torch": torch.__version__, "kfbench": __version__}
+
+
+def check_versions(order: Order) -> None:
+    """Refuse a machine whose numbers may differ. Raises KfbenchError."""
+    for name, wanted in order.versions.items():
+        if wanted != versions()[name]:
+            raise KfbenchError(f"a worker has {name} {versions()[name]}, the driver {wanted}; install the same on both")
+
+
+class Reporter(Watcher):
+    """Says the run's news to its log, reports how far it is, and does what the answer is."""
+
+    def __init__(self, device: str, report: Report) -> None:
+        self._device, self._report = device, report
+        self._told, self._is_stopping = 0.0, False
+
+    def say(self, line: str) -> None:
+        """Put a line into the log."""
+        print(line, flush=True)
+
+    def start(self, spec: RunSpec, loop: Loop) -> None:
+        """Say what begins."""
+        self._kind = registry.kind_of(spec.task)
+        self.say(f"{spec.method} on {spec.task}, seed {spec.seed}: {loop.total:,} steps")
+        self._told = 0.0
+
+    def step(self, loop: Loop, row: dict[str, float] | None) -> None:
+        """Report now and then, and at every score. Raises Pruned; a checkpoint is asked for by a signal, as ever."""
+        score = None if row is None else self._kind.goodness(row)
+        if score is None and time.monotonic() - self._told < TELL:
+            return
+        self._told = time.monotonic()
+        rate = loop.status().get("rate", 0.0)
+        event: dict[str, Any] = {
+            "step": loop.position,
+            "progress": loop.position / loop.total,
+            "score": score,
+            "rate": rate,
+        }
+        event |= {"node": platform.node(), "device": self._device, "pid": os.getpid()}
+        if score is not None:
+            self.say(f"step {loop.position:,} of {loop.total:,}: {score:.2f} on validation, {rate:,.0f} a second")
+        word = self._report(event)
+        if word == "prune":
+            raise Pruned(f"pruned at step {loop.position:,} of {loop.total:,}")
+        if word == "stop" and not self._is_stopping:
+            self._is_stopping = True  # a second signal would not wait for the checkpoint
+            signal.raise_signal(signal.SIGTERM)

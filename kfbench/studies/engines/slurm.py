@@ -1,0 +1,138 @@
+"""SLURM: a job a run, handed over by submitit; the results folder must be one that all nodes see.
+
+Jobs live on when the driver dies: started again, it finds them by the number in their folder. What a job says reaches
+the driver through that folder, so a run is pruned at the report that follows the driver's look.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from kfbench.errors import KfbenchError
+from kfbench.studies.carry import Files, Order, Outcome, Word
+from kfbench.studies.engines import folder
+from kfbench.studies.place import Place
+
+AT_ONCE = 50  # jobs in SLURM's queue or running, unless --at-once says otherwise
+ASK = 5.0  # seconds between two questions to SLURM, which serves others too
+ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "PREEMPTED")
+GONE = 30.0  # seconds that a job may be unknown to SLURM before it counts as dead: a requeued one is, for a moment
+
+
+class Slurm(folder.Folder):
+    """Jobs of `sbatch`; students wait for their teachers with `afterok`."""
+
+    chains, pause = True, 0.5
+
+    def __init__(self, place: Place, bags: Path) -> None:
+        super().__init__(bags.resolve())
+        self.slots = place.jobs or AT_ONCE
+        self._logs = (place.cache / "logs").resolve()
+        try:
+            self._executor = submitit.AutoExecutor(folder=self.bags.parent / "slurm", cluster="slurm")
+            self._options = _options(place)
+            self._executor.update_parameters(**self._options)
+        except (RuntimeError, ValueError, NameError, TypeError) as error:
+            raise KfbenchError(f"--on slurm: {' '.join(str(error).split())}") from error
+        self._jobs: dict[str, str] = {}
+        self._states: dict[str, str] = {}
+        self._asked, self._patience = 0.0, GONE
+        self._seen: dict[str, float] = {}  # when SLURM last knew a job
+
+    def start(self, order: Order, files: Files) -> None:
+        """Submit a run, unless a driver before has and its job is still there."""
+        bag = self.bags / order.name
+        with contextlib.suppress(OSError):
+            job = (bag / "job").read_text()
+            if self._ask(now=True).get(job) in ALIVE:
+                self._read[order.name] = (0, 0)
+                self._jobs[order.name] = job
+                (bag / "word").unlink(missing_ok=True)
+                return
+        self.open(order)
+        if (bag / "outcome.json").is_file():  # the job ended while there was no driver
+            return
+        after = [self._jobs[name] for name in order.after if name in self._jobs]
+        chain = {"dependency": "afterok:" + ":".join(after)} if after else {}
+        others = {**self._options["slurm_additional_parameters"], **chain}
+        self._executor.update_parameters(name=f"kfbench-{order.name}", slurm_additional_parameters=others)
+        order = dataclasses.replace(order, is_judged=False)  # it does not wait for verdicts, for the driver may be away
+        try:
+            job = self._executor.submit(on_node, order, files, bag, self._logs / f"{order.name}.log").job_id
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise KfbenchError(f"sbatch refused a run: {' '.join(str(error).split())[-300:]}") from error
+        (bag / "job").write_text(job)
+        self._jobs[order.name], self._seen[order.name] = job, time.monotonic()
+
+    def answer(self, name: str, word: Word) -> None:
+        """Say to a run what it is to do; one that waits in SLURM's queue leaves it."""
+        super().answer(name, word)
+        if word == "stop":
+            self._patience = 0.0
+            subprocess.run(["scancel", "--state=PENDING", self._jobs.get(name, "")], capture_output=True)
+
+    def look(self, name: str) -> Outcome | None:
+        """Return how a run ended; None while it waits or goes on."""
+        outcome = folder.read(self.bags / name)
+        if outcome is not None:
+            return self._forget(name, outcome)
+        state = self._ask().get(self._jobs[name], "unknown")
+        if state == "OUT_OF_MEMORY":
+            return self._forget(name, Outcome("memory", f"SLURM ended job {self._jobs[name]} for want of memory"))
+        if state in ALIVE:
+            self._seen[name] = time.monotonic()
+        if time.monotonic() - self._seen.get(name, 0.0) < self._patience:
+            return None
+        return self._forget(name, Outcome("lost", f"SLURM's job {self._jobs[name]} ended without a word: {state}"))
+
+    def _forget(self, name: str, outcome: Outcome) -> Outcome:
+        self.forget(name)
+        (self.bags / name / "job").unlink(missing_ok=True)
+        for path in self._executor.folder.glob(f"{self._jobs.pop(name, '-')}_*"):  # submitit's pickles
+            path.unlink(missing_ok=True)
+        return outcome
+
+    def _ask(self, *, now: bool = False) -> dict[str, str]:
+        """Return {job: state} of the user's jobs, those that have just ended too."""
+        if now or time.monotonic() - self._asked > ASK:
+            self._asked = time.monotonic()
+            command = ["squeue", "--me", "--noheader", "--states=all", "--format=%i %T"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            if done.returncode == 0:  # else SLURM is busy: what was known holds
+                self._states = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+        return self._states
+
+    def close(self) -> None:
+        """Cancel what is left."""
+        if self._jobs:
+            subprocess.run(["scancel", *self._jobs.values()], capture_output=True)
+
+
+def _options(place: Place) -> dict[str, Any]:
+    """Return what submitit is asked for: what the place says, then the user's own options, any of sbatch's."""
+    if place.gpus != int(place.gpus):
+        raise KfbenchError(f"SLURM gives whole GPUs, not {place.gpus}; use --on ray, or --slurm gres=shard:1")
+    shared: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": place.threads, "stderr_to_stdout": True}
+    shared |= {"gpus_per_node": int(place.gpus)} if place.gpus else {}
+    shared |= {"mem_gb": place.memory} if place.memory else {}
+    others = {"kill-on-invalid-dep": "yes"}  # else a job whose teacher's job fails would wait for ever
+    for name, value in place.options.items():
+        if name in ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node"):
+            shared[name] = float(value) if name == "mem_gb" else int(value)
+        else:
+            others[name.replace("_", "-")] = value
+    return {**shared, "slurm_additional_parameters": others}
+
+
+def on_node(order: Order, files: Files, bag: Path, log: Path) -> None:
+    """Make a run in a job. After SIGTERM, or USR2 before the time is up, it ends at a checkpoint and without a word."""
+    signal.signal(signal.SIGUSR2, lambda *_: signal.raise_signal(signal.SIGTERM))
+    if not folder.work(order, files, bag, log, is_requeued=True):
+        raise SystemExit(1)  # any other end submitit takes for the job's, and a requeued job for failed

@@ -1,0 +1,142 @@
+"""`kfbench compare`: contenders, their paired differences against numbers worked out here, curves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats as scipy_stats
+
+from kfbench.errors import KfbenchError
+from kfbench.reporting import comparison
+from kfbench.running import records
+from kfbench.running.records import RunRecord
+from kfbench.spec import digest
+
+
+def scores(results: Path, method: str, train_size: int) -> dict[int, float]:
+    return {
+        record.spec["seed"]: record.scores["last"]["error"]
+        for record in records.records(results)
+        if record.status == "done"
+        and (record.spec["task"], record.spec["method"]) == ("cifar10", method)
+        and record.spec["recipe"]["train_size"] == train_size
+    }
+
+
+def some(results: Path, method: str, task: str = "cifar100") -> list[RunRecord]:
+    return [r for r in records.records(results) if (r.spec["method"], r.spec["task"]) == (method, task)]
+
+
+def test_methods_on_a_task_are_a_table_a_recipe(small: tuple[Path, Path]) -> None:
+    _, results = small
+    tables = comparison.of_methods(results, ["scratch", "kf", "pathnet"], "cifar10")
+    assert len(tables) == 2
+    for table in tables:
+        [size] = [size for size in (250, 1000) if f", {size:,} images, " in table.title]
+        assert [contender.label for contender in table.contenders] == ["scratch", "kf", "pathnet"]
+        for row, method in zip(comparison.rows(table), ("scratch", "kf", "pathnet"), strict=True):
+            own = scores(results, method, size)
+            assert dict(zip(row["seeds"], row["keys"], strict=True)).keys() == own.keys()
+            assert np.isclose(row["score"], np.mean([*own.values()]))
+            if method != "scratch":
+                first = scores(results, "scratch", size)
+                gaps = np.array([own[seed] - first[seed] for seed in own if seed in first])
+                assert row["pairs"] == len(gaps) and np.isclose(row["difference"], gaps.mean())
+                reach = scipy_stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+                low, high = row["difference_interval"]
+                assert low <= gaps.mean() - reach + 1e-9 and high >= gaps.mean() + reach - 1e-9
+                expected = "better" if high < 0 else "worse" if low > 0 else "undecided"
+                assert row["verdict"] == expected
+
+
+def test_games_are_better_when_they_are_higher(small: tuple[Path, Path]) -> None:
+    _, results = small
+    [table] = comparison.of_methods(results, ["scratch", "kf"], "atari/krull")
+    row = comparison.rows(table)[1]
+    assert row["metric"] == "return" and row["difference"] == pytest.approx(600)
+    assert row["verdict"] == "undecided"  # the made-up runs all differ by the same, which tells no interval
+    luck = np.random.default_rng(0)
+    for record in some(results, "kf", "atari/krull"):
+        record.scores["last"]["return"] += luck.normal(0, 9)
+        records.write(results, record)
+    [table] = comparison.of_methods(results, ["scratch", "kf"], "atari/krull")
+    assert comparison.rows(table)[1]["verdict"] == "better"
+    assert "return" in comparison.text(table).splitlines()[1]
+
+
+def test_keys_are_compared_and_their_seeds_on_demand(small: tuple[Path, Path]) -> None:
+    _, results = small
+    kf, scratch = some(results, "kf"), some(results, "scratch")
+    keys = [scratch[0].key, next(r.key for r in kf if r.spec["seed"] == scratch[0].spec["seed"])[:8]]
+    row = comparison.rows(comparison.of_keys(results, keys))[1]
+    assert row["pairs"] == 1 and row["difference_interval"] is None and row["verdict"] == "undecided"
+    whole = comparison.rows(comparison.of_keys(results, keys, all_seeds=True))
+    assert [len(row["seeds"]) for row in whole] == [4, 4] and whole[1]["difference_interval"] is not None
+    other = next(r.key for r in kf if r.spec["seed"] != scratch[0].spec["seed"])
+    row = comparison.rows(comparison.of_keys(results, [keys[0], other]))[1]
+    assert row["difference"] is None and row["verdict"] == "no pairs"
+
+
+def test_settings_tell_contenders_of_one_method_apart(small: tuple[Path, Path]) -> None:
+    _, results = small
+    for record in some(results, "kf"):
+        for mix_rate, seeds in ((5.0, (0, 1)), (7.0, (0,))):
+            if record.spec["seed"] in seeds:
+                spec = {**record.spec, "settings": {**record.spec["settings"], "mix_rate": mix_rate}}
+                identity = {**record.identity, "spec": spec}
+                changed = record.model_copy(update={"spec": spec, "identity": identity})
+                records.write(results, changed.model_copy(update={"key": digest(identity)}))
+    [table] = comparison.of_methods(results, ["scratch", "kf"], "cifar100")
+    assert [contender.label for contender in table.contenders] == ["scratch", "kf", "kf, mix_rate=5"]
+    assert table.left_out == 1 and "left out: 1 single runs" in comparison.text(table)
+    assert "    mix_rate=5" in comparison.text(table).splitlines()
+
+
+def test_what_cannot_be_compared_is_told(small: tuple[Path, Path]) -> None:
+    _, results = small
+    kf, other = some(results, "kf")[0].key, some(results, "kf", "atari/krull")[0].key
+    [failed] = [record for record in records.records(results) if record.status == "failed"]
+    for keys, said in {
+        (kf, other): "runs on different tasks",
+        (kf,): "that is one contender",
+        (kf, failed.key): "is failed: Diverged",
+        (kf, "zzz"): "no run in",
+    }.items():
+        with pytest.raises(KfbenchError, match=said):
+            comparison.of_keys(results, keys)
+    for methods, task, said in (
+        (["kf", "kff"], "cifar100", "no finished run of 'kff' .* did you mean 'kf'"),
+        (["kf", "scratch"], "cifar-100", "no finished run on task 'cifar-100' .* did you mean 'cifar100'"),
+        (["kf"], "cifar100", "no two of kf ran"),
+    ):
+        with pytest.raises(KfbenchError, match=said):
+            comparison.of_methods(results, methods, task)
+
+
+@pytest.mark.parametrize("name", ["curves.png", "deep/curves.svg", "curves.pdf"])
+def test_curves_are_drawn(name: str, small: tuple[Path, Path], tmp_path: Path) -> None:
+    tables = comparison.of_methods(small[1], ["scratch", "kf"], "cifar10")
+    comparison.picture(tables, tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    if name.endswith(".png"):
+        image = np.asarray(Image.open(tmp_path / name).convert("RGB"))
+        assert image.shape[1] > 800 and len(np.unique(image.reshape(-1, 3), axis=0)) > 50
+    else:
+        assert (b"scratch" in content and b"<svg" in content) if name.endswith(".svg") else content.startswith(b"%PDF")
+
+
+def test_the_command(type_in: Any, small: tuple[Path, Path], tmp_path: Path) -> None:
+    _, results = small
+    done = type_in("compare", "scratch", "kf", "--task", "cifar100", "--results", results, "--out", tmp_path / "c.png")
+    assert done.code == 0 and (tmp_path / "c.png").is_file() and "minus scratch" in done.out, done
+    [table] = json.loads(type_in("compare", "scratch", "kf", "--task", "cifar100", "--results", results, "--json").out)
+    assert [row["label"] for row in table["rows"]] == ["scratch", "kf"]
+    for words, said in {
+        ("--out", tmp_path / "c.docx"): "give a name that ends in .png",
+        ("--out", "/proc/there/c.png"): "cannot write",
+    }.items():
+        done = type_in("compare", "scratch", "kf", "--task", "cifar100", "--results", results, *words)
+        assert done.code == 2 and len(done.lines) == 1 and said in done.err, done

@@ -1,0 +1,217 @@
+"""The report: complete, self-contained, the same bytes each time, made without torch, seen in a real browser."""
+
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from kfbench.cli import study
+from kfbench.errors import KfbenchError
+from kfbench.reporting import page as report
+from kfbench.running import records
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects ids, links, and tags that stay open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[name] for name in ("href", "src", "xlink:href") if values.get(name)]
+        if tag not in ("meta", "link", "br", "img", "hr", "input"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(reported):
+    reader = Reader()
+    text = (reported[0] / "index.html").read_text()
+    reader.feed(text)
+    return text, reader
+
+
+def test_the_page_is_sound_html(page):
+    _, reader = page
+    assert reader.open == []
+    assert len(set(reader.ids)) == len(reader.ids)
+
+
+def test_the_page_needs_no_network_and_its_links_lead_somewhere(page, reported):
+    text, reader = page
+    assert "<script" not in text and "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    folder, _ = reported
+    for link in reader.links:
+        if link.startswith("data:image/png;base64,"):  # the scale of the heat map
+            continue
+        assert not link.startswith(("http", "//", "data:")), link
+        target = link.partition("#")
+        assert target[2] in reader.ids if not target[0] else (folder / target[0]).exists(), link
+
+
+def test_claims_come_first_then_tables_plots_runs(page):
+    text, _ = page
+    places = [text.index(f'<section id="{name}">') for name in ("claims", "tables", "plots", "runs", "rerun")]
+    assert places == sorted(places)
+    assert text.count('class="chip">reproduced') == 3 and text.count('class="chip">undecided') == 1
+
+
+def test_every_run_is_on_the_page_with_its_curve(page, reported):
+    text, _ = page
+    keys = [record.key for record in records.records(reported[1])]
+    assert len(keys) == 53 and all(f"<code>{key}</code>" in text for key in keys)
+    assert text.count("<polyline") == 53
+    assert "Diverged: loss is nan at step 40" in text
+
+
+def test_text_of_people_is_escaped_everywhere(small):
+    """Title, about, labels, claims, sources and errors of runs, on the page, in Markdown and in LaTeX."""
+    folder, results = small
+    nasty = "<script>alert(1)</script> & *co* |"
+    path = folder / "study.toml"
+    text = path.read_text().replace("A small study", nasty).replace("Made for tests.", f"About {nasty}")
+    for old in ("kf beats scratch on images", "somebody 2020, table 1"):
+        text = text.replace(old, f"{old} {nasty}")
+    path.write_text(text)
+    for file in results.rglob("*.json"):
+        if '"Diverged' in file.read_text():
+            file.write_text(file.read_text().replace("loss is nan", "loss is <i>nan</i>"))
+    report.make(folder, results)
+    for name in ("index.html", "README.md", "tables/scores.md", "tables/scores.tex"):
+        written = (folder / name).read_text()
+        assert "script" in written and not re.search(r"<script|<i>", written), name
+        assert not name.endswith(".md") or not re.search(r"[^\\]\*co", written), name
+    assert report.index(folder.parent, [report.page_of(folder, results)]).read_text().count("<script") == 0
+
+
+def test_the_page_begins_with_who_won(page):
+    text, _ = page
+    top = text[: text.index('<section id="claims">')]
+    assert "Best on average: kf, +" in top and ">3 reproduced<" in top and top.count('class="track"') == 3
+
+
+def test_records_alone_decide_every_byte(reported, tmp_path):
+    """A second process, with other settings and hash seed, writes the same files."""
+    folder, results = reported
+    before = {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    assert len(before) > 25
+    for path in before:
+        if path.name not in ("study.toml", "plan.json"):
+            (folder / path).unlink()
+    (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nsvg.fonttype: path\n")
+    code = (
+        "import pathlib, sys\nfrom kfbench.reporting import page as report\n"
+        f"report.make(pathlib.Path({str(folder)!r}), pathlib.Path({str(results)!r}))\n"
+        "assert not {'torch', 'optuna', 'torchvision'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "MATPLOTLIBRC": str(tmp_path), "PYTHONHASHSEED": "77"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    after = {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    assert [name for name in before if before[name] != after.get(name)] == []
+    assert set(after) == set(before)
+
+
+def test_a_changed_record_is_refused(small):
+    folder, results = small
+    path = next(path for path in results.rglob("*.json"))
+    values = json.loads(path.read_text())
+    values["spec"]["seed"] = 99
+    path.write_text(json.dumps(values))
+    with pytest.raises(KfbenchError, match="was changed by hand"):
+        report.make(folder, results)
+
+
+def test_plots_that_no_longer_exist_are_removed(reported):
+    folder, results = reported
+    stale = folder / "plots" / "old.svg"
+    stale.write_text("<svg/>")
+    report.make(folder, results)
+    assert not stale.exists() and (folder / "plots" / "gains.svg").exists()
+
+
+def test_the_readme_has_tables_and_pictures(reported):
+    folder, _ = reported
+    text = (folder / "README.md").read_text()
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+    assert len(pictures) == 9 and all((folder / picture).exists() for picture in pictures)
+    assert "| kf beats scratch on images (this study) | **reproduced** |" in text
+
+
+def test_the_index_names_the_study(reported):
+    text = (reported[0].parent / "index.html").read_text()
+    assert 'href="small/index.html"' in text and "52 of 60 runs" in text
+
+
+def test_a_neighbour_that_cannot_be_read_is_left_out_of_the_index(small, capsys):
+    folder, results = small
+    broken = folder.parent / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "study.toml").write_text("title = ")
+    study.report([folder], results)
+    told = capsys.readouterr()
+    assert told.out.startswith(f"{folder / 'index.html'}: 52 of 60 runs") and "left out of" in told.err
+    text = (folder.parent / "index.html").read_text()
+    assert 'href="small/index.html"' in text and "broken" not in text
+
+
+def test_a_study_without_any_record_has_a_page(small):
+    folder, results = small
+    shutil.rmtree(results)
+    made = report.make(folder, results)
+    assert made.done == 0 and made.planned == 60
+    text = (folder / "index.html").read_text()
+    assert "0 of 60" in text and "no finished runs to compare yet" in text and "<figure" not in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize(("name", "width"), [("desk", 1200), ("phone", 600)])
+def test_a_browser_shows_it(reported, tmp_path, name, width):
+    """The page renders: ink on paper over the whole width, nothing scrolls sideways but tables and plots."""
+    from PIL import Image
+
+    picture = tmp_path / f"{name}.png"
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path}/user",
+    ]
+    where = (reported[0] / "index.html").as_uri()
+    command = [BROWSER, *options, f"--window-size={width},1600", f"--screenshot={picture}", where]
+    subprocess.run(command, check=True, capture_output=True, timeout=180)
+    with Image.open(picture) as image:
+        grey = image.convert("L")
+        assert grey.size == (width, 1600)
+        assert len(grey.resize((60, 80)).getcolors()) > 20
+        assert grey.getpixel((2, 1500)) > 240  # the margin is paper
+
+
+def test_a_row_without_a_column_in_common_with_the_baseline_has_no_difference(small):
+    folder, results = small
+    for record in list(records.records(results)):
+        if record.spec["method"] == "scratch" and record.spec["task"] != "atari/krull":
+            records.path_of(results, record.key, record.run_spec()).unlink()
+    report.make(folder, results)
+    [row] = [line for line in (folder / "tables/summary.md").read_text().splitlines() if line.startswith("| kd")]
+    assert row.count("–") == 3

@@ -1,0 +1,137 @@
+"""Plots: what they draw, and that the same records give the same bytes."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from kfbench.reporting import curve_plots, grid, mixing_plots, plots, style
+from kfbench.studies import definition
+
+
+@pytest.fixture(scope="module")
+def made(reported):
+    folder, results = reported
+    return grid.load(folder, definition.load(folder), results)
+
+
+def test_every_plot_that_applies_is_drawn(reported, made):
+    folder, _ = reported
+    names = {"gains", "curves", "attached", "labels", "profile", "improvement", "cost"}  # parameters agree: no "size"
+    names |= {"shares-1", "influence-1"}
+    assert {path.stem for path in (folder / "plots").glob("*.svg")} == names
+    assert {path.stem for path in (folder / "plots").glob("*.png")} == names
+
+
+def test_the_same_figure_gives_the_same_bytes(reported, made, tmp_path):
+    folder, _ = reported
+    with style.in_style():
+        drawn = plots.gains(made)
+        assert drawn is not None
+        style.save(drawn[2], tmp_path / "gains")
+    for suffix in (".svg", ".png"):
+        assert (tmp_path / f"gains{suffix}").read_bytes() == (folder / "plots" / f"gains{suffix}").read_bytes()
+    text = (tmp_path / "gains.svg").read_text()
+    assert "<dc:date>" not in text and "points of accuracy over scratch" in text  # text stays text
+
+
+def test_curves_line_up_by_progress_and_skip_what_is_absent(made):
+    times, values = curve_plots.curve(made, "kf", "cifar100", "val_error_attached")
+    assert values.shape == (4, 9) and times.max() == 0.8  # teachers are cut off at 0.9
+    assert curve_plots.curve(made, "scratch", "cifar100", "share/student")[1].size == 0
+    assert curve_plots.curve(made, "pathnet", "cifar100", "val_error")[1].size == 0
+
+
+def test_the_band_is_students_interval_at_each_point():
+    values = np.random.default_rng(0).normal(size=(5, 3))
+    values[2, 1] = np.nan
+    mean, low, high = curve_plots.band(values)
+    assert mean == pytest.approx(np.nanmean(values, axis=0))
+    for t in (0, 1, 2):
+        there = values[~np.isnan(values[:, t]), t]
+        exact = ttest_1samp(there, 0).confidence_interval(0.95)
+        assert (low[t], high[t]) == pytest.approx((exact.low, exact.high))
+    lone, bottom, top = curve_plots.band(values[:1])
+    assert lone == pytest.approx(values[0]) and np.isnan(bottom).all() and np.isnan(top).all()
+
+
+def test_shares_stack_to_one(made):
+    with style.in_style():
+        shares, _ = mixing_plots.mixing(made)
+    for axis in shares.figure.axes:
+        if axis.get_visible():
+            top = axis.collections[-1].get_paths()[0].vertices[:, 1].max()
+            assert len(axis.collections) == 3 and top == pytest.approx(1.0)
+
+
+def test_influence_is_drawn_where_curves_state_it_until_the_cut(made):
+    """By hand: 3 (1 - share) (0.5 + 0.1 k), the largest of three layers; older records have none."""
+    with style.in_style():
+        _, influence = mixing_plots.mixing(made)
+    axes = [axis for axis in influence.figure.axes if axis.get_visible()]
+    assert len(axes) == 4 and "cifar100" in axes[0].get_ylabel() and axes[0].get_yscale() == "log"
+    first = {line.get_label(): line.get_ydata() for line in axes[0].lines}
+    assert first["cifar10/cnn-16"][0] == pytest.approx(3 * 0.53 * 0.7)
+    assert first["digits/cnn-16"][0] == pytest.approx(3 * 0.53 * 0.5)
+    assert np.isnan(first["digits/cnn-16"][-1]) and np.isfinite(first["digits/cnn-16"][-3])
+    assert len({(line.get_linestyle(), line.get_marker()) for line in axes[0].lines}) == 3  # with the line of 1
+
+
+def test_records_without_influence_have_no_plot_of_it(made):
+    old = [
+        record.model_copy(
+            update={"curve": [{k: v for k, v in r.items() if not k.startswith("influence")} for r in record.curve]}
+        )
+        for record in made.done()
+    ]
+    with style.in_style():
+        names = [
+            plot.name
+            for plot in mixing_plots.mixing(grid.join(made.study, [c.planned for c in made.cells.values()], old))
+        ]
+    assert names == ["shares-1"]
+
+
+def test_label_efficiency_has_students_intervals(made):
+    with style.in_style():
+        drawn = plots.labels(made)
+    assert drawn is not None
+    [axis] = drawn[2].axes
+    values = made.scores("kf", ["cifar10, 250 images"])[:, 0]
+    exact = ttest_1samp(values, 0).confidence_interval(0.95)
+    segment = axis.collections[1].get_segments()[0]
+    assert segment[:, 1] == pytest.approx([exact.low, exact.high])
+
+
+def test_a_label_with_dollars_is_drawn_as_it_is(made):
+    """Unknown commands between dollars would stop the report."""
+    rows = [
+        row.model_copy(update={"label": r"$\nosuch$ 5$"}) if row.label == "kf" else row for row in made.study.methods
+    ]
+    cells = {(r"$\nosuch$ 5$" if row == "kf" else row, column): cell for (row, column), cell in made.cells.items()}
+    with style.in_style():
+        drawn = plots.gains(grid.Grid(made.study.model_copy(update={"methods": rows}), cells))
+        assert drawn is not None
+        drawn[2].canvas.draw()
+
+
+def test_improvement_matrix_is_skew(made):
+    with style.in_style():
+        drawn = plots.improvement(made)
+    assert drawn is not None
+    texts = [float(text.get_text()) for text in drawn[2].axes[0].texts]
+    assert len(texts) == 12  # four methods, no diagonal
+    matrix = np.full((4, 4), 0.5)
+    matrix[~np.eye(4, dtype=bool)] = texts
+    assert matrix + matrix.T == pytest.approx(1.0, abs=0.011)
+
+
+def test_a_study_without_records_draws_nothing(made):
+    empty = grid.join(made.study, [cell.planned for cell in made.cells.values()], [])
+    with style.in_style():
+        assert plots.plots(empty) == []
+
+
+def test_neighbours_differ_without_colour():
+    """Grey print stays readable."""
+    assert len({(style.colour(n), style.dash(n), style.marker(n)) for n in range(12)}) == 12
+    assert all(style.dash(n) != style.dash(n + 1) and style.marker(n) != style.marker(n + 1) for n in range(11))

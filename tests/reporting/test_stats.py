@@ -1,0 +1,85 @@
+"""Statistics against slow loops written from rliable's definitions, and the traps: NaN, unequal seeds."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import mannwhitneyu, trim_mean
+
+from kfbench.games.reference import REFERENCES, human_normalised
+from kfbench.reporting import stats
+
+RNG = np.random.default_rng(7)
+SCORES = RNG.normal(1, 0.5, (5, 7))
+OTHER = np.round(RNG.normal(0.8, 0.5, (4, 7)), 1)
+
+
+def test_iqm_is_the_trimmed_mean_of_all_scores():
+    for shape in ((5, 7), (3, 1), (1, 3), (2, 2), (10, 26)):
+        x = RNG.normal(size=shape)
+        assert stats.iqm(x) == pytest.approx(trim_mean(x, 0.25, axis=None), abs=1e-12)
+
+
+def test_mean_is_of_task_means():
+    means = [sum(column) / len(column) for column in SCORES.T]
+    assert stats.mean(SCORES) == pytest.approx(sum(means) / 7)
+
+
+def test_profile_slow_and_strict():
+    taus = [0.0, 0.5, float(SCORES[0, 0]), 2.0]
+    slow = [sum(value > tau for value in SCORES.flat) / SCORES.size for tau in taus]
+    assert stats.profile(SCORES, taus) == pytest.approx(slow)
+    assert stats.profile(np.stack([SCORES, SCORES + 1]), taus).shape == (2, 4)
+    assert stats.profile([[1.0]], [1.0]) == 0  # strict
+
+
+def test_improvement_is_mann_whitney():
+    slow = 0.0
+    for m in range(7):
+        wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in product(SCORES[:, m], OTHER[:, m])]
+        slow += sum(wins) / len(wins) / 7
+    assert stats.improvement(SCORES, OTHER) == pytest.approx(slow)
+    u = [mannwhitneyu(SCORES[:, m], OTHER[:, m]).statistic / 20 for m in range(7)]
+    assert stats.improvement(SCORES, OTHER) == pytest.approx(np.mean(u))
+    assert stats.improvement(OTHER, OTHER) == pytest.approx(0.5)
+    assert stats.improvement(SCORES, OTHER) + stats.improvement(OTHER, SCORES) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("statistic", [stats.mean, stats.iqm])
+def test_missing_runs_count_as_absent(statistic):
+    x = SCORES.copy()
+    x[3, 2] = x[4, 5] = np.nan
+    padded = np.vstack([x, np.full((2, 7), np.nan)])
+    extra = np.hstack([x, np.full((5, 1), np.nan)])
+    assert np.isfinite(statistic(x))
+    assert statistic(padded) == statistic(extra) == statistic(x)
+    only = np.where(np.arange(5)[:, None] < 2, x, np.nan)
+    assert statistic(only) == pytest.approx(float(statistic(x[:2])))
+    assert np.isnan(statistic(np.full((3, 2), np.nan)))
+
+
+def test_missing_runs_in_iqm_slow():
+    x = SCORES.copy()
+    x[3, 2] = x[4, 5] = np.nan
+    assert stats.iqm(x) == pytest.approx(trim_mean(x[~np.isnan(x)], 0.25))
+
+
+def test_scores_must_be_runs_by_tasks():
+    with pytest.raises(ValueError, match="runs × tasks"):
+        stats.mean([1.0, 2.0])
+
+
+def test_human_normalised():
+    assert len(REFERENCES) == 57
+    assert human_normalised("krull", 1598.0) == 0 and human_normalised("krull", 2665.5) == 1
+    assert human_normalised("krull", 1151.9, "human") == 0
+    assert human_normalised("air_raid", 1.0) is None and human_normalised("carnival", 1.0) is None
+    assert (
+        human_normalised("video_pinball", 15641.1, "human") == 1 and human_normalised("video_pinball", 0, "human") == 0
+    )
+
+
+def test_a3c_figures_of_this_table():
+    """River Raid and Pong of A3C, 1 day, with human starts, by hand."""
+    assert human_normalised("riverraid", 10001.2, "human") == pytest.approx((10001.2 - 588.3) / (14382.2 - 588.3))
+    assert human_normalised("pong", 11.4, "human") == pytest.approx(29.4 / 33.5)

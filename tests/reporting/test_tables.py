@@ -1,0 +1,246 @@
+"""Tables: what is bold, flagged, missing or published, their three text forms, and the way back to the runs."""
+
+import csv
+import io
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from kfbench.errors import KfbenchError
+from kfbench.games import reference
+from kfbench.reporting import claims, grid, render, tables
+from kfbench.running import records
+from kfbench.studies import definition
+
+
+@pytest.fixture
+def made(small):
+    folder, results = small
+    return grid.load(folder, definition.load(folder), results)
+
+
+def cell(table, row, column):
+    return dict(zip(table.head, dict(table.rows)[row], strict=True))[column]
+
+
+def test_a_cell_is_mean_deviation_and_seeds(made):
+    table = tables.tables(made)[0]
+    values = made.scores("kf", ["cifar100"])[:, 0]
+    shown = cell(table, "kf", "cifar100")
+    assert shown.text == f"{values.mean():.1f} ± {values.std(ddof=1):.1f} (4)"
+    assert len(shown.keys) == 4
+
+
+def test_the_best_is_bold_with_what_cannot_be_told_from_it(made):
+    table = tables.tables(made)[0]
+    assert [row for row in made.rows if cell(table, row, "cifar100").is_best] == ["kf"]
+    assert cell(table, "kf", "cifar100").mark == "▲" and cell(table, "kd, T 4", "cifar100").mark == "▼"
+    assert cell(table, "scratch", "cifar100").mark == ""
+
+
+def test_one_seed_makes_nothing_bold(made):
+    lone = made.study.model_copy(update={"seeds": [0]})
+    table = tables.tables(grid.join(lone, [c.planned for c in made.cells.values()], made.done()))[0]
+    assert cell(table, "kf", "cifar100").text.endswith("(1)")
+    assert not any(shown.is_best or shown.mark for _, row in table.rows for shown in row)
+
+
+def test_missing_failed_and_impossible_cells_say_so(made):
+    table = tables.tables(made)[0]
+    missing = cell(table, "pathnet", "cifar100")
+    assert missing.text == "–" and not missing.keys
+    assert missing.note == '4 not run yet: kfbench study reports/small --row "pathnet" --column "cifar100"'
+    failed = cell(table, "pathnet", "cifar10, 250 images")
+    assert "(2 of 4)" in failed.text and "1 failed (Diverged: loss is nan at step 40), 1 not run yet" in failed.note
+    assert cell(table, "kd, T 4", "atari/krull").note == "n/a, because method 'kd' is for images"
+
+
+def test_failed_runs_do_not_spoil_an_aggregate(made):
+    summary = next(table for table in tables.tables(made) if table.name == "summary")
+    shown = cell(summary, "pathnet", "IQM")
+    values = made.normalised("pathnet", made.columns)
+    there = np.sort(values[~np.isnan(values)])
+    cut = len(there) // 4
+    assert shown.values["value"] == pytest.approx(there[cut : len(there) - cut].mean())
+    assert cell(summary, "pathnet", "columns").text == "3 of 4"
+
+
+def test_games_are_normalised_by_human_scores(made):
+    assert made.normalised("scratch", ["atari/krull"])[0, 0] == pytest.approx(
+        (made.scores("scratch", ["atari/krull"])[0, 0] - 1598.0) / (2665.5 - 1598.0)
+    )
+
+
+def test_markdown_has_every_cell_and_its_notes(made):
+    table = tables.tables(made)[0]
+    text = render.markdown(table)
+    body = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(body) == 2 + len(made.rows) and len({line.count("|") for line in body}) == 1
+    assert "(published 27.5)" in text and "Published: somebody 2020, table 1." in text
+    assert "[^scores-1]:" in text and "**" in text
+
+
+def test_csv_is_unrounded_and_names_the_runs(made):
+    table = tables.tables(made)[0]
+    lines = list(csv.DictReader(io.StringIO(render.as_csv(table))))
+    assert len(lines) == 16
+    line = next(line for line in lines if line["row"] == "kf" and line["column"] == "cifar100")
+    assert float(line["mean"]) == made.scores("kf", ["cifar100"]).mean()
+    assert len(line["keys"].split()) == 4
+
+
+def test_provenance_leads_to_the_records(made, small):
+    _, results = small
+    for table in tables.tables(made):
+        for label, columns in table.provenance().items():
+            for keys in columns.values():
+                methods = {records.locate(results, key)[1].spec["method"] for key in keys}
+                assert methods == {made.study.row(label).method}
+
+
+def test_latex_escapes(made):
+    text = render.latex(tables.tables(made)[0])
+    assert r"\toprule" in text and r"$\pm$" in text and text.count(r"\\") == 1 + len(made.rows)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(made, tmp_path):
+    body = "\n".join(render.latex(table) for table in tables.tables(made))
+    head = "\\documentclass{article}\n\\usepackage{booktabs,amssymb,graphicx}\n\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_verdicts(made):
+    words = {v.claim.text: v for v in claims.verdicts(made)}
+    beats = words["kf beats scratch on images"]
+    assert beats.word == "reproduced" and beats.difference.pairs == 8 and "points of accuracy" in beats.told
+    assert words["kd loses to scratch"].word == "reproduced"
+    absent = words["kf beats pathnet on cifar100"]
+    assert absent.word == "undecided" and absent.told == "no finished runs to compare yet"
+    assert words["the student stands alone at the end"].word == "reproduced"
+
+
+def test_a_claim_that_is_false_is_not_reproduced(made):
+    claim = made.study.claims[0].model_copy(update={"better": "scratch", "than": "kf"})
+    assert claims.verdict(claim, made).word == "not reproduced"
+    margin = made.study.claims[0].model_copy(update={"margin": 50.0})
+    assert claims.verdict(margin, made).word == "not reproduced"
+    close = made.study.claims[0].model_copy(update={"margin": 3.0})
+    verdict = claims.verdict(close, made)
+    assert verdict.word == "undecided" and "more seed" in verdict.told
+    part = made.study.claims[0].model_copy(update={"than": "pathnet", "on": ["cifar10, 1,000 images", "cifar100"]})
+    assert (
+        claims.verdict(part, made).word == "undecided" and "nothing yet on cifar100" in claims.verdict(part, made).told
+    )
+
+
+def test_a_curve_claim_reads_the_curve_at_its_place(made):
+    values = claims.curve_values(made, "kf", ["cifar100"], "share/student", 0.5)
+    assert values == pytest.approx(0.37)
+
+
+def test_a_plan_older_than_its_study_is_refused(small):
+    folder, results = small
+    path = folder / "study.toml"
+    path.write_text(path.read_text().replace("train_size = 250", "train_size = 300"))
+    with pytest.raises(KfbenchError, match="is older than the rows and columns"):
+        grid.load(folder, definition.load(folder), results)
+    (folder / "plan.json").unlink()
+    with pytest.raises(KfbenchError, match="has no plan"):
+        grid.load(folder, definition.load(folder), results)
+
+
+def test_a_new_label_or_claim_needs_no_new_plan(small):
+    folder, results = small
+    path = folder / "study.toml"
+    path.write_text(path.read_text().replace("seeds = 4", "seeds = 5").replace("value = 27.5", "value = 27.6"))
+    made = grid.load(folder, definition.load(folder), results)
+    assert made.cells["kf", "cifar100"].missing == 1
+
+
+def test_a_record_changed_by_hand_is_refused(small):
+    folder, results = small
+    path = next(results.rglob("*.json"))
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7').replace('"seed": 1', '"seed": 7'))
+    with pytest.raises(KfbenchError, match="was changed by hand"):
+        for path in results.rglob("*.json"):
+            records.read(path)
+
+
+def test_of_two_records_of_a_spec_the_newer_revision_counts(made):
+    cell = made.cells["kf", "cifar100"]
+    old = cell.records[0]
+    newer, newest = ({**old.identity, "method_revision": revision} for revision in (2, 3))
+    new = old.model_copy(update={"key": "f" * 12, "identity": newer, "scores": {"last": {"error": 1.0}}})
+    failed = old.model_copy(update={"key": "e" * 12, "identity": newest, "status": "failed"})
+    joined = grid.join(made.study, [cell.planned], [new, old, failed])
+    assert joined.scores("kf", ["cifar100"])[0, 0] == 1.0
+
+
+def test_layouts_choose_rows_and_columns(made):
+    layout = definition.Table(name="images", title="Images", rows=["kf", "scratch"], columns=["cifar100"])
+    table = tables.scores(made, layout)
+    assert [row for row, _ in table.rows] == ["kf", "scratch"] and table.head == ("cifar100",)
+
+
+def test_how_runs_learn_is_measured_on_their_curves(made):
+    """Against the definitions by hand, on a column of images and on a game."""
+    table = next(table for table in tables.tables(made) if table.name == "learning")
+    column, base = "first look: over scratch", "budget until scratch's end"
+    every = [column for column in made.columns if made.cells["kf", column].done]
+
+    def score(record, look):
+        if "val_error" in record.curve[look]:
+            return 100 - record.curve[look]["val_error"]
+        return 100 * reference.human_normalised("krull", record.curve[look]["val_return"])
+
+    for head, look in ((column, 0), ("last look: over scratch", -1)):
+        gaps = [
+            np.mean([score(r, look) for r in made.cells["kf", c].done])
+            - np.mean([score(r, look) for r in made.cells["scratch", c].done])
+            for c in every
+        ]
+        assert cell(table, "kf", head).values["value"] == pytest.approx(np.mean(gaps))
+    ratios = []
+    for c in every:
+        areas = [
+            np.mean([np.trapezoid([score(r, n) for n in range(11)], dx=0.1) for r in made.cells[row, c].done])
+            for row in ("kf", "scratch")
+        ]
+        ratios.append(areas[0] / areas[1])
+    assert cell(table, "kf", "area ÷ scratch's").values["value"] == pytest.approx(np.mean(ratios))
+    assert cell(table, "kf", base).values["reached"] > cell(table, "kd, T 4", base).values["reached"]
+    assert 0 < cell(table, "kf", base).values["value"] < cell(table, "kd, T 4", base).values["value"] <= 1
+    assert cell(table, "scratch", column).text == "·" and cell(table, "scratch", base).text != "·"
+    assert cell(table, "pathnet", "columns").text == "3 of 4"
+    empty = grid.join(made.study, [c.planned for c in made.cells.values()], [])
+    assert {shown.text for _, row in tables.tables(empty)[2].rows for shown in row} == {"0 of 4", "–"}
+
+
+def test_a_curve_value_that_is_the_same_in_every_run_decides_and_equal_scores_do_not(made):
+    """A share of exactly 1 is above 0.9; a difference without any spread has no interval."""
+    from dataclasses import replace
+
+    cells = {}
+    for place, old in made.cells.items():
+        scores = {"last": {"error": 40.0 + (place[0] == "kf")}}
+        records = [
+            record
+            and record.model_copy(
+                update={"scores": scores, "curve": [{**point, "share/student": 1.0} for point in record.curve]}
+            )
+            for record in old.records
+        ]
+        cells[place] = replace(old, records=tuple(records))
+    alike = replace(made, cells=cells)
+    words = {v.claim.text: v for v in claims.verdicts(alike)}
+    share = words["the student stands alone at the end"]
+    assert share.word == "reproduced" and "in each of 4 runs" in share.told
+    beats = words["kf beats scratch on images"]
+    assert beats.word == "undecided"
+    assert beats.told == "−1.00 points of accuracy in each of 8 pairs of runs: without any spread there is no interval"

@@ -1,0 +1,482 @@
+"""The life of a run: stopped anywhere it goes on to the same bits, the test split comes last, trouble is one line."""
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kfbench.errors import Diverged, KfbenchError
+from kfbench.folders import PACKAGE
+from kfbench.networks import weights
+from kfbench.running import execute, prepare, records, resolve
+from kfbench.running.execute import Interrupted
+from kfbench.running.records import RunRecord
+from kfbench.spec import RunSpec
+from kfbench.train.loop import Loop, Watcher
+from kfbench.train.supervised import Supervised
+
+TEACHERS = ["random:digits/low/cnn-4", "random:digits/high/mlp-30"]  # of two kinds; nothing to train
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(packed_digits: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def spec_of(method: str = "scratch", *, teachers: list[str] | None = None, seed: int = 0, **changes: Any) -> RunSpec:
+    """A run on digits of 10 steps an epoch, 3 epochs and 3 evaluations, with crops."""
+    settings = changes.pop("settings", {})
+    recipe = {"network": "cnn-4", "batch_size": 128, "epochs": 3, "evaluations": 3, "pad": 1, **changes}
+    return resolve.resolve(
+        method, "digits", budget="smoke", teachers=teachers, seed=seed, recipe=recipe, settings=settings
+    )
+
+
+class Told(Watcher):
+    """Remembers what was said and how far the run came; acts at one step."""
+
+    def __init__(self, at: int = -1, act: Any = None) -> None:
+        self.at, self.act = at, act
+        self.lines: list[str] = []
+        self.position = self.total = 0
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def step(self, loop: Loop, row: dict[str, float] | None) -> None:
+        self.position, self.total = loop.position, loop.total
+        if loop.position == self.at:
+            self.act()
+
+
+def outcome(record: RunRecord) -> dict[str, Any]:
+    """All that a run's numbers are, times aside; the digest of the weights stands for every parameter and buffer."""
+    timed = ("seconds", "images_per_second")
+    return {
+        "key": record.key,
+        "status": record.status,
+        "scores": record.scores,
+        "curve": [{name: value for name, value in row.items() if name not in timed} for row in record.curve],
+        "weights": record.provenance["weights"],
+    }
+
+
+def checkpoint(results: Path) -> Path:
+    [path] = (results / ".checkpoints").iterdir()
+    return path
+
+
+# --- stopped and resumed -------------------------------------------------------------------------------------------
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from kfbench import registry
+from kfbench.running import execute
+from kfbench.train.loop import Watcher
+
+class Killed(Watcher):
+    def step(self, loop, row):
+        if loop.position == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+torch.set_num_threads(1)
+spec = registry.read_spec(json.loads(sys.argv[3]))
+execute.run(spec, results=Path(sys.argv[1]), checkpoint_seconds=0, watcher=Killed())
+"""
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
+
+
+def test_killed_in_mid_epoch_before_at_and_after_the_cut_a_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    settings = {"cut": 0.5, "dep_start": 0.1, "dep_end": 0.4}
+    spec = spec_of("kf", teachers=TEACHERS, settings=settings)
+    whole = execute.run(spec, results=tmp_path / "whole")
+    assert whole.cost["steps"] == 30 and whole.curve[0]["share/student"] != whole.curve[1]["share/student"]
+    stops = {"before": 8, "at": 15, "after": 24}  # steps; an epoch has 10, the cut is at 15
+    processes = {}
+    for name, stop in stops.items():
+        words = [str(tmp_path / name), str(stop), json.dumps(spec.to_json())]
+        processes[name] = subprocess.Popen([sys.executable, "-c", KILLED, *words], env=environment())
+    for name, process in processes.items():
+        assert process.wait() == -signal.SIGKILL
+        told = Told()
+        resumed = execute.run(spec, results=tmp_path / name, watcher=told)
+        assert f"goes on from step {stops[name] - 1} of 30" in told.lines  # the last whole checkpoint
+        assert outcome(resumed) == outcome(whole)
+        assert not list((tmp_path / name / ".checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_from_which_the_same_command_goes_on(number: int, tmp_path: Path) -> None:
+    spec = spec_of("finetune", teachers=["random:digits/low/cnn-4"])
+    whole, before = execute.run(spec, results=tmp_path / "whole"), signal.getsignal(number)
+    with pytest.raises(Interrupted, match="stopped at step 13 of 30; the same command goes on") as stopped:
+        execute.run(spec, results=tmp_path, watcher=Told(13, lambda: signal.raise_signal(number)))
+    assert stopped.value.exit_code == 130 and checkpoint(tmp_path).is_file()
+    assert signal.getsignal(number) is before  # the handlers are gone again
+    told = Told()
+    assert outcome(execute.run(spec, results=tmp_path, watcher=told)) == outcome(whole)
+    assert told.lines == ["goes on from step 13 of 30"]
+
+
+def test_a_second_signal_is_obeyed_at_once(tmp_path: Path) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        execute.run(spec_of(), results=tmp_path, watcher=Told(5, twice))
+
+
+def test_the_command_line_stops_at_a_signal_with_130_and_no_traceback(tmp_path: Path) -> None:
+    words = "--method scratch --task digits --budget smoke --network cnn-4 --epochs 400 --set-recipe evaluations=400"
+    code = "from kfbench.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "run", *words.split(), "--threads", "1", "--results", str(tmp_path)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with subprocess.Popen(command, env=environment(), cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if line.startswith("  step "):
+                    process.send_signal(number)
+                    break
+            said += process.stderr.readlines()
+            assert process.wait() == 130, said
+        assert said[-1].startswith("error: stopped at step ") and not any("Traceback" in line for line in said)
+    assert any(line.startswith("goes on from step") for line in said)
+
+
+@pytest.mark.parametrize("content", ["truncated", "pickle", "other run", "not a checkpoint"])
+def test_a_bad_checkpoint_is_refused_in_a_line_and_kept(content: str, tmp_path: Path) -> None:
+    spec = spec_of()
+    with pytest.raises(Interrupted):
+        execute.run(spec, results=tmp_path, watcher=Told(5, lambda: signal.raise_signal(signal.SIGINT)))
+    path = checkpoint(tmp_path)
+    if content == "truncated":
+        path.write_bytes(path.read_bytes()[:-500])
+    elif content == "pickle":
+        path.write_bytes(pickle.dumps(Evil(tmp_path / "executed")))
+    elif content == "other run":
+        torch.save({"threads": 1, "stage": 0, "student": {}, "optimizer": {}}, path)
+    else:
+        torch.save([1, 2, 3], path)
+    before = path.read_bytes()
+    with pytest.raises(KfbenchError, match="or start anew with --force") as raised:
+        execute.run(spec, results=tmp_path)
+    assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+    assert path.read_bytes() == before and not (tmp_path / "executed").exists()
+    assert not list(tmp_path.glob("digits/scratch/*"))
+    assert execute.run(spec, results=tmp_path, force=True).status == "done"
+
+
+class Evil:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self.path), "w"))
+
+
+def test_another_number_of_threads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        execute.run(spec_of(), results=tmp_path, watcher=Told(5, lambda: signal.raise_signal(signal.SIGINT)))
+    torch.set_num_threads(2)
+    with pytest.raises(KfbenchError, match="made with --threads 1"):
+        execute.run(spec_of(), results=tmp_path)
+
+
+# --- the test split ------------------------------------------------------------------------------------------------
+
+
+def test_the_test_split_is_not_even_there_before_the_last_step(
+    packed_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(packed_digits, data)
+    monkeypatch.setenv("KFBENCH_DATA", str(data))
+    file, away = data / "digits" / "test.safetensors", tmp_path / "away"
+    file.rename(away)
+    spec = spec_of("kf", teachers=TEACHERS)  # evaluations, teachers and all
+    told = Told()
+    with pytest.raises(KfbenchError, match="test.safetensors' cannot be read"):
+        execute.run(spec, results=tmp_path, watcher=told, checkpoint_seconds=0)
+    assert told.position == told.total == 30 and not list(tmp_path.glob("digits/kf/*"))
+    away.rename(file)  # and what was trained was not lost
+    told = Told()
+    record = execute.run(spec, results=tmp_path, watcher=told)
+    assert told.lines == ["goes on from step 30 of 30"] and set(record.scores) == {"last", "best", "val"}
+    assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_spec_finds_its_record_and_force_runs_it_again(tmp_path: Path) -> None:
+    first = execute.run(spec_of(), results=tmp_path)
+    path = records.path_of(tmp_path, first.key, spec_of())
+    written = path.read_text()
+    told = Told()
+    again = execute.run(spec_of(), results=tmp_path, watcher=told)
+    [line] = told.lines
+    assert line.startswith("recorded already") and first.key in line and told.position == 0
+    assert again == first and path.read_text() == written
+    told = Told()
+    forced = execute.run(spec_of(), results=tmp_path, watcher=told, force=True)
+    assert told.position == 30 and outcome(forced) == outcome(first)
+    other = execute.run(spec_of(seed=1), results=tmp_path)
+    assert other.key != first.key and other.provenance["weights"] != first.provenance["weights"]
+
+
+def test_a_record_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
+    record = execute.run(spec_of(), results=tmp_path)
+    path = records.path_of(tmp_path, record.key, spec_of())
+    good = path.read_text()
+    for bad, said in (
+        (good.replace('"seed": 0', '"seed": 1', 1), "was changed by hand"),
+        (good.replace('"harness_revision": 1', '"harness_revision": 2'), "was changed by hand"),
+        (good[:-200], "is not a run record"),
+        ("[]", "is not a run record"),
+    ):
+        assert bad != good
+        path.write_text(bad)
+        with pytest.raises(KfbenchError, match=said):
+            execute.run(spec_of(), results=tmp_path)
+
+
+def test_the_record_says_what_was_run_and_what_is_kept(tmp_path: Path) -> None:
+    record = execute.run(spec_of("kf", teachers=TEACHERS), results=tmp_path)
+    network, about, digest = weights.load(
+        records.path_of(tmp_path, record.key, record.run_spec()).with_suffix(".safetensors")
+    )
+    plain = execute.run(spec_of(), results=tmp_path)
+    assert record.cost["parameters"] == plain.cost["parameters"] == sum(p.numel() for p in network.parameters())
+    assert digest == record.provenance["weights"] and about["key"] == record.key and about["task"] == "digits"
+    assert record.run_spec() == spec_of("kf", teachers=TEACHERS) and len(record.provenance["teachers"]) == 2
+    assert record.provenance["threads"] == 1 and record.provenance["data"] and record.status == "done"
+    assert len(record.curve) == 3 and {"val_error", "share/student", "loss/cross-entropy"} <= set(record.curve[0])
+    assert str(Path.home()) not in json.dumps(record.provenance)
+
+
+SPOILT = '''"""A method whose loss breaks.
+
+Source: none.
+Differs: nothing known.
+"""
+
+from dataclasses import dataclass
+
+from kfbench.methods import Method
+
+
+@dataclass(frozen=True)
+class Spoilt(Method):
+    """Breaks at `at`."""
+
+    at: float = 0.5
+
+    def losses(self, student, teachers, batch, task, progress):
+        output = student(batch.images)
+        spoilt = output.logits.mean() * (float("nan") if progress >= self.at else 0.0)
+        return output, task.loss(output, batch) | {"spoilt": spoilt}
+'''
+
+
+def test_a_loss_that_is_not_finite_ends_as_a_failed_record_with_step_and_part(tmp_path: Path) -> None:
+    file = tmp_path / "spoilt.py"
+    file.write_text(SPOILT)
+    spec = spec_of(str(file))
+    with pytest.raises(Diverged, match="loss part 'spoilt' was not finite at step 15") as raised:
+        execute.run(spec, results=tmp_path / "results")
+    assert raised.value.exit_code == 1 and (raised.value.part, raised.value.step) == ("spoilt", 15)
+    [path] = (tmp_path / "results" / "digits" / "spoilt").glob("*.json")
+    record = records.read(path)
+    assert record.status == "failed" and record.error is not None and record.traceback is not None
+    assert "step 15" in record.error and "'spoilt'" in record.error and "Diverged" in record.traceback
+    assert record.curve and not record.scores and not list((tmp_path / "results" / ".checkpoints").glob("*"))
+    with pytest.raises(Diverged):  # a failed run counts as not run
+        execute.run(spec, results=tmp_path / "results")
+    file.write_text(SPOILT.replace('float("nan")', "1.0"))  # and a mended file is another run
+    assert execute.run(spec, results=tmp_path / "results").key != record.key
+
+
+# --- teachers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_is_trained_once_and_its_file_is_verified(tmp_path: Path) -> None:
+    spec = spec_of("kd", teachers=["digits/cnn-4@smoke:epochs=1+batch_size=128"])
+    told = Told()
+    record = execute.run(spec, results=tmp_path, watcher=told)
+    assert any(line.startswith("teacher digits/cnn-4@smoke") for line in told.lines)
+    assert record.cost["teacher_seconds"] > 0 and record.provenance["teachers"][0]["task"] == "digits"
+    [path] = (tmp_path / "teachers").rglob("*.safetensors")
+    stamp, whole = path.stat().st_mtime_ns, path.read_bytes()
+    assert execute.run(spec_of("kd", teachers=list(spec.teachers), seed=1), results=tmp_path).status == "done"
+    assert path.stat().st_mtime_ns == stamp  # it serves all seeds
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(KfbenchError, match="is not a whole safetensors file") as raised:
+        execute.run(spec, results=tmp_path, force=True)
+    assert str(path) in str(raised.value)
+    path.write_bytes(whole)
+    network, about, _ = weights.load(path)
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    weights.save(network, path, {"task": about["task"], "classes": about["classes"]}, half=True)
+    with pytest.raises(KfbenchError, match="is not the teacher of its record; delete it"):
+        execute.run(spec, results=tmp_path, force=True)
+    path.unlink()
+    told = Told()
+    assert outcome(execute.run(spec, results=tmp_path, watcher=told, force=True)) == outcome(record)
+    assert any("no weights here: it is trained again" in line for line in told.lines) and path.read_bytes() == whole
+
+
+# --- no room -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """Let no file grow past `most` bytes: to a writer it is a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def refused_before_training(results: Path, said: str) -> None:
+    told = Told()
+    with pytest.raises(KfbenchError, match=said) as raised:
+        execute.run(spec_of(), results=results, watcher=told)
+    assert told.position == 0 and "\n" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    refused_before_training(tmp_path / "file", "cannot write to .*; give another folder with --results")
+    refused_before_training(Path("/proc/kfbench"), "cannot write to '/proc/kfbench'")  # not even root can
+    with small_files(1000):
+        refused_before_training(tmp_path, "cannot write to")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=40_000))
+    refused_before_training(tmp_path, "only 0 MB free for")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_disk_that_fills_up_later_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    spec = spec_of()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fill = Told(12, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1])))
+    try:
+        with pytest.raises(KfbenchError, match="cannot write .*; make room, and the same command goes on") as raised:
+            execute.run(spec, results=tmp_path, watcher=fill, checkpoint_seconds=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(raised.value)
+    told = Told()
+    record = execute.run(spec, results=tmp_path, watcher=told)
+    assert told.lines == ["goes on from step 11 of 30"]
+    assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
+def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    for name, said in (("cuda:99", "no GPU 'cuda:99'"), ("gpu", "no device 'gpu'"), ("meta", "is not supported")):
+        with pytest.raises(KfbenchError, match=said):
+            execute.run(spec_of(), results=tmp_path, device=name)
+
+
+# --- the same for every method -------------------------------------------------------------------------------------
+
+
+def first_steps(spec: RunSpec, tmp_path: Path) -> tuple[dict[str, Tensor], list[tuple[Tensor, ...]]]:
+    """The plain network before training, and every batch of the run as its losses saw it."""
+    setup = prepare.setup(prepare.plan(spec, results=tmp_path), device=torch.device("cpu"))
+    start = {name: value.clone() for name, value in setup.method.export(setup.student).state_dict().items()}
+    loop, seen = Supervised(setup), []
+    draw = loop.batch
+
+    def spy() -> Any:
+        batch = draw()
+        assert batch.labels is not None and batch.index is not None and batch.view is not None
+        seen.append((batch.images.clone(), batch.labels, batch.index, batch.view, torch.rand(3)))
+        return batch
+
+    loop.batch = spy  # type: ignore[method-assign]
+    for _ in loop:
+        pass
+    return start, seen
+
+
+def test_methods_share_initialisation_batch_order_and_augmentation(tmp_path: Path) -> None:
+    runs = {
+        name: first_steps(spec_of(name, teachers=teachers, flip=True), tmp_path)
+        for name, teachers in {"scratch": None, "kf": TEACHERS, "kd": ["random:digits/cnn-8"]}.items()
+    }
+    start, seen = runs.pop("scratch")
+    assert len(seen) == 30 and not torch.equal(seen[0][0], seen[10][0])
+    for other_start, other_seen in runs.values():
+        assert start.keys() == other_start.keys() and all(torch.equal(start[name], other_start[name]) for name in start)
+        for mine, theirs in zip(seen, other_seen, strict=True):  # the global state, for dropout, too
+            assert all(torch.equal(one, other) for one, other in zip(mine, theirs, strict=True))
+    _, other_seed = first_steps(spec_of(seed=1), tmp_path)
+    assert not torch.equal(seen[0][2], other_seed[0][2])
+
+
+# --- it learns, and does not grow ----------------------------------------------------------------------------------
+
+
+def test_scratch_learns_digits(tmp_path: Path) -> None:
+    spec = spec_of(network="mlp-30", batch_size=32, epochs=8, pad=0, lr=1e-2)
+    record = execute.run(spec, results=tmp_path)
+    assert record.scores["last"]["error"] < 10 and record.scores["best"]["error"] < 10  # in %, of 359 images
+    assert record.curve[0]["loss"] > 2 * record.curve[-1]["loss"]
+
+
+def test_kf_with_a_good_teacher_stays_close_to_scratch_over_five_seeds(tmp_path: Path) -> None:
+    changes = {"network": "mlp-30", "batch_size": 32, "epochs": 6, "pad": 0, "lr": 1e-2, "evaluations": 1}
+    teacher = ["digits/mlp-30@smoke:epochs=6+lr=1e-2"]
+    errors: dict[str, list[float]] = {"scratch": [], "kf": []}
+    for seed in range(5):
+        for method, teachers in (("scratch", None), ("kf", teacher)):
+            record = execute.run(spec_of(method, teachers=teachers, seed=seed, **changes), results=tmp_path)
+            errors[method].append(record.scores["last"]["error"])
+    worse = (sum(errors["kf"]) - sum(errors["scratch"])) / 5
+    assert worse < 3, errors  # points of error in %, alone after the cut; the margin this test states
+
+
+def test_memory_does_not_grow_over_epochs(tmp_path: Path) -> None:
+    spec = spec_of("kf", teachers=TEACHERS, epochs=25, evaluations=25)
+    pages = Path("/proc/self/statm")
+    if not pages.is_file():
+        pytest.skip("only Linux tells the resident pages")
+    loop = Supervised(prepare.setup(prepare.plan(spec, results=tmp_path), device=torch.device("cpu")))
+    resident = []
+    for row in loop:
+        if row is not None:
+            resident.append(int(pages.read_text().split()[1]) * resource.getpagesize() / 1e6)
+    assert loop.data.train.images.dtype == torch.uint8  # resident once, as bytes
+    assert resident[-1] - resident[4] < 4, resident  # MB; 20 copies of the training images in float would be 7

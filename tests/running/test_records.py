@@ -1,0 +1,63 @@
+"""Records: written and read, of other versions, damaged."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+
+from kfbench.errors import KfbenchError, KfbenchWarning
+from kfbench.running import records
+
+
+def first(results: Path) -> Path:
+    return next(path for path in sorted(results.rglob("*.json")) if len(path.stem) == 12)
+
+
+def changed(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_what_is_written_is_read(small: tuple[Path, Path]) -> None:
+    for record in records.records(small[1]):
+        path = records.write(small[1], record)
+        assert records.read(path) == record
+
+
+def test_a_field_of_a_newer_version_is_told_and_the_rest_read(small: tuple[Path, Path]) -> None:
+    path = first(small[1])
+    record = records.read(path)
+    changed(path, energy={"joules": 3.0})
+    with pytest.warns(KfbenchWarning, match="newer kfbench \\(energy\\)"):
+        newer = records.read(path)
+    assert newer.scores == record.scores
+    records.write(small[1], newer)
+    assert json.loads(path.read_text())["energy"] == {"joules": 3.0}  # what is not understood is not lost
+    changed(path, format=records.FORMAT + 1)
+    with pytest.warns(KfbenchWarning):
+        records.read(path)
+
+
+def test_the_schema_describes_every_committed_record() -> None:
+    schema = records.RunRecord.model_json_schema()
+    assert set(schema["required"]) == {"key", "spec", "identity", "status"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path in sorted((Path(__file__).parents[2] / "results").rglob("*.json")):
+            records.read(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"status": "half"}, "'status': input should be 'done' or 'failed'"),
+        ({"scores": [1]}, "'scores'"),
+        ({"identity": {"spec": 1}}, "changed by hand"),
+    ],
+)
+def test_a_damaged_record_is_told_in_a_line(small: tuple[Path, Path], fields: dict[str, object], said: str) -> None:
+    path = first(small[1])
+    changed(path, **fields)
+    with pytest.raises(KfbenchError, match=said) as caught:
+        records.read(path)
+    assert "\n" not in str(caught.value)

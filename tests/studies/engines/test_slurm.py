@@ -1,0 +1,117 @@
+"""SLURM on loopback: a requeued job goes on; a driver that was killed finds its jobs again."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import jobs_here
+import pytest
+import slurm_here
+
+from kfbench.errors import KfbenchError
+from kfbench.studies import driver
+from kfbench.studies.engines import slurm
+from kfbench.studies.place import Place
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A SLURM of this machine, for the module's tests."""
+    with slurm_here.cluster(tmp_path_factory.mktemp("slurm")) as conf, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(conf))
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        yield
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The runs' records, made plainly."""
+    return jobs_here.by_hand(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Three jobs at once of one processor each."""
+    return Place(tmp_path / "results", on="slurm", jobs=4, checkpoint_seconds=0.3, options={"timeout_min": "10"})
+
+
+def job_of_the_long_run(place: Place) -> str:
+    return (jobs_here.bag(place) / "job").read_text()
+
+
+def requeue(place: Place) -> None:
+    """Requeue a job as an administrator would, without the two minutes that SLURM waits before it begins again."""
+    job = job_of_the_long_run(place)
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    until = time.monotonic() + 60
+    while "PENDING" not in subprocess.check_output(["squeue", "--noheader", "-j", job, "--format=%T"], text=True):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
+
+
+def test_a_requeued_job_goes_on(cluster, expected, place):
+    actor = jobs_here.when_there_is_a_checkpoint(place, lambda: requeue(place))
+    assert jobs_here.drive(place) == {}
+    actor()
+    jobs_here.check(place, expected)
+    assert not list((place.cache / "slurm").glob("*.pkl"))  # submitit's
+
+
+DRIVER = """
+    import sys
+    from pathlib import Path
+    import jobs_here
+    from kfbench.studies.place import Place
+    jobs_here.drive(Place(Path(sys.argv[1]), on="slurm", jobs=4, checkpoint_seconds=0.3))
+"""
+
+
+def test_jobs_outlive_their_driver_and_the_next_one_finds_them(cluster, expected, place):
+    command = [sys.executable, "-c", textwrap.dedent(DRIVER), str(place.results)]
+    first = subprocess.Popen(command)
+    jobs_here.when_there_is_a_checkpoint(place, first.kill)()
+    first.wait()
+    job = job_of_the_long_run(place)
+    assert jobs_here.drive(place) == {}
+    jobs_here.check(place, expected, is_continued=False)  # nothing had to be continued: the job itself went on
+    submitted = subprocess.check_output(["squeue", "--noheader", "--states=all", "--format=%i %j"], text=True)
+    named = [line.split()[0] for line in submitted.splitlines() if line.endswith(jobs_here.bag(place).name)]
+    assert job in named and len(named) == len({*named})
+
+
+def test_ctrl_c_takes_waiting_jobs_out_of_the_queue(cluster, tmp_path, monkeypatch):
+    """A job that waits has nothing to save; it is cancelled at once, and its run is handed over by the next driver."""
+    place = Place(tmp_path / "results", on="slurm", options={"timeout_min": "10"})
+    node = subprocess.check_output(["sinfo", "--noheader", "--format=%n"], text=True).strip()
+    subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test"], check=True)
+    monkeypatch.setattr(slurm, "ASK", 0.2)
+    look = slurm.Slurm.look
+
+    def stop(engine: slurm.Slurm, name: str):
+        monkeypatch.setattr(slurm.Slurm, "look", look)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm.Slurm, "look", stop)
+    began = time.monotonic()
+    try:
+        with pytest.raises(driver.Stopped):
+            jobs_here.drive(place)
+    finally:
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=True)
+    assert time.monotonic() - began < 60
+    states = subprocess.check_output(["squeue", "--noheader", "--states=all", "--format=%T"], text=True).split()
+    assert states.count("CANCELLED") == 4 and "PENDING" not in states
+
+
+def test_what_slurm_cannot_give_is_refused_in_a_line(cluster, tmp_path):
+    for changes, told in (
+        ({"gpus": 0.25}, "SLURM gives whole GPUs, not 0.25; use --on ray"),
+        ({"options": {"timeout_min": "ten"}}, "--on slurm: invalid literal for int"),
+        ({"options": {"partitoin": "gpu"}}, "sbatch refused a run: .*unrecognized option '--partitoin=gpu'"),
+    ):
+        with pytest.raises(KfbenchError, match=told) as caught:
+            jobs_here.drive(Place(tmp_path / "results", on="slurm", **changes))
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,123 @@
+"""A run carried: what is laid out, what is handed back, how each end is told; and the folder that talk goes through."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from rich.console import Console
+
+from kfbench.running import execute, prepare, records, resolve, verify
+from kfbench.studies import board, carry
+from kfbench.studies.board import open_board
+from kfbench.studies.carry import Order
+from kfbench.studies.engines import folder
+from kfbench.studies.trials import Job, name_of
+
+
+@pytest.fixture
+def spec():
+    """A short run with a teacher."""
+    return resolve.resolve(
+        "kd", "digits/high", budget="smoke", recipe={"epochs": 1, "evaluations": 2, "network": "cnn-4"}
+    )
+
+
+@pytest.fixture
+def one_thread():
+    """Runs are carried with one thread, here in the tests' own process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def order(spec, **more) -> Order:
+    return Order(name_of(spec), spec.to_json(), **more)
+
+
+def go(event) -> str:
+    return "go"
+
+
+def test_a_teacher_then_its_student_come_home_as_execute_makes_them(spec, tmp_path, one_thread):
+    events: list[dict] = []
+    teacher = prepare.teachers_of(spec)[0]
+
+    def heard(event) -> str:
+        events.append(event)
+        return "go"
+
+    first = carry.carry(order(teacher, is_teacher=True), {}, folder=tmp_path / "a", report=heard)
+    assert first.state == "done" and [name.rpartition(".")[2] for name in first.files] == ["safetensors", "json"]
+    assert all(name.startswith("teachers/digits/high/scratch/") for name in first.files)
+    content = {name: path.read_bytes() for name, path in first.files.items()}
+    second = carry.carry(order(spec), content, folder=tmp_path / "b", report=go)
+    third = carry.carry(order(spec), first.files, folder=tmp_path / "c", report=go)  # linked, not copied
+    assert [each.state for each in (second, third)] == ["done", "done"]
+    plain = execute.run(spec, results=tmp_path / "plain")
+    for outcome in (second, third):
+        record = records.read(next(path for name, path in outcome.files.items() if name.endswith(".json")))
+        assert verify.differences(plain, record) == () and record.key == plain.key
+    assert sum(event["score"] is not None for event in events) == teacher.recipe.evaluations
+    assert {"step", "progress", "score", "rate", "node", "device", "pid"} == events[0].keys()
+
+
+def test_a_student_without_its_teachers_is_refused(spec, tmp_path, one_thread):
+    """Else each run would train them for itself."""
+    outcome = carry.carry(order(spec), {}, folder=tmp_path, report=go)
+    assert (outcome.state, outcome.why, outcome.files) == ("refused", "its teachers did not come along", {})
+
+
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_and_one_that_is_pruned_nothing(spec, tmp_path, one_thread):
+    spec = resolve.resolve("scratch", "digits/high", budget="smoke")
+    stopped = carry.carry(order(spec), {}, folder=tmp_path / "a", report=lambda event: "stop")
+    assert stopped.state == "stopped" and [name.rpartition(".")[2] for name in stopped.files] == ["ckpt"]
+    pruned = carry.carry(order(spec), {}, folder=tmp_path / "b", report=lambda event: "prune")
+    assert pruned.state == "pruned" and pruned.why.startswith("pruned at step ") and pruned.files == {}
+
+
+def test_a_judged_run_waits_for_the_verdict_and_others_do_not(spec, tmp_path):
+    engine = folder.Folder(tmp_path)
+    judged = order(spec, is_judged=True)
+    reports = folder.Reports(judged, engine.open(judged))
+    with ThreadPoolExecutor(1) as pool:
+        word = pool.submit(reports, {"score": 5.0})
+        time.sleep(0.3)
+        assert not word.done() and engine.events() == [(judged.name, {"score": 5.0})] and engine.events() == []
+        engine.answer(judged.name, "prune")
+        assert word.result(timeout=10) == "prune"
+    assert folder.Reports(order(spec), tmp_path / judged.name)({"score": None}) == "prune"
+    engine.open(judged)
+    assert folder.Reports(order(spec), tmp_path / judged.name)({"score": 5.0}) == "go"
+
+
+def test_an_outcome_that_nobody_fetched_stays_unless_it_is_of_another_version(spec, tmp_path):
+    engine, mine = folder.Folder(tmp_path), order(spec, versions={"torch": "1"})
+    bag = engine.open(mine)
+    (bag / "outcome.json").write_text('{"state": "done", "why": "", "files": ["a.json"], "versions": {"torch": "1"}}')
+    assert folder.read(engine.open(mine)).files == {"a.json": bag / "a.json"}
+    engine.open(order(spec, versions={"torch": "2"}))
+    assert folder.read(bag) is None
+
+
+def test_the_boards_file_says_what_runs_where_and_what_failed(spec, tmp_path, monkeypatch):
+    """It is what `kfbench status` reads."""
+    monkeypatch.setattr(board, "WRITE", 0.0)
+    job, event = Job(spec, "kd · digits"), {"step": 10, "progress": 0.25, "score": 50.0, "rate": 300.0}
+    with open_board("study/one", 2, tmp_path, Console(quiet=True)) as shown:
+        shown.begin(job)
+        for progress in (0.25, 0.5):
+            shown.event(job.name, {**event, "progress": progress, "node": "here", "device": "cuda:1", "pid": 7})
+            time.sleep(0.01)
+        shown.look()
+        told = json.loads((tmp_path / "status" / "study-one.json").read_text())
+        row = told["running"][job.name]
+        assert (told["total"], told["ended"], told["over"]) == (2, 0, False)
+        assert [row[key] for key in ("label", "node", "device", "pid", "score")] == [job.label, "here", "cuda:1", 7, 50]
+        assert row["left"] > 0 and row["log"] == str(tmp_path / "logs" / f"{job.name}.log")
+        shown.end(job, "failed", "it broke", log="abc")
+    told = json.loads((tmp_path / "status" / "study-one.json").read_text())
+    assert told["over"] and told["ended"] == 1 and told["running"] == {}
+    assert told["failed"][0]["why"] == "it broke" and told["failed"][0]["log"].endswith("/logs/abc.log")

@@ -1,0 +1,81 @@
+"""Plans: what a study leaves open is filled in, what is misspelt is an error, shipped plans are current."""
+
+from pathlib import Path
+
+import pytest
+
+from kfbench.errors import KfbenchError
+from kfbench.studies import definition, plan
+
+STUDY = """
+title = "Digits"
+budget = "smoke"
+seeds = 2
+methods = ["scratch", "kf", { method = "kf", label = "random", teachers = "random" }, "kickstarting", "breaks"]
+tasks = [{ task = "digits/high", teachers = ["digits/low"], recipe = { epochs = 2 } }]
+
+[[claims]]
+text = "kf beats scratch"
+better = "kf"
+than = "scratch"
+"""
+
+
+def test_a_plan_fills_in_what_a_study_leaves_open(tmp_path):
+    (tmp_path / "study.toml").write_text(STUDY.replace(', "breaks"', ', { method = "kd", settings = { alpha = 0.5 } }'))
+    made = definition.load(tmp_path)
+    cells = {cell.row: cell for cell in plan.make(made.model_copy(update={"tasks": [made.tasks[0].model_copy(
+        update={"teachers": {"features": ["digits/low"]}})]}))}  # fmt: skip
+    assert cells["scratch"].spec.teachers == ()
+    assert cells["kf"].spec.teachers == ("digits/low/cnn-32@smoke",)
+    assert cells["random"].spec.teachers == ("random:digits/low/cnn-32@smoke",)
+    assert (
+        cells["kd"].spec.teachers[0].startswith("digits/high/cnn-32@smoke")
+        and cells["kd"].spec.settings["alpha"] == 0.5
+    )
+    assert cells["kickstarting"].spec is None and "is for games" in cells["kickstarting"].reason
+    assert [spec.seed for spec in cells["kf"].runs(made.seeds)] == [0, 1]
+    text = (tmp_path / "study.toml").read_text().replace('"scratch"', '"scratch", "scratch/equal-compute"', 1)
+    (tmp_path / "study.toml").write_text(text)
+    longer = {cell.row: cell for cell in plan.make(definition.load(tmp_path))}["scratch/equal-compute"].spec
+    assert longer.recipe.epochs > 2 * cells["scratch"].spec.recipe.epochs  # the column's teachers are its cost
+    tuned = {cell.row: cell for cell in plan.make(made, {"kf": {"cut": 0.7}})}
+    assert tuned["kf"].spec.settings["cut"] == 0.7 and tuned["random"].spec.settings["cut"] != 0.7
+
+
+def test_a_studys_teacher_of_outputs_is_not_for_a_method_whose_teacher_is_its_twin(tmp_path):
+    (tmp_path / "study.toml").write_text(
+        STUDY.replace('"kickstarting", "breaks"', '"kd", "born_again"').replace(
+            'teachers = ["digits/low"]', 'network = "cnn-4", teachers = { outputs = ["digits/high/cnn-8"] }'
+        )
+    )
+    cells = {cell.row: cell for cell in plan.make(definition.load(tmp_path))}
+    assert cells["kd"].spec.teachers == ("digits/high/cnn-8@smoke",)
+    assert cells["born_again"].spec.teachers == ("digits/high/cnn-4@smoke:epochs=2",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"scratch"', '"scrach"', "no method 'scrach'; did you mean 'scratch'"),
+        ("digits/high", "digit/high", "no task 'digit'; did you mean 'digits'"),
+        ("epochs = 2", "epoch = 2", "no field 'epoch'; did you mean 'epochs'"),
+        ('label = "random"', 'label = "random", settings = { cutt = 1 }', "no setting 'cutt'; did you mean 'cut'"),
+    ],
+)
+def test_a_misspelt_name_is_an_error_and_no_empty_cell(tmp_path, old, new, told):
+    (tmp_path / "study.toml").write_text(STUDY.replace(', "breaks"', "").replace(old, new))
+    with pytest.raises(KfbenchError, match=told):
+        plan.make(definition.load(tmp_path))
+
+
+def test_shipped_studies_load_and_their_plans_are_current():
+    """Every study of the repository resolves to runs, and its committed plan is the one today's code would make."""
+    root = Path(__file__).parents[2] / "reports"
+    if not root.is_dir():
+        pytest.skip("no reports beside the tests")
+    found = sorted(path.parent for path in root.glob("*/study.toml"))
+    assert len(found) >= 5
+    for folder in found:
+        made = definition.load(folder)
+        assert plan.read(folder, made) == plan.make(made, plan.tuned(folder)), folder.name

@@ -56,6 +56,7 @@ def _places(folder: Path, kind: str) -> Iterator[Path]:
     cache = folder / ".cache"
     if kind == "checkpoints":
         yield from sorted((folder / ".checkpoints").glob("*"))
+        yield from sorted((cache / "runs").glob("*"))  # of studies
     elif kind == "logs":
         for name in LOGS:
             yield from sorted((cache / name).glob("*"))

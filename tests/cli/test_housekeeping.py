@@ -26,6 +26,7 @@ def untidy(recorded: Path) -> dict[str, Path]:
     made = {
         "checkpoints": results / ".checkpoints" / "0123456789ab.ckpt",
         "teachers' checkpoints": results / "teachers" / ".checkpoints" / "0123456789ab.ckpt",
+        "checkpoints of studies": results / ".cache" / "runs" / "kd-0" / "checkpoint.ckpt",
         "memory": results / ".cache" / "memory" / "ab" / "logits.bin",
         "logs": results / ".cache" / "logs" / "x.log",
         "logs of curves": results / ".cache" / "tensorboard" / "run" / "events.out",
@@ -49,11 +50,11 @@ def test_clean_shows_asks_and_deletes(type_in: Any, recorded: Path, monkeypatch:
         assert done.lines[0] == ("error: nothing was done" if answer else "error: nobody answered; give --yes")
         assert all(path.is_file() for path in files.values())
     lines = done.out.splitlines()
-    assert lines[0].startswith("    10 kB  checkpoints: of runs that were stopped") and lines[-1].startswith(
-        "delete 35 kB?"
+    assert lines[0].startswith("    15 kB  checkpoints: of runs that were stopped") and lines[-1].startswith(
+        "delete 40 kB?"
     )
     answering("y\n", monkeypatch)
-    assert type_in("clean").out.endswith("deleted 35 kB\n")
+    assert type_in("clean").out.endswith("deleted 40 kB\n")
     assert {path for path in Path("results").rglob("*") if path.is_file()} == kept | {files["a database"]}
     assert type_in("clean").out == "nothing to clean in 'results'\n"
 

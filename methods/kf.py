@@ -11,7 +11,8 @@ mixing weights have a larger learning rate of their own, else they hardly move i
 
 The schedule: with that of the descendants (variant `descendant`) the student never learns to do without its teachers in
 a short budget, and collapses at the cut. Chosen on validation (CIFAR-10 with 2,000 labels, seed 11, 40 epochs; error in
-%, scratch 38.8): `descendant` 71.4; dep 10 rising over 10-60 %, cut at 70 %, kl 1: 47.6; the defaults: 40.3.
+%, scratch 38.8): `descendant` 71.4; dep 10 rising over 10-60 %, cut at 70 %, kl 1: 47.6; the defaults: 41.0
+(40.3 on another processor).
 
 The other variants add what the paper does not have, so that the student can stand alone: `alone` passes each batch a
 second time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a

@@ -21,4 +21,4 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Send a link to a study's README to its page; a link to code or to a file above becomes its name."""
     markdown = re.sub(r"\]\(\.\./reports/([^/)]+)/README\.md\)", r"](reports/\1/index.html)", markdown)
-    return re.sub(r"\[([^]]+)\]\(\.\./(?!reports/)[^)]*\)", r"\1", markdown)
+    return re.sub(r"\[([^]]+)\]\(\.\./[^)]*\)", r"\1", markdown)

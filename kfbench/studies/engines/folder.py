@@ -118,7 +118,7 @@ class Folder:
 
     def answer(self, name: str, word: Word) -> None:
         """Say to a run what it is to do, and how many of its reports are seen."""
-        write_text(self.bags / name / "word", f"{word} {self._read[name][1]}")
+        write_text(self.bags / name / "word", f"{word} {self._read.get(name, (0, 0))[1]}")
 
     def forget(self, name: str) -> None:
         """Take a run off the list."""

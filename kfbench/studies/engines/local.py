@@ -1,10 +1,15 @@
-"""Processes of this machine, one a run: the standard library's, forked from a server that has imported torch."""
+"""Processes of this machine, one a run: the standard library's, forked from a server that has imported torch.
+
+Where the system has no such server (Windows), each process starts anew and imports torch itself.
+"""
 
 import dataclasses
 import multiprocessing
 import os
-from multiprocessing.context import ForkServerProcess
+import signal
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,9 +27,11 @@ class Local(folder.Folder):
         super().__init__(bags)
         self.slots = place.jobs or 1
         self._logs = place.cache / "logs"
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["kfbench.studies.engines.folder"])
-        self._at: dict[str, tuple[ForkServerProcess, int, int]] = {}  # process, slot, deaths of memory before it
+        has_server = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if has_server else "spawn")
+        if has_server:
+            self._context.set_forkserver_preload(["kfbench.studies.engines.folder"])
+        self._at: dict[str, tuple[BaseProcess, int, int]] = {}  # process, slot, deaths of memory before it
 
     def start(self, order: Order, files: Files) -> None:
         """Start a process for a run."""
@@ -36,6 +43,8 @@ class Local(folder.Folder):
 
     def look(self, name: str) -> Outcome | None:
         """Return how a run ended; None while it goes on."""
+        if name not in self._at:  # Ctrl-C came just after its end was seen
+            return folder.read(self.bags / name) or Outcome("lost", "its process ended")
         process, _, before = self._at[name]
         if process.is_alive():
             return None
@@ -53,7 +62,10 @@ class Local(folder.Folder):
 
 
 def _child(order: Order, files: Files, bag: Path, log: Path, environment: dict[str, str], slot: int) -> None:
-    os.setsid()  # Ctrl-C is for the driver, which asks for a checkpoint
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C is for the driver, which asks for a checkpoint
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)
     folder.work(dataclasses.replace(order, device=spread(order.device, slot)), files, bag, log)
 

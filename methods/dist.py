@@ -31,6 +31,7 @@ class Dist(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "outputs"
+    has_t2 = False  # its T² makes the terms grow with T, for a correlation keeps its size
     search = {
         "temperature": {"low": 1.0, "high": 8.0, "log": True},
         "beta": {"low": 0.1, "high": 10.0, "log": True},

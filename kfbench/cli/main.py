@@ -3,13 +3,15 @@
 import io
 import os
 import sys
+import warnings
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
 from kfbench.cli.options import group
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.version import __version__
 
 state = {"debug": False}
@@ -55,14 +57,24 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × or … shows a question mark
     try:
-        code = _run()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", KfbenchWarning)
+            warnings.showwarning = partial(_show, warnings.showwarning)
+            code = _run()
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else Python complains when it flushes at its end
+        # else Python complains when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def _show(usual: Any, message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a warning of ours in a line; others as usual."""
+    if issubclass(category, KfbenchWarning):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *place, **more)
 
 
 def _run() -> int:

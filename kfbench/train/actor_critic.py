@@ -194,9 +194,8 @@ class ActorCritic:
         shown = {"episodes": float(self.episodes), "rate": self.frames / max(1e-9, self.seconds)}
         if self.recent:
             shown["return"] = sum(self.recent) / len(self.recent)
-        if self.setup.method.is_attached(self.position / self.total):
-            metrics = self.setup.method.metrics(self.setup.student)
-            shown |= {name: value for name, value in metrics.items() if name == "share/student"}
+        if self.curve and "share/student" in self.curve[-1]:
+            shown["share/student"] = self.curve[-1]["share/student"]  # as last evaluated: metrics are work
         return shown
 
     def _evaluate(self, started: float) -> Row:

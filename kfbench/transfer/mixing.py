@@ -101,8 +101,7 @@ class MixedStudent(nn.Module):
         """
         self._features, self._schedule = features, schedule
         try:
-            mixed = self.statistics is not None and features is not None
-            with self.statistics.lent() if mixed and self.statistics else nullcontext():
+            with nullcontext() if self.statistics is None or features is None else self.statistics.lent():
                 output: Output = self.network(images)
                 return output
         finally:

@@ -93,3 +93,13 @@ def test_damaged_records_are_named(type_in: Any, recorded: Path) -> None:
     assert "cccccccccccc.json: misses 'scores'" in named[2] and "changed by hand" in named[3]
     rows = json.loads(type_in("list", "runs", "--json").out)["runs"]
     assert [row["status"] for row in rows].count("damaged") == 4
+
+
+def test_a_record_of_a_newer_version_is_told_in_a_line(type_in: Any, recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    [path] = records.record_files(Path("results"))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "energy": 3}))
+    done = type_in("show", path.stem)
+    assert done.code == 0 and path.stem in done.out
+    told = [line for line in done.err.splitlines() if "newer kfbench" in line]
+    assert told and all(line.startswith("note: ") and "(energy)" in line for line in told)

@@ -53,6 +53,7 @@ class Method:
     trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
     has_t2: ClassVar[bool] = True  # False if soft targets at a temperature T lack the factor T² that keeps their size
+    above_floor: ClassVar[str] = ""  # why a step takes over 1.25 of its floor; `kfbench bench` prints it
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
     younger: ClassVar[dict[str, Any]] = {}  # setting -> its value in records older than it: specs leave it out there
     variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`

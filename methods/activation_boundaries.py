@@ -40,6 +40,7 @@ class ActivationBoundaries(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "a 1×1 convolution with BatchNorm to the teacher's width on every map, and its loss at that size"
     search = {"share": {"low": 0.05, "high": 0.6}, "margin": {"low": 0.1, "high": 4.0, "log": True}}
 
     @property

@@ -44,6 +44,7 @@ class AdaptiveEnsemble(Method):
     kinds = ("images",)
     teachers = (2, 6)
     needs = "outputs"
+    above_floor = "a regression of the middle map onto each teacher's, and its gradient by the map"
     variants = {"outputs": {"beta": 0.0}}
     search = {
         "temperature": {"low": 1.0, "high": 20.0, "log": True},

@@ -35,6 +35,7 @@ class AttentionTransfer(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "squares of whole maps, meant over channels, at every pair of layers, forward and backward"
     younger = {"smallest": 1}  # every map, however small
     search = {"beta": {"low": 10.0, "high": 10_000.0, "log": True}}
 

@@ -47,6 +47,7 @@ class BiTuning(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "architecture"
+    above_floor = "keys come from a second pass, of the encoder that follows, and are compared with every class's queue"
     starts_from_teacher = True
     search = {
         "weight": {"low": 0.1, "high": 10.0, "log": True},

@@ -25,7 +25,7 @@ from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transfer import losses
+from kfbench.transfer import losses, maps
 from kfbench.transfer.companion import WithCompanions
 from kfbench.transfer.transplant import head
 
@@ -93,7 +93,7 @@ class ConfidenceAware(Method):
     ) -> Tensor:
         """Return sum_k v_k mean((r_k(F) - F_k)²), a mean over the batch."""
         made = [
-            learned(meet(own, wanted))
+            learned(maps.meet(own, tuple(wanted.shape[2:])))
             for learned, wanted in zip(cast(nn.ModuleList, student.parts["maps"]), theirs, strict=True)
         ]
         with torch.no_grad():
@@ -108,11 +108,3 @@ class ConfidenceAware(Method):
     def export(self, student: nn.Module) -> Network:
         """The network; the maps stay behind."""
         return cast(WithCompanions, student).network
-
-
-def meet(features: Tensor, wanted: Tensor) -> Tensor:
-    """Bring maps [B, C, H, W] to the height and width of others: average pooling down, interpolation up."""
-    size = (wanted.shape[2], wanted.shape[3])
-    if features.shape[2] >= size[0] and features.shape[3] >= size[1]:
-        return F.adaptive_avg_pool2d(features, size)
-    return F.interpolate(features, size, mode="bilinear", align_corners=False)

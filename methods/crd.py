@@ -44,6 +44,7 @@ class ContrastiveDistillation(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "products with the embedding of every training image, in both banks"
     search = {"weight": {"low": 0.1, "high": 4.0, "log": True}, "tau": {"low": 0.02, "high": 0.5, "log": True}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:

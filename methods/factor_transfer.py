@@ -40,6 +40,7 @@ class FactorTransfer(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "six convolutions at the teacher's width on the last map while the paraphraser learns, then three"
     search = {
         "share": {"low": 0.05, "high": 0.4},
         "rate": {"low": 0.25, "high": 2.0, "log": True},

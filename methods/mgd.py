@@ -35,6 +35,7 @@ class MaskedGenerative(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "two 3×3 convolutions at the teacher's width on the last map, forward and backward"
     search = {"weight": {"low": 1e-5, "high": 1e-2, "log": True}, "masked": {"low": 0.0, "high": 0.75}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:

@@ -36,6 +36,7 @@ class NeuronSelectivity(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "products of all pairs of channels over whole maps, at every layer"
     search = {"weight": {"low": 5.0, "high": 500.0, "log": True}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:

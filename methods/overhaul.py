@@ -38,6 +38,7 @@ class Overhaul(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "a 1×1 convolution with BatchNorm to the teacher's width on every map, and its loss at that size"
     search = {"weight": {"low": 1e-5, "high": 1e-2, "log": True}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:

@@ -26,6 +26,7 @@ from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher, fit
+from kfbench.transfer import maps
 
 SCALES = (1.0, 0.1, 0.01)  # where a starts; supplement
 
@@ -36,6 +37,7 @@ class Progressive(Method):
 
     teachers = (1, None)
     needs = "features"
+    above_floor = "lateral convolutions at every layer, forward and backward"
     keeps_teachers = True
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> "Column":
@@ -162,14 +164,10 @@ class Adapter(nn.Module):
 
 
 def meet(features: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bring maps [B, C, H, W] to a height and width by average pooling or interpolation; to () by their mean."""
+    """Bring maps [B, C, H, W] to a height and width, or to () by their mean; vectors stay."""
     if features.dim() == 2:
         return features
-    if not size:
-        return features.mean((2, 3))
-    if features.shape[2] >= size[0] and features.shape[3] >= size[1]:
-        return F.adaptive_avg_pool2d(features, (size[0], size[1]))
-    return F.interpolate(features, size, mode="bilinear", align_corners=False)
+    return maps.meet(features, size) if size else features.mean((2, 3))
 
 
 class Columns(nn.Module):

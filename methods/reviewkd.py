@@ -40,6 +40,7 @@ class KnowledgeReview(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "3×3 convolutions and attention maps fuse the layers at the size of the largest map"
     search = {"weight": {"low": 0.3, "high": 20.0, "log": True}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:

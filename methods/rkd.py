@@ -32,6 +32,7 @@ class RelationalDistillation(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "the angles of all triples of images in the batch"
     search = {
         "distance": {"low": 1.0, "high": 100.0, "log": True},
         "angle": {"low": 1.0, "high": 200.0, "log": True},

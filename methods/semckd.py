@@ -44,6 +44,7 @@ class SemanticCalibration(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "outputs"
+    above_floor = "every pair of layers has three convolutions of its own, at twice the teacher's channels"
     search = {
         "beta": {"low": 20.0, "high": 2000.0, "log": True},
         "kd": {"low": 0.1, "high": 10.0, "log": True},

@@ -33,6 +33,7 @@ class SimilarityPreserving(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "products of all pairs of images, over whole maps"
     search = {"weight": {"low": 100.0, "high": 10_000.0, "log": True}}
 
     def losses(

@@ -36,6 +36,7 @@ class ReusedClassifier(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "outputs"
+    above_floor = "three convolutions to the teacher's last map, and the teacher's head, forward and backward"
     keeps_teachers = True
     search = {"factor": {"choices": [1, 2, 4, 8]}}
 

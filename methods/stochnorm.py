@@ -39,6 +39,7 @@ class StochasticNormalisation(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "architecture"
+    above_floor = "each BatchNorm runs twice, by its history and by the batch"
     starts_from_teacher = True
     search = {
         "p": {"low": 0.0, "high": 1.0},

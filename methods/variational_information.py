@@ -39,6 +39,7 @@ class VariationalInformation(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    above_floor = "three 1×1 convolutions at the teacher's width on every map, forward and backward"
     search = {"weight": {"low": 0.1, "high": 10.0, "log": True}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:

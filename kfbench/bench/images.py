@@ -3,6 +3,8 @@
 The floor is the bare cost of what a method cannot avoid: one forward and backward pass of the student, the optimiser,
 and one forward pass of each teacher it asks, no deeper than the last layer it asks for. A method whose teachers are
 remembered (`memory.py`) asks none: its ratio to the full step of the same method is beside it.
+
+On one CPU thread a step's time is its CPU time, which leaves out what others do on a shared machine; else the clock's.
 """
 
 import functools
@@ -30,6 +32,7 @@ from kfbench.train.supervised import Supervised
 
 Turn = Callable[[], object]
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
+DEAR = 1.25  # a step that takes more than this of its floor needs a reason
 WARM = 2  # steps before the first that is timed
 REMEMBERED = "kd remembered"  # the same step with what its teacher says read from the memory
 
@@ -76,7 +79,8 @@ def measure(
         if key not in floors:
             floors[key] = floor(spec, batch_size=batch_size, device=device, asked=asked)
         contenders.append(Contender(name, step, floors[key]))
-    times = _rounds(contenders, repeats, wait=functools.partial(synchronize, torch.device(device)))
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    times = _rounds(contenders, repeats, clock, wait=functools.partial(synchronize, torch.device(device)))
     rows = [_row(contender, times, batch_size=batch_size, repeats=repeats) for contender in contenders]
     steps = {contender.name: times[contender.step] for contender in contenders}
     for row in rows:
@@ -100,13 +104,15 @@ def _warmed_up(
     return step, _asked(loop) if setup.memory is None else {}
 
 
-def _rounds(contenders: Sequence[Contender], repeats: int, *, wait: Callable[[], None]) -> dict[Turn, list[float]]:
+def _rounds(
+    contenders: Sequence[Contender], repeats: int, clock: Callable[[], float], *, wait: Callable[[], None]
+) -> dict[Turn, list[float]]:
     """Return the ms of every step and floor in each round; a floor that several share is timed once."""
     turns = list(dict.fromkeys([*(each.floor for each in contenders), *(each.step for each in contenders)]))
     times: dict[Turn, list[float]] = {turn: [] for turn in turns}
     for _ in range(repeats):
         for turn in turns:
-            times[turn].append(_timed(turn, wait))
+            times[turn].append(_timed(turn, clock, wait))
     return times
 
 
@@ -119,6 +125,7 @@ def _row(contender: Contender, times: dict[Turn, list[float]], *, batch_size: in
         **_ratio("ratio", steps, floors),
         "images_per_second": 1000 * batch_size / statistics.median(steps),
         "repeats": repeats,
+        "above_floor": registry.method_class(contender.name.split()[0]).above_floor,
     }
 
 
@@ -143,11 +150,11 @@ def _ratio(name: str, times: list[float], bare: list[float]) -> dict[str, Any]:
     return {name: middle, f"{name}_quartiles": [low, high]}
 
 
-def _timed(act: Turn, wait: Callable[[], None]) -> float:
-    started = time.perf_counter()
+def _timed(act: Turn, clock: Callable[[], float], wait: Callable[[], None]) -> float:
+    started = clock()
     act()
     wait()
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (clock() - started)
 
 
 def _asked(loop: Supervised) -> dict[int, set[str] | None]:
@@ -208,6 +215,10 @@ def text(rows: list[dict[str, Any]]) -> str:
             f"{row['method']:<{wide}}  {row['step_ms']:>6.1f} ms  {row['floor_ms']:>6.1f} ms  "
             f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})  {row['images_per_second']:>8,.0f}"
         )
+    for row in rows:
+        if row["ratio"] > DEAR:
+            why = row["above_floor"] or "no reason is stated: set `above_floor` in its file, or make it faster"
+            lines.append(f"{row['method']}, {row['ratio']:.2f} of its floor: {why}")
     for row in rows:
         if "of_full" in row:
             low, high = row["of_full_quartiles"]

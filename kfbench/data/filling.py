@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,14 +36,15 @@ def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Calla
             return fault
 
     console = Console(stderr=True)
-    hidden = quiet or not console.is_terminal  # on a pipe a bar is an empty line
-    parts = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+    parts: Iterable[range] = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
+    if console.is_terminal and not quiet:  # on a pipe a bar is an empty line, of Rich before 14.3 even a disabled one
+        parts = track(parts, "reading images", console=console, transient=True)
     shape: tuple[int, ...] = ()
     all_grey, faults = True, []
     # written, not mapped: a disk that is full is an error then, and no signal that ends the process
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads, file.open("wb") as out:
         warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
-        for part in track(parts, "reading images", console=console, transient=True, disable=hidden):
+        for part in parts:
             for number, image in zip(part, threads.map(attempt, part), strict=True):
                 if isinstance(image, KfbenchError):
                     faults.append(image)

@@ -1,9 +1,10 @@
 """A study with its records: the grid of cells that tables, plots and claims read. Imports no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from kfbench.games.reference import human_normalised
 from kfbench.running import records as run_records
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
-from kfbench.studies import plan
+from kfbench.studies import plan, promises
 from kfbench.studies.definition import Study
 from kfbench.studies.plan import Planned
 
@@ -63,6 +64,7 @@ class Grid:
 
     study: Study
     cells: dict[tuple[str, str], Cell]
+    ranks: dict[str, dict[str, Any]] = field(default_factory=dict)  # what teachers promise, see `promises.read`
 
     @cached_property
     def rows(self) -> list[str]:
@@ -151,10 +153,13 @@ def _normal(task: str, score: float) -> float:
 
 def load(folder: Path, study: Study, results: Path) -> Grid:
     """Join a study's plan with the records there are. Raises KfbenchError for a plan or record not to be trusted."""
-    return join(study, plan.read(folder, study), list(run_records.records(results)) if results.is_dir() else [])
+    found = list(run_records.records(results)) if results.is_dir() else []
+    return join(study, plan.read(folder, study), found, promises.read(folder) if study.rank else {})
 
 
-def join(study: Study, planned: list[Planned], records: Sequence[RunRecord]) -> Grid:
+def join(
+    study: Study, planned: list[Planned], records: Sequence[RunRecord], ranks: dict[str, dict[str, Any]] | None = None
+) -> Grid:
     """Give each cell the records of its specs; of several with one spec the best known wins, see `_rank`."""
     by_spec: dict[str, RunRecord] = {}
     for record in records:
@@ -165,7 +170,7 @@ def join(study: Study, planned: list[Planned], records: Sequence[RunRecord]) -> 
     for cell in planned:
         wanted = [by_spec.get(digest(spec.to_json())) for spec in cell.runs(study.seeds)]
         cells[cell.row, cell.column] = Cell(cell, tuple(wanted))
-    return Grid(study, cells)
+    return Grid(study, cells, ranks or {})
 
 
 def _rank(record: RunRecord) -> tuple[bool, tuple[int, ...], str]:

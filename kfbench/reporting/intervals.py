@@ -154,6 +154,23 @@ def improvement(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:
     return Interval(value, _edge(is_too_far, value, 0.0), _edge(is_too_far, value, 1.0))
 
 
+def kendall(tau: float, pairs: int, *, level: float = 0.95) -> Interval:
+    """Return Kendall's rank correlation of a number of pairs of values with its score interval.
+
+    The ends are the values t that lie z standard errors from the estimate, where the variance is that of unrelated
+    values times 1 - t², more than normal values have; so it has a width at 1 and -1 too.
+
+    Source: the inversion is Wilson's; Kendall, Biometrika 30:81-93, 1938, for the variance.
+    Differs: from Fieller's interval on the inverse hyperbolic tangent (1957), which is a point at 1, and held the truth
+    in 70 to 90 % of simulated studies with a tau above 0.8.
+    """
+    if np.isnan(tau) or pairs < 4:
+        return Interval(tau, np.nan, np.nan)
+    wide = _normal(level) ** 2 * 2 * (2 * pairs + 5) / (9 * pairs * (pairs - 1))
+    reach = float(np.sqrt(wide * (1 + wide - tau**2)))
+    return Interval(tau, (tau - reach) / (1 + wide), (tau + reach) / (1 + wide))
+
+
 def _edge(is_too_far: Callable[[float], bool], near: float, far: float) -> float:
     """Return where, between a value that is not too far and an end of the scale, values become too far; by halving."""
     if near == far:

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from kfbench.reporting import intervals, pairs, stats, style
+from kfbench.reporting import intervals, pairs, rank_table, stats, style
 from kfbench.reporting.curve_plots import Drawn, Plot, attached, curves
 from kfbench.reporting.grid import Grid
 from kfbench.reporting.mixing_plots import mixing
@@ -19,6 +19,7 @@ def plots(grid: Grid) -> list[Plot]:
     """Draw all that have something to show. Must be called, and its figures saved, inside `style.in_style()`."""
     draw: dict[str, Callable[[Grid], Drawn]] = {
         "gains": gains,
+        "teachers": rank_table.picture,
         "curves": curves,
         "attached": attached,
         "labels": labels,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from kfbench.reporting import intervals, pairs, stats
+from kfbench.reporting import intervals, pairs, rank_table, stats
 from kfbench.reporting.cost_table import cost
 from kfbench.reporting.grid import Cell, Grid
 from kfbench.reporting.learning_table import learning
@@ -19,7 +19,8 @@ POINTS = "mean return in game points, higher is better"
 def tables(grid: Grid) -> list[Table]:
     """Return every table of a study: its own layouts (default: all cells), then summary and cost."""
     layouts = grid.study.tables or [Layout(name="scores", title=grid.study.title)]
-    return [*(scores(grid, layout) for layout in layouts), summary(grid), learning(grid), cost(grid)]
+    parts = [scores(grid, layout) for layout in layouts]
+    return [*parts, *rank_table.tables(grid), summary(grid), learning(grid), cost(grid)]
 
 
 def scores(grid: Grid, layout: Layout) -> Table:

@@ -93,7 +93,9 @@ def open_board(title: str, total: int, cache: Path, console: Console) -> Iterato
         TimeRemainingColumn(),
     )
     path = cache / "status" / f"{title.replace('/', '-')}.json"
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    # before version 14.3 of Rich even a disabled one ends in an empty line
+    with shown if console.is_terminal else contextlib.nullcontext():
         board = Board(title, total, path=path, logs=cache / "logs", shown=shown)
         try:
             yield board

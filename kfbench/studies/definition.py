@@ -136,6 +136,7 @@ class Study(_Part):
     claims: list[Claim] = []  # each gets a verdict
     reference: list[Reference] = []  # published numbers beside ours
     reference_note: str = ""  # what a reader should know of them
+    rank: bool = False  # what `kfbench rank` says of teachers beside what rows with one teacher each measured
     # true or a table: tune every method on `val` before the table's runs
     search: Annotated[Search | None, BeforeValidator(_searched)] = None
     name: str = ""  # the folder's

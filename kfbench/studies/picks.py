@@ -3,7 +3,6 @@
 A store that has grown since then changes no study; delete the file, or its part, to choose anew.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.ranking.names import is_asked
-from kfbench.running.records import write_text
-from kfbench.studies import plan
+from kfbench.studies import kept, plan
 from kfbench.studies.definition import Column, Row, Study
 
 
@@ -39,18 +37,13 @@ def settle(
             if choice is not None:
                 picked[cell] = choice
     if picked != there:
-        write_text(folder / "teachers.json", json.dumps(picked, indent=1) + "\n")
+        kept.write(folder / "teachers.json", picked)
     return picked
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the choices that a study keeps; empty if none has been made. Raises KfbenchError if it is not JSON."""
-    path = folder / "teachers.json"
-    try:
-        kept: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise KfbenchError(f"'{path}' is not JSON ({error}); delete it, and teachers are chosen again") from error
-    return kept
+    return kept.read(folder / "teachers.json", "teachers are chosen again")
 
 
 def _choose(

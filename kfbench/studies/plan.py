@@ -15,6 +15,7 @@ from kfbench.errors import KfbenchError
 from kfbench.ranking.names import is_asked
 from kfbench.running.records import write_text
 from kfbench.spec import RunSpec, Setting, digest
+from kfbench.studies import kept
 from kfbench.studies.definition import Column, Need, Row, Study
 
 if TYPE_CHECKING:
@@ -121,14 +122,12 @@ def asked(row: Row, column: Column, method: "Method") -> list[str] | None:
 
 def chosen(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what the study's searches chose, {row: {"settings", "validation", …}}; empty if none has been made."""
-    path = folder / "tuned.json"
-    found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    return found
+    return kept.read(folder / "tuned.json", "the next kfbench study takes the best of its searches again")
 
 
 def write_chosen(folder: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
     """Keep what the study's searches chose."""
-    write_text(folder / "tuned.json", json.dumps(found, indent=1) + "\n")
+    kept.write(folder / "tuned.json", found)
 
 
 def tuned(folder: Path) -> dict[str, dict[str, Setting]]:
@@ -152,16 +151,16 @@ def read(folder: Path, study: Study) -> list[Planned]:
     path = folder / "plan.json"
     remedy = f"make it: kfbench study {folder} --dry-run"
     try:
-        kept = json.loads(path.read_text())
+        noted = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise KfbenchError(f"study '{study.name}' has no plan '{path}'; {remedy}") from error
     except ValueError as error:
         raise KfbenchError(f"'{path}' is not JSON ({error}); {remedy}") from error
-    if kept.get("study") != _grid_digest(study):
+    if noted.get("study") != _grid_digest(study):
         raise KfbenchError(f"'{path}' is older than the rows and columns of '{folder / 'study.toml'}'; {remedy}")
     return [
         Planned(cell["row"], cell["column"], cell["spec"] and registry.read_spec(cell["spec"]), cell["reason"])
-        for cell in kept["cells"]
+        for cell in noted["cells"]
     ]
 
 

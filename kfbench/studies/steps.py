@@ -11,7 +11,7 @@ from rich.console import Console
 from kfbench.errors import KfbenchError, near
 from kfbench.running import estimate, records
 from kfbench.spec import RunSpec, Setting
-from kfbench.studies import definition, missing, picks, plan, search, trials
+from kfbench.studies import definition, missing, picks, plan, promises, search, trials
 from kfbench.studies.definition import Study
 from kfbench.studies.driver import drive
 from kfbench.studies.place import Place
@@ -30,6 +30,7 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     tuned = tune_all(folder, study, place, picked, console=console) if study.search is not None else {}
     cells = plan.make(study, tuned, picked)
     plan.write(folder, study, cells)
+    promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
     left = missing.missing(runs, place.results)
     for cell in cells:
@@ -41,7 +42,10 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     if now != study:
         console.print("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
         picked = picks.settle(folder, now, results=place.results, say=console.print)
-        plan.write(folder, now, plan.make(now, plan.tuned(folder), picked))
+        cells = plan.make(now, plan.tuned(folder), picked)
+        plan.write(folder, now, cells)
+    if now.rank:
+        promises.settle(folder, cells, results=place.results, say=console.print)
     return len(bad.keys() & {job.name for job in left})
 
 
@@ -68,6 +72,7 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     picked = picks.settle(folder, study, results=results, say=console.print)
     cells = plan.make(study, plan.tuned(folder), picked)
     plan.write(folder, study, cells)
+    promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
     left = {job.name for job in missing.missing(runs, results)}
     known, until = _known_seconds(results), time.monotonic() + PATIENCE

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kfbench.transfer import maps
+
 
 def kl(target: Tensor, logits: Tensor) -> Tensor:
     """Return the mean over the batch of KL(target || softmax(logits)): target probabilities and logits [B, K]."""
@@ -87,9 +89,8 @@ def attention_map(features: Tensor) -> Tensor:
 
 def attention(features: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of two attention maps; the larger [B, C, H, W] is average-pooled first."""
-    size = (min(features.shape[2], teacher.shape[2]), min(features.shape[3], teacher.shape[3]))
-    maps = (attention_map(F.adaptive_avg_pool2d(each, size)) for each in (features, teacher))
-    return (next(maps) - next(maps)).square().mean()
+    features, teacher = maps.shrink(features, teacher)
+    return (attention_map(features) - attention_map(teacher)).square().mean()
 
 
 def distances(features: Tensor) -> Tensor:

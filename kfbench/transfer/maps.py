@@ -99,6 +99,15 @@ def to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps if tuple(maps.shape[2:]) == size else F.adaptive_avg_pool2d(maps, size)
 
 
+def meet(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bring maps [B, C, H, W] to a height and width: average pooling down, interpolation up; those that fit stay."""
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps  # a pooling that changes nothing costs as much as a convolution
+    if maps.shape[2] >= size[0] and maps.shape[3] >= size[1]:
+        return F.adaptive_avg_pool2d(maps, (size[0], size[1]))
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
 def connector(before: int, after: int) -> nn.Sequential:
     """Return a 1x1 convolution and BatchNorm from `before` to `after` channels.
 

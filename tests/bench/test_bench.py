@@ -22,6 +22,19 @@ def test_all_methods_are_timed() -> None:
     assert all(name in images.text(rows) for name in found)
 
 
+def test_a_dear_step_has_its_reason_or_is_told_to_have_none() -> None:
+    row = {"step_ms": 2.0, "floor_ms": 1.0, "ratio_quartiles": [1.9, 2.1], "images_per_second": 1.0, "repeats": 3}
+    said = images.text(
+        [
+            {**row, "method": "kd", "ratio": 1.0, "above_floor": ""},
+            {**row, "method": "semckd", "ratio": 3.3, "above_floor": "convolutions"},
+            {**row, "method": "mine", "ratio": 1.3, "above_floor": ""},
+        ]
+    )
+    assert "semckd, 3.30 of its floor: convolutions" in said and "mine, 1.30 of its floor: no reason" in said
+    assert "kd, 1.00 of" not in said
+
+
 def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(games, "TURN", 1)
     turns = [

@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from coverage_of_intervals import of_difference, of_improvement, of_iqm, of_mean, of_profile, of_resampled_improvement
+from coverage_of_intervals import (
+    of_difference,
+    of_improvement,
+    of_iqm,
+    of_kendall,
+    of_mean,
+    of_profile,
+    of_resampled_improvement,
+)
 from scipy.stats import binomtest, ttest_1samp
 
 from kfbench.reporting import bootstrap, intervals, stats
@@ -143,3 +151,16 @@ def test_a_profile_holds_the_truth(runs, chances):
 def test_mean_iqm_and_difference_hold_the_truth(runs, tasks):
     for measure in (of_mean, of_iqm, of_difference):
         assert measure(runs, tasks, 150) > 0.95 - 0.053
+
+
+def test_kendalls_interval_has_a_width_at_its_ends_and_is_nan_for_too_few():
+    whole = intervals.kendall(1.0, 8)
+    assert whole.high == pytest.approx(1) and 0.3 < whole.low < 0.6
+    assert intervals.kendall(-1.0, 8).low == pytest.approx(-1)
+    assert intervals.kendall(0.0, 8).high == pytest.approx(-intervals.kendall(0.0, 8).low)
+    assert np.isnan(intervals.kendall(0.5, 3).low) and np.isnan(intervals.kendall(np.nan, 9).high)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.6, 0.9])
+def test_kendalls_interval_holds_the_truth(tau):
+    assert 0.93 <= of_kendall(8, tau, 600) <= 1

@@ -1,0 +1,130 @@
+"""Do scores that need no training tell which teacher helps? What each promised, beside what the runs measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from kfbench.ranking.names import SCORES
+from kfbench.reporting import intervals, stats, style
+from kfbench.reporting.curve_plots import Drawn
+from kfbench.reporting.grid import Grid
+from kfbench.reporting.intervals import Interval
+from kfbench.reporting.render import Shown, Table, interval
+from kfbench.studies.promises import Group, groups
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The teachers of a method on a task that are both ranked and tried."""
+
+    method: str
+    names: tuple[str, ...]
+    scores: dict[str, list[float]]  # by the score's name, one a teacher
+    better: list[float]  # mean test score over seeds, turned so that higher is better
+    shown: tuple[Shown, ...]  # the same as a table prints it
+    keys: tuple[str, ...]
+
+    def agreement(self, score: str) -> Interval:
+        """Return Kendall's tau of a score and what was measured."""
+        tau = float(kendalltau(self.scores[score], self.better).statistic)
+        return intervals.kendall(tau, len(self.names))
+
+
+def tables(grid: Grid) -> list[Table]:
+    """Return a table for each column whose teachers are ranked."""
+    columns = [column for column in grid.columns if column in grid.ranks]
+    made = [(column, _measured(grid, column)) for column in columns]
+    return [
+        _table(grid, column, every, "teachers" if len(made) == 1 else f"teachers-{grid.columns.index(column) + 1}")
+        for column, every in made
+        if every
+    ]
+
+
+def _measured(grid: Grid, column: str) -> list[Measured]:
+    cells = [cell.planned for cell in grid.cells.values()]
+    each = [_of(grid, group) for group in groups(cells) if group.column == column]
+    return [measured for measured in each if measured is not None]
+
+
+def _of(grid: Grid, group: Group) -> Measured | None:
+    ranks = grid.ranks[group.column]
+    rows = {}
+    for cell in group.cells:
+        assert cell.spec is not None
+        name = cell.spec.teachers[0]
+        if name in ranks and not np.isnan(grid.scores(cell.row, [group.column])).all():
+            rows[name] = cell.row
+    if len(rows) < 2:
+        return None
+    names = sorted(rows, key=lambda name: -float(stats.mean(grid.better(rows[name], [group.column]))))
+    means = [float(stats.mean(grid.better(rows[name], [group.column]))) for name in names]
+    return Measured(
+        group.method,
+        tuple(names),
+        {score: [ranks[name]["scores"][score] for name in names] for score in SCORES},
+        means,
+        tuple(_score(grid, rows[name], group.column) for name in names),
+        tuple(record.key for row in rows.values() for record in grid.cells[row, group.column].done),
+    )
+
+
+def _score(grid: Grid, row: str, column: str) -> Shown:
+    values = grid.scores(row, [column])[:, 0]
+    values = values[~np.isnan(values)]
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    keys = tuple(record.key for record in grid.cells[row, column].done)
+    return Shown(f"{values.mean():.1f}{spread} ({len(values)})", values={"mean": float(values.mean())}, keys=keys)
+
+
+def _table(grid: Grid, column: str, every: Sequence[Measured], name: str) -> Table:
+    teachers = list(dict.fromkeys(teacher for measured in every for teacher in measured.names))
+    rows = []
+    for teacher in teachers:
+        results = [
+            measured.shown[measured.names.index(teacher)] if teacher in measured.names else Shown("·")
+            for measured in every
+        ]
+        promised = grid.ranks[column][teacher]["scores"]
+        scores = [Shown(_form(score, promised[score]), values={"value": promised[score]}) for score in SCORES]
+        rows.append((teacher, (*results, *scores)))
+    for measured in every:
+        taus = [interval(measured.agreement(score), measured.keys, digits=2) for score in SCORES]
+        rows.append((f"Kendall's τ, {measured.method} ({len(measured.names)})", (*[Shown("·")] * len(every), *taus)))
+    caption = (
+        f"Test {grid.metric(column)} of the student with each teacher alone, mean ± standard deviation (number of "
+        "seeds), and what `kfbench rank` says of the teacher; higher promises more. Below: Kendall's τ between a score "
+        "and the means measured with a method, over its teachers (their number), with a 95 % interval that says what "
+        "other teachers might have given; 1: the same order, 0: none."
+    )
+    head = (*(f"{measured.method}, error" for measured in every), *SCORES)
+    return Table(name, f"Which teacher to take: {column}", caption, head, tuple(rows), corner="teacher")
+
+
+def _form(score: str, value: float) -> str:
+    return (f"{value:.1f}" if score in ("parc", "probe") else f"{value:.3f}").replace("-", "−")
+
+
+def picture(grid: Grid) -> Drawn:
+    """Measured test score over each score of the teachers, for the first column whose teachers are ranked."""
+    ready = [(column, every) for column in grid.columns if column in grid.ranks and (every := _measured(grid, column))]
+    if not ready:
+        return None
+    column, every = ready[0]
+    figure, axes = style.panels(len(SCORES), width=2.6, height=2.3, most=4)
+    for score, axis in zip(SCORES, axes, strict=True):
+        for index, measured in enumerate(every):
+            error = [-value for value in measured.better]
+            look: dict[str, Any] = {"color": style.colour(index), "markersize": 5}
+            axis.plot(measured.scores[score], error, style.marker(index), label=measured.method, **look)
+        axis.set(title=score, ylabel="test error, %" if axis in axes[::4] else "")
+        axis.locator_params(axis="x", nbins=4)
+    style.legend(figure, axes)
+    caption = (
+        f"Test error on {column} over what each score says of the teacher, a point a teacher, mean over seeds. A score "
+        "that tells which teacher helps gives a falling line."
+    )
+    return "Promise and transfer", caption, figure

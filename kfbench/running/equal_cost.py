@@ -8,8 +8,10 @@ from kfbench import networks, registry
 from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
 from kfbench.networks.measure import multiply_adds
+from kfbench.running import teacher_names
 from kfbench.running.teacher_names import TeacherName
-from kfbench.spec import AnyRecipe
+from kfbench.spec import AnyRecipe, Recipe, RunSpec
+from kfbench.tasks import IMAGES
 from kfbench.train.training import training_of
 
 
@@ -41,6 +43,29 @@ def training_cost(task: Declared, recipe: AnyRecipe) -> int:
     """Return the multiply-adds of training a recipe's network; labels are counted where the recipe takes all data."""
     training = training_of(task.kind)
     return training.seen(task, recipe) * multiply_adds_of(task, recipe.network) * training.passes(recipe)
+
+
+def run_cost(spec: RunSpec) -> int:
+    """Return the multiply-adds of a run: the student's training, and each teacher's pass on everything it sees.
+
+    Passes that only some methods make are not counted. Raises KfbenchError for a teacher whose network is not known.
+    """
+    task = registry.load_task(spec.task)
+    cost = training_cost(task, spec.recipe)
+    for name in spec.teachers:
+        teacher = teacher_names.read(name, budget=spec.budget)
+        if not teacher.task:
+            raise KfbenchError(f"what a pass of teacher '{name}' costs is not known before it is loaded")
+        seen = training_of(task.kind).seen(task, spec.recipe)
+        cost += seen * multiply_adds_of(registry.load_task(teacher.task), teacher.network)
+    return cost
+
+
+def steps(spec: RunSpec) -> int:
+    """Return how many batches of images a run trains on."""
+    recipe = Recipe.of(spec)
+    seen: int = training_of(IMAGES).seen(registry.load_task(spec.task), recipe)
+    return -(-seen // recipe.batch_size)
 
 
 def multiply_adds_of(task: Declared, network: str) -> int:

@@ -1,15 +1,19 @@
 """What `kfbench study` and `kfbench search` do, step by step."""
 
+import contextlib
+import functools
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from kfbench import registry
 from kfbench.errors import KfbenchError, near
-from kfbench.running import estimate, records
+from kfbench.running import equal_cost, estimate, records
 from kfbench.spec import RunSpec, Setting
 from kfbench.studies import definition, missing, picks, plan, promises, search, trials
 from kfbench.studies.definition import Study
@@ -18,15 +22,20 @@ from kfbench.studies.place import Place
 from kfbench.studies.plan import Planned
 from kfbench.studies.search import Search
 from kfbench.studies.trials import Job, name_of
+from kfbench.tasks import IMAGES
 
+# an H100, not measured: a tenth of its 989 TFLOP/s in dense bf16, two operations a multiply-add; and what it takes to
+# launch the kernels of a step, which decides for small networks
+GPU, LAUNCH = 5e13, 0.003
 PATIENCE = 60.0  # seconds in which a dry run times what has no recorded like
 
 
 def full(folder: Path, place: Place, *, row: str | None, column: str | None, console: Console) -> int:
     """Tune if the study says so and run what is missing; return how many runs failed."""
+    say = _speaker(console)
     study = definition.load(folder)
     _known(study, row, column)
-    picked = picks.settle(folder, study, results=place.results, say=console.print)
+    picked = picks.settle(folder, study, results=place.results, say=say)
     tuned = tune_all(folder, study, place, picked, console=console) if study.search is not None else {}
     cells = plan.make(study, tuned, picked)
     plan.write(folder, study, cells)
@@ -35,18 +44,23 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     left = missing.missing(runs, place.results)
     for cell in cells:
         if cell.spec is None:
-            console.print(f"{cell.row} on {cell.column}: n/a, because {cell.reason}", soft_wrap=True)
-    console.print(f"{len(runs)} runs, {len(runs) - len(left)} recorded already, {len(left)} to make")
+            say(f"{cell.row} on {cell.column}: n/a, because {cell.reason}")
+    say(f"{len(runs)} runs, {len(runs) - len(left)} recorded already, {len(left)} to make")
     bad = _make(left, place, name=study.name, console=console) if left else {}
     now = definition.load(folder)
     if now != study:
-        console.print("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
-        picked = picks.settle(folder, now, results=place.results, say=console.print)
+        say("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
+        picked = picks.settle(folder, now, results=place.results, say=say)
         cells = plan.make(now, plan.tuned(folder), picked)
         plan.write(folder, now, cells)
     if now.rank:
-        promises.settle(folder, cells, results=place.results, say=console.print)
+        promises.settle(folder, cells, results=place.results, say=say)
     return len(bad.keys() & {job.name for job in left})
+
+
+def _speaker(console: Console) -> Callable[[str], None]:
+    """Return what prints a line whole: not wrapped on a pipe, brackets not read as markup."""
+    return functools.partial(console.print, markup=False, soft_wrap=True)
 
 
 def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict[str, str]:
@@ -67,9 +81,10 @@ def _known(study: Study, row: str | None, column: str | None) -> None:
 def dry(folder: Path, *, results: Path, row: str | None, column: str | None, console: Console) -> None:
     """Write the plan; list missing runs and teachers with what they are expected to take here on one thread."""
     torch.set_num_threads(1)  # as runs have
+    say = _speaker(console)
     study = definition.load(folder)
     _known(study, row, column)
-    picked = picks.settle(folder, study, results=results, say=console.print)
+    picked = picks.settle(folder, study, results=results, say=say)
     cells = plan.make(study, plan.tuned(folder), picked)
     plan.write(folder, study, cells)
     promises.require(study, cells)
@@ -77,22 +92,40 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     left = {job.name for job in missing.missing(runs, results)}
     known, until = _known_seconds(results), time.monotonic() + PATIENCE
     total, unknown = 0.0, 0
-    for job in missing.missing_teachers([spec for _, spec in runs if name_of(spec) in left], results):
+    students = [spec for _, spec in runs if name_of(spec) in left]
+    teachers = missing.missing_teachers(students, results)
+    for job in teachers:
         seconds = _seconds(job.spec, known, until)
         total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
-        console.print(f"{job.label}: {_spoken(seconds)}", soft_wrap=True, markup=False)
+        say(f"{job.label}: {_spoken(seconds)}")
     for cell in cells:
         own = [spec for planned, spec in runs if planned is cell and name_of(spec) in left]
         if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
-            console.print(f"{cell.row} · {cell.column}: n/a, because {cell.reason}", soft_wrap=True, markup=False)
+            say(f"{cell.row} · {cell.column}: n/a, because {cell.reason}")
         if own:
             seconds = _seconds(own[0], known, until)
             total, unknown = total + (seconds or 0.0) * len(own), unknown + (seconds is None) * len(own)
             seeds = ", ".join(str(spec.seed) for spec in own)
             text = f"{cell.row} · {cell.column}: seeds {seeds}: {_spoken(seconds)} a run"
-            console.print(text, soft_wrap=True, markup=False)
+            say(text)
     beside = f", {unknown} of them and of their teachers not counted" if total and unknown else ""
-    console.print(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here{beside}")
+    say(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here{beside}")
+    if left:
+        say(_work([*(job.spec for job in teachers), *students]))
+
+
+def _work(specs: list[RunSpec]) -> str:
+    """Say how much the networks of all runs have to multiply, and what a GPU takes at best where that decides."""
+    costs: dict[int, int] = {}
+    for index, spec in enumerate(specs):
+        with contextlib.suppress(KfbenchError):
+            costs[index] = equal_cost.run_cost(spec)
+    told = f"{sum(costs.values()) / 1e15:,.2f} · 10¹⁵ multiply-adds in the networks' passes"
+    told += f", {len(specs) - len(costs)} runs not counted" if len(costs) < len(specs) else ""
+    if all(registry.kind_of(spec.task) is IMAGES for spec in specs):
+        seconds = sum(max(cost / GPU, equal_cost.steps(specs[index]) * LAUNCH) for index, cost in costs.items())
+        told += f"; an H100 takes {estimate.spoken(seconds)} or more, one run after another"
+    return told
 
 
 def _known_seconds(results: Path) -> dict[tuple[str, str, str], float]:
@@ -156,7 +189,7 @@ def _search(asked: Search, place: Place, *, console: Console) -> Any:
     """Make a search's trials, and return its Optuna study."""
     source = search.Trials(trials.open_storage(place.url), asked)
     if source.total:
-        console.print(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials", soft_wrap=True)
+        _speaker(console)(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials")
         drive(source, missing.missing_teachers([asked.spec], place.results), place, name=asked.name, console=console)
     return source.study
 

@@ -4,7 +4,7 @@ import pytest
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.running import resolve
+from kfbench.running import equal_cost, resolve
 from kfbench.spec import AnyRecipe, GameRecipe, Recipe
 from kfbench.train.training import training_of
 
@@ -54,3 +54,16 @@ def test_a_teacher_of_unknown_cost_is_refused() -> None:
 def test_images_are_counted_by_the_recipe() -> None:
     task = registry.load_task("cifar100")
     assert training_of(task.kind).seen(task, Recipe(epochs=2, train_size=1000)) == 2000
+
+
+def test_a_run_costs_its_training_and_each_teachers_passes() -> None:
+    seen = {"network": "cnn-16", "train_size": 1000, "epochs": 2, "batch_size": 64}
+    alone = equal_cost.run_cost(resolve.resolve("scratch", "cifar100", recipe=seen))
+    task = registry.load_task("cifar100")
+    narrow, wide = (equal_cost.multiply_adds_of(task, name) for name in ("cnn-16", "cnn-32"))
+    assert alone == 3 * 2000 * narrow
+    taught = resolve.resolve("kf", "cifar100", teachers=["cifar100/cnn-32", "random:cifar100/cnn-16"], recipe=seen)
+    assert equal_cost.run_cost(taught) == alone + 2000 * (wide + narrow)
+    assert equal_cost.steps(taught) == 32  # the last batch is not full
+    with pytest.raises(KfbenchError, match="'torchvision:resnet18' costs is not known"):
+        equal_cost.run_cost(resolve.resolve("kf", "cifar100", teachers=["torchvision:resnet18"], recipe=seen))

@@ -30,13 +30,37 @@ class Kind:
     name: str  # as a method lists it in `kinds`
     recipe: type[AnyRecipe]  # how a student is trained
     training: str  # "module:Class" of its `Training`; a name, for whoever reads declarations does without torch
-    metric: str  # of a record's scores, what a table shows
+    metric: str  # of a record's scores, what a table shows: "error", "return"
     unit: str  # of what training goes through: "images", "frames"
     example: str  # its smallest task, on which methods are checked
     higher_is_better: bool = False  # of the metric
+    score_unit: str = "%"  # of the metric
+    points: str = ""  # unit of a difference of goodness, as "points of accuracy"; default: of the metric
+    length: str = ""  # the recipe's field that says how long a run is, and is the time axis of curves; none: its part
+    length_unit: str = ""  # of that axis: "epoch", "million frames"
+    length_scale: float = 1.0  # of the field, in one such unit
     acts: bool = False  # True if the student acts, and learns from what followed
     threads: int | None = None  # CPU threads of a run, unless others are asked for; None: torch's own number
     stages_have_data: bool = False  # True if a stage on another task has data of its own, which decide numbers
+
+    @property
+    def is_percent(self) -> bool:
+        """True if scores are percentages, which have a mean over tasks as they are."""
+        return self.score_unit == "%"
+
+    @property
+    def scored(self) -> str:
+        """The metric with its unit, as an axis has it: "error, %"."""
+        return f"{self.metric}, {self.score_unit}"
+
+    @property
+    def gained(self) -> str:
+        """The unit of a difference, higher being better."""
+        return self.points or f"points of {self.metric}"
+
+    def duration(self, recipe: Mapping[str, Any]) -> tuple[float, str]:
+        """Return how long a run of a recipe is, and in which unit; (1, "progress") where the kind has no length."""
+        return (recipe[self.length] / self.length_scale, self.length_unit) if self.length else (1.0, "progress")
 
     def goodness(self, scores: Mapping[str, float]) -> float | None:
         """Return the metric of scores, or of validation in a curve's row, as "higher is better" (100 - an error in %).
@@ -85,6 +109,14 @@ class Declared:
     def fitted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return a budget's fields as they are for this task."""
         return dict(fields)
+
+    def normalised(self, task: str, score: float) -> float | None:
+        """Return a score of a task of this file on the scale that tasks share, 0 bad and 1 good; None if it has none.
+
+        A percentage is a fraction of its best. `task` is the name as the user types it.
+        """
+        good = self.kind.goodness({self.kind.metric: score})
+        return None if good is None or not self.kind.is_percent else good / 100
 
     def other_outputs(self, recipe: AnyRecipe, teacher: "Declared", trained: AnyRecipe) -> Refusal | None:
         """Say why the outputs of a teacher, trained by its own recipe, cannot be copied; None: they can."""

@@ -134,6 +134,11 @@ def kind_of(task: str) -> Kind:
     return _declared(task.partition("/")[0]).kind
 
 
+def normalised(task: str, score: float) -> float | None:
+    """Return a task's score on the scale that tasks share; None if it has none. No torch."""
+    return _declared(task.partition("/")[0]).normalised(task, score)
+
+
 def kinds() -> dict[str, Kind]:
     """Return {name: kind} of all tasks."""
     return {kind.name: kind for kind in map(kind_of, names("tasks"))}

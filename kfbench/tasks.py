@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from kfbench import networks
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import folders
+from kfbench.games.reference import human_normalised
 from kfbench.kinds import FEATURES, Declared, Kind, Refusal
 from kfbench.spec import AnyRecipe, GameRecipe, Recipe
 
@@ -27,7 +28,16 @@ __path__ = folders("tasks")  # makes Python look for `kfbench.tasks.cifar100` in
 
 
 IMAGES = Kind(
-    "images", Recipe, "kfbench.train.images:ImageTraining", "error", "images", "digits", stages_have_data=True
+    "images",
+    Recipe,
+    "kfbench.train.images:ImageTraining",
+    "error",
+    "images",
+    "digits",
+    points="points of accuracy",
+    length="epochs",
+    length_unit="epoch",
+    stages_have_data=True,
 )
 GAMES = Kind(
     "games",
@@ -37,6 +47,11 @@ GAMES = Kind(
     "frames",
     "atari/pong",
     higher_is_better=True,
+    score_unit="game points",
+    points="game points",
+    length="frames",
+    length_unit="million frames",
+    length_scale=1e6,
     acts=True,
     threads=1,  # two on busy cores are far slower
 )
@@ -165,6 +180,10 @@ class GameTask(Declared):
         from kfbench.games import emulators  # torch
 
         return emulators.actions(self.game, full=full)
+
+    def normalised(self, task: str, score: float) -> float | None:
+        """Return the human-normalised score of a game; None where no reference is known."""
+        return human_normalised(task.rpartition("/")[2], score)
 
     def placeholders(self, recipe: AnyRecipe) -> tuple[str, ...]:
         """Return the names of the actions."""

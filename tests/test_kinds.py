@@ -10,8 +10,11 @@ from kfbench import registry
 from kfbench.cli import listing, summary
 from kfbench.conformance import checks
 from kfbench.errors import KfbenchError
-from kfbench.running import execute, prepare, records, resolve, verify
+from kfbench.networks import weights
+from kfbench.reporting import comparison, page
+from kfbench.running import execute, model_card, prepare, records, resolve, verify
 from kfbench.spec import RunSpec
+from kfbench.studies import definition, plan
 from kfbench.train.loop import Loop, Row, Watcher
 
 BITS = '''"""The first of sixteen bits: a kind of task of its own.
@@ -191,6 +194,34 @@ def test_a_run_of_a_third_kind_goes_the_whole_way(tmp_path: Path) -> None:
     assert again.run_spec() == spec
     assert "accuracy" in summary.text(again, tmp_path)
     assert verify.compare(again, execute.run(spec, results=tmp_path, force=True), []).word == "bit-equal"
+
+
+def test_its_score_is_what_reports_compare(tmp_path: Path) -> None:
+    """Not an error and not a return: what the kind calls it, in its unit, and its way round."""
+    folder, results = tmp_path / "bits", tmp_path / "results"
+    folder.mkdir()
+    (folder / "study.toml").write_text(
+        'title = "Bits"\nseeds = 3\nmethods = ["scratch", { method = "scratch", label = "short", recipe = { steps = 1 } }]\n'
+        'tasks = ["bits"]\n[[claims]]\ntext = "more steps are better"\nbetter = "scratch"\nthan = "short"\n'
+    )
+    study = definition.load(folder)
+    cells = plan.make(study)
+    plan.write(folder, study, cells)
+    made = [execute.run(spec, results=results) for cell in cells for spec in cell.runs(study.seeds)]
+    page.make(folder, results)
+    said = (folder / "README.md").read_text()
+    scores = [record.scores["last"]["accuracy"] for record in made]
+    assert f"{sum(scores[:3]) / 3:.1f} ± " in said and "Accuracy in %, higher is better" in said
+    assert "**reproduced**" in said and "points of accuracy" in said
+    drawn = (folder / "plots" / "cost.svg").read_text()
+    assert "test accuracy, %" in drawn and "error" not in drawn
+    first, second = comparison.rows(comparison.of_keys(results, [made[0].key, made[3].key], all_seeds=True))
+    assert first["metric"] == "accuracy" and second["verdict"] == "worse" and second["difference"] < 0
+    assert "accuracy, %" in comparison.text(comparison.of_keys(results, [made[0].key, made[3].key]))
+    network, _, _ = weights.load(records.path_of(results, made[0].key, made[0].run_spec()).with_suffix(".safetensors"))
+    assert f"| accuracy, % | test, after the last step | {scores[0]:.2f} |" in model_card.text(
+        made[0], network, "me/bits"
+    )
 
 
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path) -> None:

@@ -74,11 +74,12 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
 def _sides(claim: Claim, grid: Grid, columns: list[str]) -> tuple[Array, Array, str]:
     """Return what is compared, [N, M] each, higher on the claimed side, and its unit."""
     if claim.better is not None and claim.than is not None:
-        if len(columns) > 1 and any(grid.is_game(column) for column in columns):
+        kinds = {grid.kind(column) for column in columns}
+        if len(columns) > 1 and not (len(kinds) == 1 and grid.kind(columns[0]).is_percent):
             ours, theirs = (100 * grid.normalised(row, columns) for row in (claim.better, claim.than))
             return ours, theirs + claim.margin, "points of the normalised score"
         ours, theirs = grid.better(claim.better, columns), grid.better(claim.than, columns)
-        return ours, theirs + claim.margin, "game points" if grid.is_game(columns[0]) else "points of accuracy"
+        return ours, theirs + claim.margin, grid.kind(columns[0]).gained
     assert claim.row is not None and claim.curve is not None
     values = curve_values(grid, claim.row, columns, claim.curve, claim.at)
     if claim.above is not None:

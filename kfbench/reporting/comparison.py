@@ -14,6 +14,7 @@ import numpy as np
 
 from kfbench import registry
 from kfbench.errors import KfbenchError, near
+from kfbench.kinds import Kind
 from kfbench.reporting.stats import Array
 from kfbench.running import records
 from kfbench.running.records import RunRecord
@@ -27,13 +28,13 @@ class Contender:
     runs: tuple[RunRecord, ...]
 
     @property
-    def metric(self) -> str:
-        """Name of the score: `return` in game points, or `error` in %."""
-        return "return" if "return" in self.runs[0].scores["last"] else "error"
+    def kind(self) -> Kind:
+        """The kind of the task, which knows what the score is called, its unit, and whether a higher one is better."""
+        return registry.kind_of(self.runs[0].spec["task"])
 
     def scores(self, seeds: Sequence[int]) -> Array:
         """Return the score after the last step of each seed [N, 1], NaN where there is no run."""
-        of = {record.spec["seed"]: record.scores["last"][self.metric] for record in self.runs}
+        of = {record.spec["seed"]: record.scores["last"][self.kind.metric] for record in self.runs}
         return np.array([[of.get(seed, np.nan)] for seed in seeds])
 
 
@@ -115,7 +116,8 @@ def _but_seed(record: RunRecord) -> str:
 def _recipe(record: RunRecord) -> str:
     recipe = record.spec["recipe"]
     size = f"{recipe['train_size']:,} images" if recipe.get("train_size") else ""
-    length = f"{recipe['frames'] / 1e6:g} million frames" if "frames" in recipe else f"{recipe['epochs']:g} epochs"
+    long, unit = registry.kind_of(record.spec["task"]).duration(recipe)
+    length = "" if unit == "progress" else f"{long:g} {unit}{'s' if long != 1 and not unit.endswith('s') else ''}"
     return ", ".join(filter(None, (recipe["network"], size, length)))
 
 
@@ -185,12 +187,12 @@ def rows(table: Table) -> list[dict[str, Any]]:
             "label": contender.label,
             "keys": [record.key for record in contender.runs],
             "seeds": [record.spec["seed"] for record in contender.runs],
-            "metric": contender.metric,
+            "metric": contender.kind.metric,
             "score": _known(own.value),
             "score_interval": _ends(own.low, own.high),
         }
         if index:
-            is_good = gap.value < 0 if contender.metric == "error" else gap.value > 0
+            is_good = (gap.value > 0) == contender.kind.higher_is_better
             row |= {
                 "pairs": gap.pairs,
                 "difference": _known(gap.value),
@@ -216,7 +218,7 @@ def _ends(low: float, high: float) -> list[float] | None:
 def text(table: Table) -> str:
     """Return the table as aligned lines; what a name does not say of a contender stands below it."""
     found = rows(table)
-    unit = "error, %" if found[0]["metric"] == "error" else "return"
+    unit = table.contenders[0].kind.scored
     cells, below = [("", "runs", unit, f"minus {_split(found[0])[0]}", "pairs", "")], [""]
     for row in found:
         name, more = _split(row)
@@ -269,10 +271,10 @@ def picture(tables: Sequence[Table], out: Path) -> None:
 def _draw(table: Table, axis: Any) -> None:
     from kfbench.reporting.curve_plots import draw_line
 
-    recipe = table.contenders[0].runs[0].spec["recipe"]
-    whole, unit = (recipe["frames"] / 1e6, "million frames") if "frames" in recipe else (recipe["epochs"], "epoch")
+    kind = table.contenders[0].kind
+    whole, unit = kind.duration(table.contenders[0].runs[0].spec["recipe"])
     for index, contender in enumerate(table.contenders):
-        metric = f"val_{contender.metric}"
+        metric = f"val_{kind.metric}"
         points = [
             {round(row["progress"], 6): row[metric] for row in record.curve if metric in row}
             for record in contender.runs
@@ -281,5 +283,4 @@ def _draw(table: Table, axis: Any) -> None:
         values = np.array([[each.get(time, np.nan) for time in times] for each in points])
         label = contender.label if len(contender.label) <= 50 else f"{contender.label[:46]}… ({index + 1})"
         draw_line(axis, np.array(times) * whole, values, label, index)
-    name = "return" if table.contenders[0].metric == "return" else "validation error, %"
-    axis.set(title=table.title, xlabel=unit, ylabel=name)
+    axis.set(title=table.title, xlabel=unit, ylabel=f"validation {kind.scored}")

@@ -41,8 +41,7 @@ def scale(grid: Grid, column: str) -> tuple[float, str]:
     """Return what progress 1 is on the time axis, and the axis's name: epochs, or million frames."""
     for (_, label), cell in grid.cells.items():
         if label == column and cell.planned.spec is not None:
-            recipe = cell.planned.spec.to_json()["recipe"]
-            return (recipe["frames"] / 1e6, "million frames") if "frames" in recipe else (recipe["epochs"], "epoch")
+            return grid.kind(column).duration(cell.planned.spec.to_json()["recipe"])
     return 1.0, "progress"
 
 
@@ -65,7 +64,7 @@ def _frame(axis: Axes, *, lowest: float) -> None:
 
 
 def _axis_name(grid: Grid, column: str) -> str:
-    return "return" if grid.is_game(column) else "validation error, %"
+    return f"validation {grid.kind(column).scored}"
 
 
 def curves(grid: Grid) -> Drawn:
@@ -82,7 +81,7 @@ def curves(grid: Grid) -> Drawn:
             if values.size:
                 draw_line(axis, times * whole, values, row, index)
         axis.set(title=column, xlabel=name, ylabel=_axis_name(grid, column))
-        _frame(axis, lowest=-np.inf if grid.is_game(column) else 0.0)
+        _frame(axis, lowest=0.0 if grid.kind(column).is_percent else -np.inf)
     style.legend(figure, axes)
     caption = "The student alone, on validation data; mean over seeds with Student's pointwise 95 % interval."
     return "Learning curves", caption, figure

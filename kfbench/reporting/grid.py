@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kfbench.games.reference import human_normalised
+from kfbench import registry
+from kfbench.kinds import Kind
 from kfbench.running import records as run_records
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
@@ -76,17 +77,13 @@ class Grid:
         """Labels of the columns."""
         return [column.label for column in self.study.tasks]
 
-    def is_game(self, column: str) -> bool:
-        """Say whether a column's score is a return; images have an error."""
-        return any(
-            "frames" in cell.planned.spec.to_json()["recipe"]
-            for (_, label), cell in self.cells.items()
-            if label == column and cell.planned.spec is not None
-        )
+    def kind(self, column: str) -> Kind:
+        """The kind of a column's task: what its score is called, in which unit, and whether a higher one is better."""
+        return registry.kind_of(self.task(column))
 
     def metric(self, column: str) -> str:
-        """Name of a column's score: `return` in game points, or `error` in %."""
-        return "return" if self.is_game(column) else "error"
+        """Name of a column's score: `error` in %, `return` in game points."""
+        return self.kind(column).metric
 
     def curve_metric(self, column: str) -> str:
         """Name of a column's validation score in a curve."""
@@ -107,7 +104,7 @@ class Grid:
 
     def sign(self, column: str) -> int:
         """+1 if a higher score is better, -1 if a lower one is."""
-        return 1 if self.is_game(column) else -1
+        return 1 if self.kind(column).higher_is_better else -1
 
     def scores(self, row: str, columns: Sequence[str], which: str | None = None) -> Array:
         """Return raw scores [N seeds, M columns]; NaN where there is no cell or no finished run."""
@@ -125,17 +122,20 @@ class Grid:
         return np.asarray(self.scores(row, columns, which) * signs)
 
     def normalised(self, row: str, columns: Sequence[str]) -> Array:
-        """Return accuracy as a fraction, or the human-normalised return, [N, M]; NaN for games without a reference."""
+        """Return scores on the scale that tasks share, [N, M]: accuracy as a fraction, human-normalised returns.
+
+        NaN for tasks that have no such scale, as games without a reference.
+        """
         raw = self.scores(row, columns)
         for m, column in enumerate(columns):
             raw[:, m] = self.normal(column, raw[:, m])
         return raw
 
     def normal(self, column: str, scores: Array) -> Array:
-        """Return raw scores of a column, of any shape, as accuracy or human-normalised return."""
-        if not self.is_game(column):
-            return 1 - scores / 100
-        return np.array([_normal(self.task(column), score) for score in scores.flat]).reshape(scores.shape)
+        """Return raw scores of a column, of any shape, on the scale that tasks share."""
+        task = self.task(column)
+        normal = [registry.normalised(task, float(score)) for score in scores.flat]
+        return np.array([np.nan if value is None else value for value in normal], float).reshape(scores.shape)
 
     def task(self, column: str) -> str:
         """Return the task of a column."""
@@ -144,11 +144,6 @@ class Grid:
     def done(self) -> list[RunRecord]:
         """Return every finished record once, by cell and seed."""
         return list({record.key: record for cell in self.cells.values() for record in cell.done}.values())
-
-
-def _normal(task: str, score: float) -> float:
-    normal = human_normalised(task.rpartition("/")[2], score)
-    return np.nan if normal is None else normal
 
 
 def load(folder: Path, study: Study, results: Path) -> Grid:

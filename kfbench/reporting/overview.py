@@ -82,8 +82,9 @@ def of(grid: Grid, verdicts: list[Verdict]) -> Overview:
 
 
 def _unit(grid: Grid) -> str:
-    games = [grid.is_game(column) for column in grid.columns]
-    return "points of the normalised score" if any(games) else "points of accuracy"
+    kinds = {grid.kind(column) for column in grid.columns}
+    only = grid.kind(grid.columns[0])
+    return only.gained if len(kinds) == 1 and only.is_percent else "points of the normalised score"
 
 
 def _scores(grid: Grid, row: str) -> Array:

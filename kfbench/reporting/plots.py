@@ -56,7 +56,7 @@ def gains(grid: Grid) -> Drawn:
             axis.plot(gap.value, place, style.marker(index), color=style.colour(index), markersize=6)
         axis.set(title=column, ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
         axis.set_yticklabels(rows if abs(axis.get_position().x0 - first) < 1e-3 else [])  # names stand left of the line
-        axis.set_xlabel(f"{'game points' if grid.is_game(column) else 'points of accuracy'} over {base}")
+        axis.set_xlabel(f"{grid.kind(column).gained} over {base}")
         axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="y", visible=False)
     caption = (

@@ -31,7 +31,7 @@ def cell(grid: Grid, runs: Cell, folder: Path, results: Path) -> dict[str, Any]:
 def _run(grid: Grid, column: str, record: RunRecord, folder: Path, results: Path) -> dict[str, Any]:
     metric = grid.metric(column)
     score = record.scores.get(grid.study.score, {}).get(metric)
-    unit = "" if grid.is_game(column) else " %"
+    unit = " %" if grid.kind(column).is_percent else ""
     long = {"curve", "traceback", "identity"}
     path = path_of(results, record.key, record.run_spec())
     return {

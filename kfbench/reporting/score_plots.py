@@ -109,7 +109,7 @@ def _against(
             axis.xaxis.set_minor_formatter(lambda value, _: "")
         else:
             axis.set_xlim(0, right)
-        axis.set_ylabel("return" if grid.is_game(column) else "test error, %")
+        axis.set_ylabel(f"test {grid.kind(column).scored}")
         axis.xaxis.set_major_formatter(lambda value, _: short(value))
     style.legend(figure, axes)
     return title, caption, figure

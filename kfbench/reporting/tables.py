@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from kfbench.kinds import Kind
 from kfbench.reporting import intervals, pairs, rank_table, stats
 from kfbench.reporting.cost_table import cost
 from kfbench.reporting.grid import Cell, Grid
 from kfbench.reporting.learning_table import learning
 from kfbench.reporting.render import Shown, Table, interval
 from kfbench.studies.definition import Table as Layout
-
-PERCENT = "error in %, lower is better"
-POINTS = "mean return in game points, higher is better"
 
 
 def tables(grid: Grid) -> list[Table]:
@@ -32,7 +30,7 @@ def scores(grid: Grid, layout: Layout) -> Table:
         return _with_published(grid, row, column, _score(grid, row, column, is_best=row in best[column]))
 
     shown = tuple((row, tuple(cell(row, column) for column in columns)) for row in rows)
-    units = dict.fromkeys(POINTS if grid.is_game(column) else PERCENT for column in columns)
+    units = dict.fromkeys(_unit(grid.kind(column)) for column in columns)
     weights = {"last": "last weights", "best": "weights best on validation"}[grid.study.score]
     base = grid.study.baseline
     caption = (
@@ -41,6 +39,10 @@ def scores(grid: Grid, layout: Layout) -> Table:
         f"▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
     )
     return Table(layout.name, layout.title, caption, tuple(columns), shown)
+
+
+def _unit(kind: Kind) -> str:
+    return f"{kind.metric} in {kind.score_unit}, {'higher' if kind.higher_is_better else 'lower'} is better"
 
 
 def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
@@ -82,7 +84,7 @@ def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
         "failed": len(cell.failed),
         "missing": cell.missing,
     }
-    digits = 0 if grid.is_game(column) and abs(mean) >= 100 else 1
+    digits = 1 if grid.kind(column).is_percent or abs(mean) < 100 else 0
     spread = "" if np.isnan(sd) else f" ± {sd:.{digits}f}"
     whole = len(there) == len(cell.records)
     count = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"

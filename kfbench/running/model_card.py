@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from kfbench import registry
 from kfbench.networks.network import Network
 from kfbench.running.records import RunRecord
 from kfbench.version import __version__
@@ -45,11 +46,8 @@ logits = network(images).logits
 
 {tables}
 """
-# of a record's score: what it is, the hub's name of such a task, its name of the metric
-SCORES = {
-    "error": ("top-1 error, %", "image-classification", "accuracy"),
-    "return": ("return, game points", "reinforcement-learning", "mean_reward"),
-}
+# of a kind: the hub's name of such a task, and of what it measures, higher being better
+HUB = {"images": ("image-classification", "accuracy"), "games": ("reinforcement-learning", "mean_reward")}
 WHEN = {
     "last": "test, after the last step",
     "best": "test, of the step that was best on validation",
@@ -92,16 +90,18 @@ def text(record: RunRecord, network: Network, repository: str, *, licence: str =
 def _header(record: RunRecord, repository: str, licence: str) -> str:
     """Return what the hub reads of the card, as YAML: library, tags, scores."""
     library = import_module("huggingface_hub")
-    name = next(each for each in SCORES if each in record.scores["last"])
-    score, (_, kind, metric) = record.scores["last"][name], SCORES[name]
+    kind = registry.kind_of(record.spec["task"])
+    called, metric = HUB.get(kind.name, ("other", kind.metric))
+    good = kind.goodness(record.scores["last"])
+    assert good is not None, "a finished run has its kind's score"
     task, title = record.spec["task"], repository.rpartition("/")[2]
     result = library.EvalResult(
-        task_type=kind,
+        task_type=called,
         dataset_type=task,
         dataset_name=task,
         dataset_split="test",
         metric_type=metric,
-        metric_value=round(100 - score if name == "error" else score, 4),
+        metric_value=round(good, 4),
     )
     tags = ["kfbench", "knowledge-transfer", record.spec["method"].partition("/")[0]]
     card = library.ModelCardData(
@@ -111,11 +111,11 @@ def _header(record: RunRecord, repository: str, licence: str) -> str:
 
 
 def _scores(record: RunRecord) -> list[str]:
+    kind = registry.kind_of(record.spec["task"])
     return [
-        f"| {unit} | {when} | {record.scores[which][name]:.2f} |"
+        f"| {kind.scored} | {when} | {record.scores[which][kind.metric]:.2f} |"
         for which, when in WHEN.items()
-        for name, (unit, *_) in SCORES.items()
-        if name in record.scores.get(which, {})
+        if kind.metric in record.scores.get(which, {})
     ]
 
 

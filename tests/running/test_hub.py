@@ -98,7 +98,7 @@ def test_from_a_run_to_the_hub_and_back_as_a_teacher(
     card = held["README.md"].decode()
     assert "license: mit" in card and "library_name: kfbench" in card and f"run `{record.key}`" in card
     assert f"value: {round(100 - record.scores['last']['error'], 4)}" in card
-    assert f"| top-1 error, % | test, after the last step | {record.scores['last']['error']:.2f} |" in card
+    assert f"| error, % | test, after the last step | {record.scores['last']['error']:.2f} |" in card
     assert "| network | cnn-8 |" in card and f"{record.cost['parameters']:,.0f} parameters" in card
 
     [made] = records.records(tmp_path / "results")

@@ -201,8 +201,9 @@ def test_its_score_is_what_reports_compare(tmp_path: Path) -> None:
     folder, results = tmp_path / "bits", tmp_path / "results"
     folder.mkdir()
     (folder / "study.toml").write_text(
-        'title = "Bits"\nseeds = 3\nmethods = ["scratch", { method = "scratch", label = "short", recipe = { steps = 1 } }]\n'
-        'tasks = ["bits"]\n[[claims]]\ntext = "more steps are better"\nbetter = "scratch"\nthan = "short"\n'
+        'title = "Bits"\nseeds = 3\ntasks = ["bits"]\n'
+        'methods = ["scratch", { method = "scratch", label = "short", recipe = { steps = 1 } }]\n'
+        '[[claims]]\ntext = "more steps are better"\nbetter = "scratch"\nthan = "short"\n'
     )
     study = definition.load(folder)
     cells = plan.make(study)
@@ -219,9 +220,8 @@ def test_its_score_is_what_reports_compare(tmp_path: Path) -> None:
     assert first["metric"] == "accuracy" and second["verdict"] == "worse" and second["difference"] < 0
     assert "accuracy, %" in comparison.text(comparison.of_keys(results, [made[0].key, made[3].key]))
     network, _, _ = weights.load(records.path_of(results, made[0].key, made[0].run_spec()).with_suffix(".safetensors"))
-    assert f"| accuracy, % | test, after the last step | {scores[0]:.2f} |" in model_card.text(
-        made[0], network, "me/bits"
-    )
+    card = model_card.text(made[0], network, "me/bits")
+    assert f"| accuracy, % | test, after the last step | {scores[0]:.2f} |" in card
 
 
 def test_it_goes_on_from_a_checkpoint(tmp_path: Path) -> None:

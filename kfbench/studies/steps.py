@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kfbench import registry
 from kfbench.errors import KfbenchError, near
-from kfbench.running import equal_cost, estimate, records
+from kfbench.running import equal_cost, estimate, records, teacher_names
 from kfbench.spec import RunSpec, Setting
 from kfbench.studies import definition, missing, picks, plan, promises, search, trials
 from kfbench.studies.definition import Study
@@ -142,17 +142,25 @@ def _kind(spec: RunSpec) -> tuple[str, str, str]:
     return spec.method, spec.task, json.dumps(spec.to_json()["recipe"], sort_keys=True)
 
 
+def _alike(spec: RunSpec) -> tuple[str, str, str]:
+    """Return what runs on other tasks have in common that take about as long."""
+    method, _, recipe = _kind(spec)
+    networks = [teacher_names.read(name, budget=spec.budget).network or name for name in spec.teachers]
+    return method, f"like {','.join(networks)}", recipe
+
+
 def _seconds(spec: RunSpec, known: dict[tuple[str, str, str], float], until: float) -> float | None:
     """Return what a run will take: what its like took, else measured over a few steps before the clock says `until`.
 
-    None if that cannot be had.
+    What is measured serves the same method on other tasks too. None if it cannot be had.
     """
-    if _kind(spec) not in known and time.monotonic() < until:
-        try:
-            known[_kind(spec)] = estimate.seconds(spec, tried=2)
-        except KfbenchError:
-            return None
-    return known.get(_kind(spec))
+    for kind in (_kind(spec), _alike(spec)):
+        if kind in known:
+            return known[kind]
+    if time.monotonic() < until:
+        with contextlib.suppress(KfbenchError):
+            known[_alike(spec)] = estimate.seconds(spec, tried=2)
+    return known.get(_alike(spec))
 
 
 def _spoken(seconds: float | None) -> str:

@@ -1,15 +1,19 @@
 """A study from the command line, on real digits: teachers first, failures kept, tuned, verified."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kfbench.reporting import grid
-from kfbench.running import records
-from kfbench.studies import definition, plan
+from kfbench.running import estimate, records
+from kfbench.spec import RunSpec
+from kfbench.studies import definition, plan, steps
 
 STUDY = """
 title = "Digits"
@@ -154,3 +158,27 @@ def test_a_teacher_is_shown_and_verified_too(place, ran):
     path.unlink()
     assert "bit-equal" in kfbench(place, "verify", teacher.key)
     assert path.read_bytes() == weights
+
+
+def test_what_is_measured_for_a_dry_run_serves_other_tasks(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    asked: list[RunSpec] = []
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: asked.append(spec) or 90.0)
+    (tmp_path / "study.toml").write_text(
+        'title = "Two"\nbudget = "smoke"\nseeds = 2\nmethods = ["scratch", "kf"]\n[[tasks]]\ntask = "digits/high"\n'
+        'teachers = ["digits/low"]\n[[tasks]]\ntask = "digits/low"\nteachers = ["digits/high"]\n'
+    )
+    said = io.StringIO()
+    steps.dry(tmp_path, results=tmp_path / "results", row=None, column=None, console=Console(file=said, width=40))
+    # teachers have another network than students: they are runs of another length
+    assert [(spec.method, spec.task) for spec in asked] == [
+        ("scratch", "digits/low"),
+        ("scratch", "digits/high"),
+        ("kf", "digits/high"),
+    ]
+    lines = said.getvalue().splitlines()
+    cells = [f"{row} · digits/{part}" for row in ("scratch", "kf") for part in ("high", "low")]
+    assert lines[2:6] == [f"{cell}: seeds 0, 1: about 1 min 30 s a run" for cell in cells]
+    assert lines[6] == "8 runs, 8 to make: about 15 min for one job here"

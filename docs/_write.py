@@ -1,10 +1,14 @@
-"""Write the generated parts of these pages anew, between their markers: `python docs/_write.py`."""
+"""Write the generated parts of the pages anew, between their markers: `python docs/_write.py`.
+
+Keys of a study and fields of a record come from the code; tables of results, here and in the README, from the reports.
+"""
 
 import ast
 import inspect
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -13,6 +17,7 @@ from kfbench.running.records import RunRecord
 from kfbench.studies import definition
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 PARTS = {
     "the file": definition.Study,
     "a row, in `methods`": definition.Row,
@@ -84,18 +89,36 @@ def record_fields() -> str:
     )
 
 
+def table_of(study: str) -> str:
+    """Return the first table of a study's page, without its footnotes."""
+    lines = (ROOT / "reports" / study / "README.md").read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if number > lines.index("## Tables") and line[:1] == "|")
+    end = next(number for number, line in enumerate(lines) if number > first and line[:1] != "|")
+    return re.sub(r"\[\^[^]]*\]", "", "\n".join(lines[first:end]))
+
+
+def _tables() -> dict[tuple[str, str], Callable[[], str]]:
+    """Return what writes the tables of results that pages have, by page and study."""
+    return {
+        (page, study): partial(table_of, study)
+        for page in ("../README.md", "results.md")
+        for study in re.findall(r"^<!-- ([a-z0-9-]+) -->$", (HERE / page).read_text(), re.MULTILINE)
+    }
+
+
 GENERATED: dict[tuple[str, str], Callable[[], str]] = {
-    ("studies.md", "keys"): study_keys,
-    ("records.md", "fields"): record_fields,
+    ("studies.md", "keys"): lambda: f"\n{study_keys()}",
+    ("records.md", "fields"): lambda: f"\n{record_fields()}",
+    **_tables(),
 }
 
 
 def current(page: str, marker: str) -> tuple[str, str]:
     """Return a page as it is and as it should be."""
     text = (HERE / page).read_text()
-    start, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
     before, rest = text.split(start)
-    return text, f"{before}{start}\n\n{GENERATED[page, marker]()}\n{end}{rest.split(end)[1]}"
+    return text, f"{before}{start}{GENERATED[page, marker]()}\n{end}{rest.split(end)[1]}"
 
 
 if __name__ == "__main__":

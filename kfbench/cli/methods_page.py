@@ -60,6 +60,8 @@ def _section(name: str, row: dict[str, Any]) -> str:
         lines += [f"Teachers: {_teachers(attributes)}. Each {needs}{twin}.", ""]
     if attributes.get("starts_from_teacher"):
         lines += ["The student starts from its teacher's weights.", ""]
+    if why := attributes.get("above_floor"):
+        lines += [f"A step costs more than the networks' passes: {why}.", ""]
     variants = attributes.get("variants", {})
     for variant, changes in variants.items():
         shown = ", ".join(f"{key}={value}" for key, value in changes.items()) or "the defaults"

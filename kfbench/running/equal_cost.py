@@ -1,5 +1,6 @@
 """What training costs in multiply-adds, and a recipe trained longer by what teachers would have cost: the control."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -70,6 +71,11 @@ def steps(spec: RunSpec) -> int:
 
 def multiply_adds_of(task: Declared, network: str) -> int:
     """Return the multiply-adds of a network for one example of a task."""
+    return _counted(network, task.shape, task.outputs)
+
+
+@functools.cache
+def _counted(network: str, shape: tuple[int, int, int], outputs: int) -> int:
     with torch.device("meta"):  # no memory, no random numbers
-        hollow = networks.make(network, shape=task.shape, outputs=task.outputs)
-    return multiply_adds(hollow, task.shape)
+        hollow = networks.make(network, shape=shape, outputs=outputs)
+    return multiply_adds(hollow, shape)

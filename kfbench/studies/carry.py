@@ -37,7 +37,7 @@ Report = Callable[[dict[str, Any]], Word]  # takes an event of the run, returns 
 class Order:
     """What a worker must know of a run; plain values, to be pickled."""
 
-    name: str  # digest of the spec: of its folder, and of its log until the record has a key
+    name: str  # of the job: of its folder, and of its log until the record has a key
     spec: dict[str, Any]
     is_teacher: bool = False
     is_judged: bool = False  # a pruner looks at its scores: it waits for the verdict

@@ -25,7 +25,7 @@ from kfbench.studies.board import Board, open_board
 from kfbench.studies.carry import Files, Order, Outcome
 from kfbench.studies.engines import Engine
 from kfbench.studies.place import Place
-from kfbench.studies.trials import Job, Source
+from kfbench.studies.trials import Job, Source, teacher_called
 
 MOST_DEATHS = 5  # workers that a run may take down, with no new checkpoint between, before it counts as failed
 LAST_LINES = 20  # of its log, in the record of such a run
@@ -84,7 +84,8 @@ class Driver:
 
     def __init__(self, source: Source, teachers: list[Job], place: Place, engine: Engine, board: Board) -> None:
         self._source, self._waiting, self._place, self._engine, self._board = source, teachers, place, engine, board
-        self._recorded = {**missing.recorded(teacher_store.folder(place.results)), **missing.recorded(place.results)}
+        stored = missing.recorded(teacher_store.folder(place.results))
+        self._recorded = {teacher_called(name): path for name, path in stored.items()} | missing.recorded(place.results)
         self._under_way: dict[str, UnderWay] = {}
         self._has_room = True  # on the disk
         self.bad: dict[str, str] = {}  # {name: why}

@@ -32,13 +32,13 @@ class Job:
 
     @cached_property
     def name(self) -> str:
-        """The run's name until its record has a key: a digest of its spec."""
-        return name_of(self.spec)
+        """The run's name until its record has a key: a digest of its spec; a teacher and a student may share that."""
+        return teacher_called(name_of(self.spec)) if self.is_teacher else name_of(self.spec)
 
     @cached_property
     def needs(self) -> frozenset[str]:
         """Names of the runs that train its teachers."""
-        return frozenset(map(name_of, prepare.teachers_of(self.spec)))
+        return frozenset(teacher_called(name_of(spec)) for spec in prepare.teachers_of(self.spec))
 
     def score(self, record: RunRecord | None) -> float | None:
         """Return what a record of this run is judged by: on validation, higher is better; None if it has none."""
@@ -58,6 +58,11 @@ class Source(Protocol):
 def name_of(spec: RunSpec) -> str:
     """Return a run's name: a digest of its spec."""
     return digest(spec.to_json())
+
+
+def teacher_called(name: str) -> str:
+    """Return what a run is called that is made for the store of teachers."""
+    return f"teacher-{name}"
 
 
 def open_storage(url: str) -> RDBStorage:

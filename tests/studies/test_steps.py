@@ -182,3 +182,18 @@ def test_what_is_measured_for_a_dry_run_serves_other_tasks(
     cells = [f"{row} · digits/{part}" for row in ("scratch", "kf") for part in ("high", "low")]
     assert lines[2:6] == [f"{cell}: seeds 0, 1: about 1 min 30 s a run" for cell in cells]
     assert lines[6] == "8 runs, 8 to make: about 15 min for one job here"
+
+
+def test_a_student_that_is_trained_as_a_teacher_is_has_a_run_of_its_own(tmp_path: Path) -> None:
+    """`scratch` has the very spec of the teacher beside it: both are made at once, and neither stands for the other."""
+    place = tmp_path, {**os.environ, "OMP_NUM_THREADS": "1"}
+    (tmp_path / "twins").mkdir()
+    (tmp_path / "twins" / "study.toml").write_text(
+        'title = "Twins"\nbudget = "smoke"\nseeds = 1\nmethods = ["scratch", "kd"]\n'
+        'tasks = [{ task = "digits/high", network = "cnn-4", teachers = ["digits/high/cnn-4"] }]\n'
+    )
+    assert "twins/index.html: 2 of 2 runs" in kfbench(place, "study", "twins", "--jobs", "2")
+    [student] = (tmp_path / "results" / "digits" / "high" / "scratch").glob("*.json")
+    assert student.name in [path.name for path in (tmp_path / "results" / "teachers").rglob("*.json")]
+    student.unlink()
+    assert "1 to make" in kfbench(place, "study", "twins") and student.is_file()

@@ -7,6 +7,9 @@ Source: Kou, You, Long & Wang 2020, "Stochastic Normalization", NeurIPS, and the
 Differs: the body learns at the head's rate, as in `finetune` (see `bss`). z_0's gradient is that of the statistics
 it was computed with; the library's backward pass reads them after the batch has moved them. (The library's
 `convert_model` hands p on as another argument, so its own p is 0.5 whatever --prob says.)
+
+Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from one of CIFAR-10, one seed; `finetune`
+66.0 % error): 70.4; with p = 0.9 66.1. In so short a run much of the history is that of the teacher's images.
 """
 
 from collections.abc import Iterator, Sequence

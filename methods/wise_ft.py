@@ -7,6 +7,9 @@ Source: Wortsman, Ilharco, Kim, Li, Kornblith, Roelofs et al. 2022, "Robust fine
 Differs: theta_0 is the teacher's body below a head that was probed on it for a share of the budget (there: CLIP, whose
 head is made of text). BatchNorm's statistics, which CLIP has none of, are averaged as the code averages everything,
 entry by entry, and not measured again. Evaluations on the way see the average.
+
+Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from one of CIFAR-10, one seed; `finetune`
+66.0 % error): 73.1; with a = 0.9 66.4. Weights that have moved this far are not joined to the probe's by a good path.
 """
 
 from collections.abc import Iterable, Sequence

@@ -7,6 +7,10 @@ Source: Heo et al. 2019, "Knowledge Transfer via Distillation of Activation Boun
     Then the labels' cross-entropy. The first stage takes 30 of 270 epochs (RepDistiller, --init_epochs).
 Differs: the second stage is the labels' alone, as in RepDistiller (the authors' code has soft targets of T = 3 there).
 Layers are linked by relative depth, the larger of two maps is average-pooled; r stands between equal shapes too.
+
+Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from a cnn-32, one seed; `kd` 62.3 %
+error, `scratch` 69.7 %): 69.2; with three tenths of the budget for the boundaries 67.3: a ninth of 12 epochs is
+short.
 """
 
 from collections.abc import Iterable, Sequence

@@ -9,6 +9,9 @@ Differs: all groups of layers are compared, as in RepDistiller; the authors' cod
 relative depth, the larger of two maps is average-pooled (as in RepDistiller). Where there are fewer pixels than
 channels the kernel's mean is taken by way of them, sum_cd (f_cᵀg_d)² = sum_pq (FᵀF)_pq (GᵀG)_pq: equal, and less to
 multiply.
+
+Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from a cnn-32, one seed; `kd` 62.3 %
+error, `scratch` 69.7 %): 65.2; with ten times the weight 74.4.
 """
 
 from collections.abc import Sequence

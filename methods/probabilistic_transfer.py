@@ -7,6 +7,9 @@ Source: Passalis & Tefas 2018, "Learning Deep Representations with Probabilistic
     for batches of 64; PKT.py is the authors' code, with its ε = 1e-7).
 Differs: the mean over B² falls as 1/B; here the weight is 30000/64 times the mean over images of each one's sum over j,
 which is the same for 64 images. The paper trains features alone; with labels as RepDistiller does.
+
+Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from a cnn-32, one seed; `kd` 62.3 %
+error, `scratch` 69.7 %): 64.6; with ten times the weight 65.6.
 """
 
 from collections.abc import Sequence

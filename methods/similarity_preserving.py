@@ -5,6 +5,9 @@ Source: Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation", arXiv 
     γ = 3000 (RepDistiller, run_cifar_distill.sh, `similarity`, for batches of 64).
 Differs: the paper's sum over B² falls as 1/B; here it is a mean over the images, γ/64 · 1/B |G_T - G_S|², which is the
 same for 64 images.
+
+Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from a cnn-32, one seed; `kd` 62.3 %
+error, `scratch` 69.7 %): 65.3; with a tenth of the weight 66.3.
 """
 
 from collections.abc import Sequence

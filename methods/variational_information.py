@@ -6,6 +6,9 @@ Source: Ahn et al. 2019, "Variational Information Distillation for Knowledge Tra
     authors' code, ssahn0215/variational-information-distillation; run_cifar_distill.sh, `vid`).
 Differs: layers are linked by relative depth, the larger of two maps is average-pooled (as in RepDistiller). Outputs are
 not compared, only maps.
+
+Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from a cnn-32, one seed; `kd` 62.3 %
+error, `scratch` 69.7 %): 68.2; with ten times the weight 67.1.
 """
 
 import math

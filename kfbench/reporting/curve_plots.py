@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kfbench.reporting import intervals, style
+from kfbench.reporting import intervals, stats, style
 from kfbench.reporting.grid import Array, Grid
 
 
@@ -21,6 +21,7 @@ class Plot:
 
 
 Drawn = tuple[str, str, Figure] | None  # title, caption, figure
+MOST = 12  # lines that can be told from each other in one panel
 ATTACHED = "val_error_attached"  # games are evaluated alone only
 
 
@@ -43,6 +44,19 @@ def scale(grid: Grid, column: str) -> tuple[float, str]:
         if label == column and cell.planned.spec is not None:
             return grid.kind(column).duration(cell.planned.spec.to_json()["recipe"])
     return 1.0, "progress"
+
+
+def foremost(grid: Grid) -> list[str]:
+    """Return the rows that get colours: all; of many the baseline, those that claims name, and the best."""
+    if len(grid.rows) <= MOST:
+        return grid.rows
+    claimed = [row for claim in grid.study.claims for row in (claim.better, claim.than, claim.row) if row is not None]
+    scores = {row: grid.normalised(row, grid.columns) for row in grid.rows}
+    ranked = sorted(
+        (row for row in grid.rows if not np.isnan(scores[row]).all()), key=lambda row: -float(stats.mean(scores[row]))
+    )
+    chosen = list(dict.fromkeys([grid.study.baseline, *claimed, *ranked]))[:MOST]
+    return [row for row in grid.rows if row in chosen]
 
 
 def draw_line(axis: Axes, x: Array, values: Array, label: str, index: int, *, dash: str | None = None) -> None:
@@ -73,17 +87,22 @@ def curves(grid: Grid) -> Drawn:
     ready = [c for c in grid.columns if any(curve(grid, row, c, metrics[c])[1].size for row in grid.rows)]
     if not ready:
         return None
+    coloured = foremost(grid)
     figure, axes = style.panels(len(ready), width=6.9 if len(ready) == 1 and len(grid.rows) > 8 else 3.4)
     for column, axis in zip(ready, axes, strict=True):
         whole, name = scale(grid, column)
-        for index, row in enumerate(grid.rows):
+        for row in grid.rows:
             times, values = curve(grid, row, column, metrics[column])
-            if values.size:
-                draw_line(axis, times * whole, values, row, index)
+            if values.size and row in coloured:
+                draw_line(axis, times * whole, values, row, coloured.index(row))
+            elif values.size:
+                axis.plot(times * whole, band(values)[0], color=style.INK, linewidth=0.7, alpha=0.3, label="others")
         axis.set(title=column, xlabel=name, ylabel=_axis_name(grid, column))
         _frame(axis, lowest=0.0 if grid.kind(column).is_percent else -np.inf)
     style.legend(figure, axes)
     caption = "The student alone, on validation data; mean over seeds with Student's pointwise 95 % interval."
+    if len(coloured) < len(grid.rows):
+        caption += f" In colour: {grid.study.baseline}, what the claims name, and the best; the others are thin lines."
     return "Learning curves", caption, figure
 
 

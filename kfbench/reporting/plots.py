@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from kfbench.reporting import intervals, pairs, rank_table, stats, style
-from kfbench.reporting.curve_plots import Drawn, Plot, attached, curves
+from kfbench.reporting.curve_plots import Drawn, Plot, attached, curves, foremost
 from kfbench.reporting.grid import Grid
 from kfbench.reporting.mixing_plots import mixing
 from kfbench.reporting.score_plots import cost, labels, size
@@ -87,10 +87,14 @@ def profile(grid: Grid) -> Drawn:
     margin = 0.05 * (high - low) + 1e-3
     taus = np.linspace(low - margin, high + margin, 121)
     figure, axes = style.panels(1, width=6.4, height=3.2)
-    for index, row in enumerate(grid.rows):
-        if row in scores:
-            share = stats.profile(scores[row], taus)
+    coloured = foremost(grid)
+    for row in scores:
+        share = stats.profile(scores[row], taus)
+        if row in coloured:
+            index = coloured.index(row)
             axes[0].plot(taus, share, style.dash(index), color=style.colour(index), label=row)
+        else:
+            axes[0].plot(taus, share, color=style.INK, linewidth=0.7, alpha=0.3, label="others")
     _interval_key(axes[0], min(intervals.worth(values) for values in scores.values()))
     axes[0].set(xlabel="normalised score τ", ylabel="runs above τ", ylim=(0, 1.02), xlim=(taus[0], taus[-1]))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -117,8 +121,9 @@ def _count(columns: list[str]) -> str:
 
 
 def improvement(grid: Grid) -> Drawn:
-    """Matrix of P(row beats column), over the columns that every row has."""
+    """Matrix of P(row beats column), over the columns that every row has; of many rows the foremost."""
     rows, columns = _known(grid)
+    rows = [row for row in rows if row in foremost(grid)]
     if len(rows) < 2 or not columns:
         return None
     scores = [grid.normalised(row, columns) for row in rows]

@@ -135,3 +135,14 @@ def test_neighbours_differ_without_colour():
     """Grey print stays readable."""
     assert len({(style.colour(n), style.dash(n), style.marker(n)) for n in range(12)}) == 12
     assert all(style.dash(n) != style.dash(n + 1) and style.marker(n) != style.marker(n + 1) for n in range(11))
+
+
+def test_of_many_rows_the_foremost_have_colours(made, monkeypatch):
+    """The baseline and what claims name come first, then the best; the others are drawn, once named "others"."""
+    monkeypatch.setattr(curve_plots, "MOST", 3)
+    assert curve_plots.foremost(made) == ["scratch", "kf", "kd, T 4"]  # pathnet is named by a claim too, but later
+    with style.in_style():
+        _, caption, figure = curve_plots.curves(made)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels.count("others") == 1 and {"scratch", "kf"} <= set(labels) and "pathnet" not in labels
+    assert "thin lines" in caption

@@ -10,8 +10,8 @@ Differs: the reconstruction's error is squared, as in the paper and RepDistiller
 The larger of two factors is average-pooled, as in RepDistiller.
 
 Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from a cnn-32, one seed; `kd` 62.3 %
-error, `scratch` 69.7 %): 68.8; with a fifth of the weight 69.7. Three seeds end 5 points apart on test images: much
-hangs on the paraphraser that so short a first stage finds.
+error, `scratch` 69.7 %): 68.8; with a fifth of the weight 69.7. Three seeds end 5 points apart on test images: perhaps
+much hangs on the paraphraser that so short a first stage finds.
 """
 
 from collections.abc import Iterable, Sequence

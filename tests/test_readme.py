@@ -47,6 +47,20 @@ def test_a_committed_report_is_what_its_records_give(name: str, tmp_path: Path) 
         assert (folder / file).read_text() == (kept / file).read_text(), f"stale: kfbench report reports/{name}"
 
 
+def test_every_row_of_results_in_the_readme_is_a_row_of_a_report() -> None:
+    reported = {
+        plain(line) for name in STUDIES for line in (ROOT / "reports" / name / "README.md").read_text().splitlines()
+    }
+    for name in ("README.md", "results.md"):
+        rows = [plain(line) for line in PAGES[name].splitlines() if "±" in line and line.startswith("|")]
+        assert len(rows) > 5
+        assert [row for row in rows if row not in reported] == []
+
+
+def plain(line: str) -> str:
+    return re.sub(r"\[\^[^]]*\]", "", line)
+
+
 def test_every_command_and_option_shown_exists() -> None:
     from typer.main import get_command
 

@@ -122,8 +122,9 @@ def _count(columns: list[str]) -> str:
 
 def improvement(grid: Grid) -> Drawn:
     """Matrix of P(row beats column), over the columns that every row has; of many rows the foremost."""
-    rows, columns = _known(grid)
-    rows = [row for row in rows if row in foremost(grid)]
+    every, columns = _known(grid)
+    coloured = foremost(grid)
+    rows = [row for row in every if row in coloured]
     if len(rows) < 2 or not columns:
         return None
     scores = [grid.normalised(row, columns) for row in rows]

@@ -60,13 +60,13 @@ def _of(grid: Grid, group: Group) -> Measured | None:
             rows[name] = cell.row
     if len(rows) < 2:
         return None
-    names = sorted(rows, key=lambda name: -float(stats.mean(grid.better(rows[name], [group.column]))))
-    means = [float(stats.mean(grid.better(rows[name], [group.column]))) for name in names]
+    means = {name: float(stats.mean(grid.better(row, [group.column]))) for name, row in rows.items()}
+    names = sorted(rows, key=lambda name: -means[name])
     return Measured(
         group.method,
         tuple(names),
         {score: [ranks[name]["scores"][score] for name in names] for score in SCORES},
-        means,
+        [means[name] for name in names],
         tuple(_score(grid, rows[name], group.column) for name in names),
         tuple(record.key for row in rows.values() for record in grid.cells[row, group.column].done),
     )
@@ -100,7 +100,7 @@ def _table(grid: Grid, column: str, every: Sequence[Measured], name: str) -> Tab
         "and the means measured with a method, over its teachers (their number), with a 95 % interval that says what "
         "other teachers might have given; 1: the same order, 0: none."
     )
-    head = (*(f"{measured.method}, error" for measured in every), *SCORES)
+    head = (*(f"{measured.method}, {grid.metric(column)}" for measured in every), *SCORES)
     return Table(name, f"Which teacher to take: {column}", caption, head, tuple(rows), corner="teacher")
 
 
@@ -117,10 +117,10 @@ def picture(grid: Grid) -> Drawn:
     figure, axes = style.panels(len(SCORES), width=2.6, height=2.3, most=4)
     for score, axis in zip(SCORES, axes, strict=True):
         for index, measured in enumerate(every):
-            error = [-value for value in measured.better]
+            score_of_each = [grid.sign(column) * value for value in measured.better]
             look: dict[str, Any] = {"color": style.colour(index), "markersize": 5}
-            axis.plot(measured.scores[score], error, style.marker(index), label=measured.method, **look)
-        axis.set(title=score, ylabel="test error, %" if axis in axes[::4] else "")
+            axis.plot(measured.scores[score], score_of_each, style.marker(index), label=measured.method, **look)
+        axis.set(title=score, ylabel=f"test {grid.kind(column).scored}" if axis in axes[::4] else "")
         axis.locator_params(axis="x", nbins=4)
     style.legend(figure, axes)
     caption = (

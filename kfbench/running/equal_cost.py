@@ -6,13 +6,15 @@ from collections.abc import Sequence
 import torch
 
 from kfbench import networks, registry
+from kfbench.data import images
 from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
 from kfbench.networks.measure import multiply_adds
 from kfbench.running import teacher_names
 from kfbench.running.teacher_names import TeacherName
 from kfbench.spec import AnyRecipe, Recipe, RunSpec
-from kfbench.tasks import IMAGES
+from kfbench.tasks import ImageTask
+from kfbench.train import supervised
 from kfbench.train.training import training_of
 
 
@@ -63,10 +65,10 @@ def run_cost(spec: RunSpec) -> int:
 
 
 def steps(spec: RunSpec) -> int:
-    """Return how many batches of images a run trains on."""
-    recipe = Recipe.of(spec)
-    seen: int = training_of(IMAGES).seen(registry.load_task(spec.task), recipe)
-    return -(-seen // recipe.batch_size)
+    """Return how many optimiser steps a run on images takes."""
+    recipe, task = Recipe.of(spec), registry.load_task(spec.task)
+    assert isinstance(task, ImageTask)
+    return supervised.steps(recipe, recipe.train_size or images.counts(task)[0])
 
 
 def multiply_adds_of(task: Declared, network: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
+from kfbench.ranking.names import SCORES
 from kfbench.spec import RunSpec, digest
 from kfbench.studies import kept
 from kfbench.studies.definition import Study
@@ -90,9 +91,13 @@ def _ranked(
             continue
         ranks[name] = there[name] if there.get(name, {}).get("weights") == weights else {"weights": weights}
     new = [name for name in ranks if "scores" not in ranks[name]]
-    if new:
-        for row in ranking.rank(teachers[new[0]], new, results=results, say=say):
-            ranks[row.teacher]["scores"] = {name: round(value, 6) for name, value in row.scores.items()}
+    try:
+        rows = ranking.rank(teachers[new[0]], new, results=results, say=say) if new else []
+    except KfbenchError as error:  # the runs are made: their report is not to miss for it
+        say(f"teachers are not ranked: {error}")
+        return {name: values for name, values in ranks.items() if name not in new}
+    for row in rows:
+        ranks[row.teacher]["scores"] = {name: round(value, 6) for name, value in row.scores.items()}
     return ranks
 
 
@@ -101,4 +106,10 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
     Raises KfbenchError if they cannot be read.
     """
-    return kept.read(folder / "ranks.json", "teachers are ranked again")
+    path, again = folder / "ranks.json", "teachers are ranked again"
+    ranks = kept.read(path, again)
+    for column, teachers in ranks.items():
+        for name, values in teachers.items() if isinstance(teachers, dict) else [("", None)]:
+            if not isinstance(values, dict) or set(values.get("scores", {})) != set(SCORES):
+                raise KfbenchError(f"'{path}' lacks scores of {column}, '{name}'; delete it, and {again}")
+    return ranks

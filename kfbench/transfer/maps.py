@@ -96,15 +96,14 @@ def shrink(own: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
 
 def to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring maps [B, C, H, W] to a height and width: average pooling down, repetition up; those that fit stay."""
+    # a pooling that changes nothing costs as much as a convolution
     return maps if tuple(maps.shape[2:]) == size else F.adaptive_avg_pool2d(maps, size)
 
 
 def meet(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bring maps [B, C, H, W] to a height and width: average pooling down, interpolation up; those that fit stay."""
-    if tuple(maps.shape[2:]) == tuple(size):
-        return maps  # a pooling that changes nothing costs as much as a convolution
     if maps.shape[2] >= size[0] and maps.shape[3] >= size[1]:
-        return F.adaptive_avg_pool2d(maps, (size[0], size[1]))
+        return to_size(maps, (size[0], size[1]))
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 

@@ -116,3 +116,14 @@ def test_a_study_that_cannot_be_ranked_is_refused_before_it_runs(text: str, said
     (tmp_path / "study.toml").write_text(text)
     with pytest.raises(KfbenchError, match=said):
         steps.full(tmp_path, Place(results=tmp_path / "results"), row=None, column=None, console=Console(quiet=True))
+
+
+def test_teachers_that_cannot_be_ranked_cost_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: object, **more: object) -> None:
+        raise KfbenchError("has one class")
+
+    monkeypatch.setattr(ranking, "rank", refuse)
+    said: list[str] = []
+    promises.settle(tmp_path / "which", planned(tmp_path / "which"), results=tmp_path / "results", say=said.append)
+    assert said == ["teachers are not ranked: has one class"]
+    assert promises.read(tmp_path / "which") == {"digits/high": {}}

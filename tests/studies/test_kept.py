@@ -18,3 +18,10 @@ def test_a_damaged_file_is_a_line(read, name, text, said, tmp_path: Path) -> Non
     with pytest.raises(KfbenchError, match=f"{name}' {said}.*; delete it, and ") as told:
         read(tmp_path)
     assert "\n" not in str(told.value)
+
+
+def test_ranks_without_a_score_are_a_line(tmp_path: Path) -> None:
+    for text in ('{"cifar10": [1]}', '{"cifar10": {"digits": 1}}', '{"cifar10": {"digits": {"scores": {"logme": 1}}}}'):
+        (tmp_path / "ranks.json").write_text(text)
+        with pytest.raises(KfbenchError, match="ranks.json' lacks scores of cifar10, .*; delete it, and teachers are"):
+            promises.read(tmp_path)

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from kfbench.reporting import style
 from kfbench.reporting.curve_plots import Plot, curve, scale
 from kfbench.reporting.grid import Array, Grid
+from kfbench.running.records import RunRecord
 
 LAYERS = 4  # single layers shown
 LEAST = 1e-3  # influence below it is drawn there
@@ -28,12 +29,18 @@ class Mix:
     row: str
     column: str
 
+    def done(self) -> list[RunRecord]:
+        """Return the finished runs."""
+        cell = self.grid.cells.get((self.row, self.column))
+        return cell.done if cell else []
+
+    def stating(self, kind: str) -> list[RunRecord]:
+        """Return the finished runs whose curves state a `kind/LAYER/WHO`."""
+        return [record for record in self.done() if _parts([record], kind)]
+
     def parts(self, kind: str) -> list[tuple[str, str]]:
         """Return (layer, who) of every `kind/LAYER/WHO`, in the curves' order."""
-        cell = self.grid.cells.get((self.row, self.column))
-        keys = dict.fromkeys(key for record in (cell.done if cell else []) for point in record.curve for key in point)
-        split = [key.split("/", 2) for key in keys]
-        return [(part[1], part[2]) for part in split if len(part) == 3 and part[0] == kind]
+        return _parts(self.done(), kind)
 
     def layers(self, kind: str) -> list[str]:
         """Return the mixed layers, lowest first."""
@@ -67,8 +74,8 @@ def mixing(grid: Grid) -> list[Plot]:
 
 def _shares(number: int, mixes: list[Mix]) -> Plot:
     caption = (
-        f"{mixes[0].row}: how much of each mixed layer is the student's own and how much comes from each teacher, mean "
-        "over seeds; first the mean over all layers, then single layers from the lowest to the highest."
+        f"{mixes[0].row}: how much of each mixed layer is the student's own and how much comes from each teacher, "
+        f"{_over(mixes, 'share')}; first the mean over all layers, then single layers from the lowest to the highest."
     )
     return _panels(f"shares-{number}", f"Shares of {mixes[0].row}", caption, mixes, "share", "mean of layers")
 
@@ -76,13 +83,26 @@ def _shares(number: int, mixes: list[Mix]) -> Plot:
 def _influence(number: int, mixes: list[Mix]) -> Plot:
     caption = (
         f"{mixes[0].row}: how strong each teacher's part of a mixed layer is beside the student's own (root mean "
-        "square over root mean square, mean over seeds, logarithmic). At the line of 1 both are equally strong; the "
-        "student stands on its own where all teachers are far below it, whatever the shares say. First the largest of "
-        f"all layers, then single ones from the lowest to the highest. Values below {LEAST:g} are drawn there; a line "
-        "ends where the teachers are cut off."
+        f"square over root mean square, {_over(mixes, 'influence')}, logarithmic). At the line of 1 both are equally "
+        "strong; the student stands on its own where all teachers are far below it, whatever the shares say. First "
+        f"the largest of all layers, then single ones from the lowest to the highest. Values below {LEAST:g} are drawn "
+        "there; a line ends where the teachers are cut off."
     )
     title = f"Influence of the teachers in {mixes[0].row}"
     return _panels(f"influence-{number}", title, caption, mixes, "influence", "largest of layers")
+
+
+def _parts(records: list[RunRecord], kind: str) -> list[tuple[str, str]]:
+    keys = dict.fromkeys(key for record in records for point in record.curve for key in point)
+    split = [key.split("/", 2) for key in keys]
+    return [(part[1], part[2]) for part in split if len(part) == 3 and part[0] == kind]
+
+
+def _over(mixes: list[Mix], kind: str) -> str:
+    """Say what a mean is over: records may be older than the curve that is drawn, and then it lacks their runs."""
+    stating = sum(len(mix.stating(kind)) for mix in mixes)
+    done = sum(len(mix.done()) for mix in mixes)
+    return "mean over seeds" if stating == done else f"mean over the {stating} of {done} runs that recorded it"
 
 
 def _panels(name: str, title: str, caption: str, mixes: list[Mix], kind: str, first: str) -> Plot:

@@ -76,19 +76,29 @@ def test_influence_is_drawn_where_curves_state_it_until_the_cut(made):
     assert len({(line.get_linestyle(), line.get_marker()) for line in axes[0].lines}) == 3  # with the line of 1
 
 
-def test_records_without_influence_have_no_plot_of_it(made):
-    old = [
-        record.model_copy(
-            update={"curve": [{k: v for k, v in r.items() if not k.startswith("influence")} for r in record.curve]}
-        )
-        for record in made.done()
-    ]
+def _mixing_of(made, records):
     with style.in_style():
-        names = [
-            plot.name
-            for plot in mixing_plots.mixing(grid.join(made.study, [c.planned for c in made.cells.values()], old))
-        ]
-    assert names == ["shares-1"]
+        return mixing_plots.mixing(grid.join(made.study, [c.planned for c in made.cells.values()], records))
+
+
+def _older(record):
+    """Return the record as it was before curves stated influence."""
+    curve = [{k: v for k, v in point.items() if not k.startswith("influence")} for point in record.curve]
+    return record.model_copy(update={"curve": curve})
+
+
+def test_records_without_influence_have_no_plot_of_it(made):
+    assert [plot.name for plot in _mixing_of(made, [_older(record) for record in made.done()])] == ["shares-1"]
+
+
+def test_a_mean_over_some_of_the_runs_says_so(made):
+    """One of the runs of kf is older than influence: its plot counts the others, that of shares counts all."""
+    oldest = made.cells["kf", "cifar100"].done[0].key
+    some = [_older(record) if record.key == oldest else record for record in made.done()]
+    whole = [plot.caption for plot in _mixing_of(made, made.done())]
+    shares, influence = (plot.caption for plot in _mixing_of(made, some))
+    assert all("mean over seeds" in caption for caption in whole)
+    assert "mean over seeds" in shares and "mean over the 3 of 4 runs that recorded it" in influence
 
 
 def test_label_efficiency_has_students_intervals(made):

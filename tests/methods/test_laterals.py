@@ -171,9 +171,29 @@ def test_a_teacher_of_cat_plays_an_environment_of_its_own_by_the_names_of_its_ac
     assert extras["player"].tolist() == [0, 1, 2, 3]
 
 
+def acted_otherwise(taken: Batch) -> Batch:
+    """The batch, acted by another policy: with ratios of 1 the clipped loss is 0 for any standardised advantages."""
+    assert taken.output is not None
+    logits = torch.randn(taken.output.logits.shape, generator=torch.Generator().manual_seed(5))
+    return dataclasses.replace(taken, output=taken.output._replace(logits=logits))
+
+
+def clipped(output: Output, taken: Batch, first: int, clip: float) -> float:
+    """The clipped loss of the rows from `first` on, by numpy."""
+    assert taken.output is not None and taken.actions is not None
+    rows, actions = np.arange(first, len(taken.actions)), taken.actions.numpy()[first:]
+    now, acting = (
+        np.stack([softmax(row) for row in one.detach().double().tolist()])[rows, actions]
+        for one in (output.logits, taken.output.logits)
+    )
+    ratios, advantages = now / acting, cast(Tensor, taken.advantages).double().numpy()[first:]
+    standardised = (advantages - advantages.mean()) / advantages.std()
+    return -float(np.minimum(ratios * standardised, ratios.clip(1 - clip, 1 + clip) * standardised).mean())
+
+
 def test_rows_of_teachers_teach_the_split_and_not_the_policy() -> None:
     live = setup("cat", memory=0.5)
-    student, taken = cast(Any, live.student), batch(live)
+    student, taken = cast(Any, live.student), acted_otherwise(batch(live))
     advantages = cast(Tensor, taken.advantages)
     first = parts_of(live, taken, 0.1)
     assert student.gains.tolist() == pytest.approx(advantages[:2].tolist())
@@ -186,7 +206,11 @@ def test_rows_of_teachers_teach_the_split_and_not_the_policy() -> None:
     assert student.gains.tolist() == pytest.approx((advantages[:2] + 0.5).tolist(), rel=1e-4)
     assert torch.equal(first["policy"], again["policy"])
     cast(Tensor, changed.advantages)[2:] += torch.arange(6.0)
-    assert not torch.equal(first["policy"], parts_of(live, changed, 0.1)["policy"])
+    output, last = live.method.losses(live.student, live.teachers, changed, live.task, 0.1)
+    for batched, parts in ((taken, first), (changed, last)):
+        wanted = clipped(output, batched, 2, live.spec.recipe.clip)
+        assert float(parts["policy"].detach()) == pytest.approx(wanted, rel=1e-3)
+    assert abs(float((first["policy"] - last["policy"]).detach())) > 0.01
     again["usefulness"].backward()  # type: ignore[no-untyped-call]
     slopes = [weights.grad for weights in student.weights.values()]
     better = int(np.argmax(advantages[:2].numpy()))

@@ -172,7 +172,16 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
     For a method: its class attributes, settings with their defaults, variants. For a task: the arguments of `TASK`.
     """
-    path = files(kind).get(name)
+    return _told(kind, name, files(kind).get(name))
+
+
+def describe_all(kind: str) -> list[dict[str, Any]]:
+    """Return what `describe` says of each name, in their order; folders and packages are looked through once."""
+    found, offered = files(kind), plugins(kind)
+    return [_told(kind, name, found.get(name)) for name in sorted({*found, *offered})]
+
+
+def _told(kind: str, name: str, path: Path | None) -> dict[str, Any]:
     if path is None:
         return {"name": name, "about": f"from the package '{plugins(kind)[name].value}'", "file": None}
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfbench import registry
 from kfbench.errors import KfbenchError, near
-from kfbench.running import records as run_records
+from kfbench.running.files import record_files
 from kfbench.spec import digest
 
 BUDGETS = {
@@ -36,8 +36,7 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _methods() -> list[dict[str, Any]]:
     rows = []
-    for name in registry.names("methods"):
-        row = registry.describe("methods", name)
+    for row in registry.describe_all("methods"):
         attributes = row.pop("attributes", {})
         row["variants"] = sorted(attributes.get("variants", {}))
         row["kinds"] = list(attributes.get("kinds", ("images", "games")))
@@ -48,8 +47,7 @@ def _methods() -> list[dict[str, Any]]:
 
 def _tasks() -> list[dict[str, Any]]:
     rows = []
-    for name in registry.names("tasks"):
-        row = registry.describe("tasks", name)
+    for row in registry.describe_all("tasks"):
         kept = {key: row.get(key) for key in ("name", "about", "file", "shape", "classes", "sources")}
         variants = row.get("variants")
         rows.append({**kept, "variants": sorted(variants) if isinstance(variants, dict) else []})
@@ -65,7 +63,7 @@ def _networks() -> list[dict[str, Any]]:
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return a row for each record in a results folder, but its teachers'; one that cannot be read is "damaged"."""
     rows = []
-    for path in run_records.record_files(folder):
+    for path in record_files(folder):
         try:
             record = json.loads(path.read_text())
             if digest(record["identity"]) != record["key"]:

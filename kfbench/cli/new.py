@@ -11,7 +11,7 @@ from kfbench.cli import methods_page, templates
 from kfbench.cli.options import argument, group, option
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE, files, folders
-from kfbench.running import records
+from kfbench.running.files import write_text
 
 app = group("Start a method, a task, a network or a study.")
 TEXTS = {"methods": templates.METHOD, "tasks": templates.TASK, "networks": templates.NETWORK}
@@ -106,7 +106,7 @@ def _put(path: Path, text: str) -> Path:
     if path.exists():
         raise KfbenchError(f"'{path}' exists already; choose another name")
     try:
-        records.write_text(path, text)
+        write_text(path, text)
     except OSError as error:
         raise KfbenchError(f"cannot write '{path}' ({error.strerror}); give a folder with --folder") from error
     return path

@@ -8,6 +8,7 @@ from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
 from kfbench.networks import header
 from kfbench.running import budgets, records, teacher_names, teacher_store
+from kfbench.running.files import record_files
 from kfbench.running.teacher_names import TRAINED_BY, TeacherName
 from kfbench.spec import RunSpec
 
@@ -16,7 +17,7 @@ def names(results: Path) -> dict[str, str]:
     """Return {name: task} of all teachers in the store whose weights are there, sorted."""
     folder = teacher_store.folder(results)
     trained = {}
-    for path in records.record_files(folder):
+    for path in record_files(folder):
         if path.with_suffix(".safetensors").is_file():
             record = records.read(path)
             name = name_of(record.run_spec())

@@ -17,7 +17,7 @@ from kfbench.reporting.curve_plots import Plot
 from kfbench.reporting.grid import Grid
 from kfbench.reporting.overview import Overview
 from kfbench.reporting.render import Table
-from kfbench.running.records import write_text
+from kfbench.running.files import write_text
 from kfbench.studies import definition, plan
 
 

@@ -11,6 +11,7 @@ from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
 from kfbench.running import records
+from kfbench.running.files import write_text
 from kfbench.running.records import RunRecord
 
 
@@ -43,7 +44,7 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
             beside = path.with_name(path.name + ".json")
             described = {"network": network.name, "shape": list(network.shape), "outputs": network.outputs, **about}
             described |= {"scores": record.scores, "spec": record.spec}
-            records.write_text(beside, json.dumps(described, indent=1, sort_keys=True) + "\n")
+            write_text(beside, json.dumps(described, indent=1, sort_keys=True) + "\n")
             return [path, beside]
         torch.export.save(program(network), path)
         return [path]

@@ -12,7 +12,7 @@ from typing import Any
 
 from kfbench.errors import KfbenchError
 from kfbench.running import status
-from kfbench.running.records import write_text
+from kfbench.running.files import write_text
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Row, Watcher
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kfbench.errors import KfbenchError, near
 from kfbench.running import records, status
+from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
 
 ABOUT = {  # what lies in a results folder, and in its teacher store, beside records and weights
@@ -111,7 +112,7 @@ class Doomed:
 def doomed(results: Path, key: str) -> Doomed:
     """Return what deleting the run, or teacher, with this key would take. Raises KfbenchError if there is none."""
     folder, record = records.locate(results, key)
-    path = next(path for path in records.record_files(folder) if path.stem == record.key)
+    path = next(path for path in record_files(folder) if path.stem == record.key)
     beside = [path, path.with_suffix(".safetensors"), folder / ".checkpoints" / f"{record.key}.ckpt"]
     beside += [status.place(folder) / f"{record.key}.json"]
     digest = record.provenance.get("weights")
@@ -126,7 +127,7 @@ def doomed(results: Path, key: str) -> Doomed:
 
 def _all(results: Path) -> Iterator[RunRecord]:
     for folder in (results, results / "teachers"):
-        for path in records.record_files(folder) if folder.is_dir() else ():
+        for path in record_files(folder) if folder.is_dir() else ():
             try:
                 yield records.read(path)
             except KfbenchError:

@@ -18,6 +18,7 @@ from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
 from kfbench.running import export, model_card, records
+from kfbench.running.files import write_text
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -56,8 +57,8 @@ def write(folder: Path, key: str, repository: str, *, results: Path, licence: st
         "scores": record.scores,
         "spec": record.spec,
     }
-    records.write_text(folder / CONFIG, json.dumps(config, indent=1, sort_keys=True) + "\n")
-    records.write_text(folder / CARD, model_card.text(record, network, repository, licence=licence))
+    write_text(folder / CONFIG, json.dumps(config, indent=1, sort_keys=True) + "\n")
+    write_text(folder / CARD, model_card.text(record, network, repository, licence=licence))
 
 
 def fetch(name: str) -> tuple[Network, dict[str, Any], str]:

@@ -1,8 +1,6 @@
 """RunRecord: what a run leaves; one JSON file a run, written atomically, read without torch."""
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kfbench import registry
 from kfbench.errors import KfbenchError, KfbenchWarning
+from kfbench.running.files import record_files, write_text
 from kfbench.spec import RunSpec, digest
 
 FORMAT = 1  # raise it when a field changes its meaning; new fields alone do not
@@ -75,20 +74,6 @@ def write(results: Path, record: RunRecord) -> Path:
     return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file by renaming a finished one into place; folders are made as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def read(path: Path) -> RunRecord:
     """Read a record. Raises KfbenchError if the file is no record or its key does not fit its content."""
     try:
@@ -119,21 +104,6 @@ def records(results: Path) -> Iterator[RunRecord]:
     """Yield every record below a folder, in order of path; those of its teacher store are not among them."""
     for path in record_files(results):
         yield read(path)
-
-
-def record_files(results: Path) -> list[Path]:
-    """Return what may be records: no teachers, and nothing of `.cache` and its like; none where there is no folder.
-
-    Raises KfbenchError if it is a file.
-    """
-    if results.is_file():
-        raise KfbenchError(f"'{results}' is no folder; give the folder of records with --results")
-    found = [(path, path.relative_to(results).parts) for path in sorted(results.rglob("*.json"))]
-    return [
-        path
-        for path, parts in found
-        if len(path.stem) == 12 and "teachers" not in parts and not any(part.startswith(".") for part in parts)
-    ]
 
 
 def locate(results: Path, key: str) -> tuple[Path, RunRecord]:

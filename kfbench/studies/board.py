@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kfbench.running.records import write_text
+from kfbench.running.files import write_text
 from kfbench.studies.trials import Job
 
 WRITE = 2.0  # seconds between two writings of the file

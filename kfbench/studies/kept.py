@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kfbench.errors import KfbenchError
-from kfbench.running.records import write_text
+from kfbench.running.files import write_text
 
 
 def read(path: Path, again: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.ranking.names import is_asked
-from kfbench.running.records import write_text
+from kfbench.running.files import write_text
 from kfbench.spec import RunSpec, Setting, digest
 from kfbench.studies import kept
 from kfbench.studies.definition import Column, Need, Row, Study

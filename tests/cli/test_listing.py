@@ -12,6 +12,7 @@ from console import in_a_process, key_of
 import kfbench.methods
 from kfbench import registry
 from kfbench.running import records
+from kfbench.running.files import record_files
 
 LISTS = """
 import resource, sys
@@ -78,7 +79,7 @@ def test_what_is_listed_of_a_method_is_what_its_class_says(name: str) -> None:
 
 def test_damaged_records_are_named(type_in: Any, recorded: Path) -> None:
     shutil.copytree(recorded, "results")
-    [good] = records.record_files(Path("results"))
+    [good] = record_files(Path("results"))
     told = json.loads(good.read_text())
     for name, content in {
         "aaaaaaaaaaaa": "{",
@@ -97,7 +98,7 @@ def test_damaged_records_are_named(type_in: Any, recorded: Path) -> None:
 
 def test_a_record_of_a_newer_version_is_told_in_a_line(type_in: Any, recorded: Path) -> None:
     shutil.copytree(recorded, "results")
-    [path] = records.record_files(Path("results"))
+    [path] = record_files(Path("results"))
     path.write_text(json.dumps({**json.loads(path.read_text()), "energy": 3}))
     done = type_in("show", path.stem)
     assert done.code == 0 and path.stem in done.out

@@ -9,12 +9,13 @@ from kfbench.data import packs
 from kfbench.data.packs import PINNED
 from kfbench.methods import Method
 from kfbench.running import identity, records, resolve, teacher_names
+from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec, digest
 from kfbench.tasks import ImageTask
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-PATHS = [path for folder in (RESULTS, RESULTS / "teachers") for path in records.record_files(folder)]
+PATHS = [path for folder in (RESULTS, RESULTS / "teachers") for path in record_files(folder)]
 
 pytestmark = pytest.mark.skipif(not PATHS, reason="the records are in the checkout only")
 

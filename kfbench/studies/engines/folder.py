@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from filelock import FileLock
 
-from kfbench.running.records import write_text
+from kfbench.running.files import write_text
 from kfbench.studies.carry import PATIENCE, Files, Order, Outcome, Word, carry
 
 

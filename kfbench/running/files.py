@@ -1,0 +1,36 @@
+"""Files of a results folder: records found by their names, text written whole; no pydantic, which lists do without."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from kfbench.errors import KfbenchError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file by renaming a finished one into place; folders are made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def record_files(results: Path) -> list[Path]:
+    """Return what may be records: no teachers, and nothing of `.cache` and its like; none where there is no folder.
+
+    Raises KfbenchError if it is a file.
+    """
+    if results.is_file():
+        raise KfbenchError(f"'{results}' is no folder; give the folder of records with --results")
+    found = [(path, path.relative_to(results).parts) for path in sorted(results.rglob("*.json"))]
+    return [
+        path
+        for path, parts in found
+        if len(path.stem) == 12 and "teachers" not in parts and not any(part.startswith(".") for part in parts)
+    ]

@@ -11,17 +11,21 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kfbench.errors import KfbenchError, near
+from kfbench.folders import entry_points
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
 from kfbench.spec import RunSpec, Setting
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from kfbench.methods import Method
 
 T = TypeVar("T")
@@ -151,20 +155,28 @@ def read_spec(values: dict[str, Any]) -> RunSpec:
 
 def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T:
     """Build a dataclass from values that may be strings. Raises KfbenchError that names the field that does not fit."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = {field.name for field in fields(made)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
             raise KfbenchError(f"{of} has no {word} '{name}'; {near(name, known)}")
     try:
-        return TypeAdapter(made).validate_python(values)
+        valid: T = _adapter(made).validate_python(values)  # type: ignore[arg-type]
+        return valid
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if not where:  # fields that do not go together
             raise KfbenchError(f"{of}: {first['msg'].removeprefix('Value error, ')}") from error
         raise KfbenchError(f"{word} '{where}' of {of} cannot be {first['input']!r}: {first['msg'].lower()}") from error
+
+
+@lru_cache(maxsize=128)
+def _adapter(made: type[Any]) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(made)
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kfbench import networks
 from kfbench.conformance.tiny import Broken
 from kfbench.networks.family import Family, families, load, of_name
+from kfbench.networks.hollow import hollow
 from kfbench.networks.network import Network, Output
 
 Rule = Callable[[Family], None]
@@ -129,7 +130,7 @@ def _equal(one: Tensor, other: Tensor | None) -> bool:
 
 def _hollow(name: str, shape: tuple[int, int, int]) -> Network:
     """Return a network without its weights."""
-    with torch.device("meta"):
+    with hollow():
         return networks.make(name, shape=shape, outputs=10)
 
 

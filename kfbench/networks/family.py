@@ -9,13 +9,12 @@ import importlib
 import importlib.util
 import re
 from functools import lru_cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import files, folders
+from kfbench.folders import entry_points, files, folders
 
 
 class Family(NamedTuple):

@@ -51,10 +51,11 @@ class Network(nn.Module):
     def clone(self) -> "Network":
         """Return a plain network with copies of the weights, on their device, in evaluation mode, without hooks."""
         from kfbench.networks import make
+        from kfbench.networks.hollow import hollow
 
         name = self.name.removesuffix(":pretrained")
         weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
-        with torch.device("meta"):  # no memory and no random numbers are spent on weights that are replaced
+        with hollow():
             plain = make(name, shape=self.shape, outputs=self.outputs)
         plain.load_state_dict(weights, assign=True)
         if any(value.is_meta for value in plain.buffers()):  # a foreign network with buffers outside its state dict

@@ -3,12 +3,11 @@
 import functools
 from collections.abc import Sequence
 
-import torch
-
 from kfbench import networks, registry
 from kfbench.data import images
 from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
+from kfbench.networks.hollow import hollow
 from kfbench.networks.measure import multiply_adds
 from kfbench.running import teacher_names
 from kfbench.running.teacher_names import TeacherName
@@ -78,6 +77,6 @@ def multiply_adds_of(task: Declared, network: str) -> int:
 
 @functools.cache
 def _counted(network: str, shape: tuple[int, int, int], outputs: int) -> int:
-    with torch.device("meta"):  # no memory, no random numbers
-        hollow = networks.make(network, shape=shape, outputs=outputs)
-    return multiply_adds(hollow, shape)
+    with hollow():
+        outline = networks.make(network, shape=shape, outputs=outputs)
+    return multiply_adds(outline, shape)

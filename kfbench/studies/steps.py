@@ -109,8 +109,10 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
             text = f"{cell.row} · {cell.column}: seeds {seeds}: {_spoken(seconds)} a run"
             say(text)
     beside = f", {unknown} of them and of their teachers not counted" if total and unknown else ""
-    say(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here{beside}")
-    if left:
+    if not left:
+        say(f"{len(runs)} runs, 0 to make")
+    else:
+        say(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here{beside}")
         say(_work([*(job.spec for job in teachers), *students]))
 
 

@@ -14,6 +14,7 @@ from kfbench import networks
 from kfbench.errors import KfbenchError
 from kfbench.networks import densenet, resnet, wide_resnet
 from kfbench.networks.family import families
+from kfbench.networks.hollow import hollow
 from kfbench.networks.measure import multiply_adds, parameters
 from kfbench.networks.network import Network, Output
 
@@ -46,8 +47,8 @@ def make(name: str, shape: tuple[int, int, int] | None = None, outputs: int = 10
     return networks.make(name, shape=shape or shape_for(name), outputs=outputs)
 
 
-def hollow(name: str, shape: tuple[int, int, int] | None = None, outputs: int = 10) -> Network:
-    with torch.device("meta"):
+def outline(name: str, shape: tuple[int, int, int] | None = None, outputs: int = 10) -> Network:
+    with hollow():
         return make(name, shape, outputs)
 
 
@@ -95,18 +96,18 @@ ROUNDED = [  # in millions, as Zagoruyko's and Huang's tables print them, for CI
 
 @pytest.mark.parametrize(("name", "shape", "outputs", "count"), EXACT, ids=[row[0] for row in EXACT])
 def test_parameters_exact(name: str, shape: tuple[int, int, int], outputs: int, count: int) -> None:
-    assert parameters(hollow(name, shape, outputs)) == count
+    assert parameters(outline(name, shape, outputs)) == count
 
 
 @pytest.mark.parametrize(("name", "millions"), ROUNDED, ids=[row[0] for row in ROUNDED])
 def test_parameters_as_printed(name: str, millions: float) -> None:
-    assert round(parameters(hollow(name)) / 1e6, 1) == millions
+    assert round(parameters(outline(name)) / 1e6, 1) == millions
 
 
 @pytest.mark.parametrize(("depth", "printed"), [(20, "0.27"), (32, "0.46"), (44, "0.66"), (56, "0.85"), (110, "1.73")])
 def test_resnets_have_hes_parameters_but_for_the_shortcuts(depth: int, printed: str) -> None:
     # He 2016, table 6 (which prints 1.7 for 110): option A has no parameters where ours has two 1x1 convolutions
-    network = hollow(f"resnet{depth}")
+    network = outline(f"resnet{depth}")
     shortcuts = sum(parameters(module) for name, module in network.named_modules() if name.endswith("shortcut"))
     assert shortcuts == 2_752
     assert f"{(parameters(network) - shortcuts) / 1e6:.2f}" == printed
@@ -114,7 +115,7 @@ def test_resnets_have_hes_parameters_but_for_the_shortcuts(depth: int, printed: 
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_example_is_made_with_its_layers_and_heads(name: str) -> None:
-    network = hollow(name)
+    network = outline(name)
     modules = dict(network.named_modules())
     assert network.name == name and network.outputs == 10 and network.shape == shape_for(name)
     assert len(network.layers) >= 2 and len(set(network.layers)) == len(network.layers)
@@ -256,7 +257,7 @@ def test_densenet_recomputes_the_same_numbers(name: str, monkeypatch: pytest.Mon
 
 def test_densenet_recomputes_where_it_would_fill_the_memory() -> None:
     def recomputes(name: str, shape: tuple[int, int, int] = CIFAR) -> bool:
-        return any(m.recomputes for m in hollow(name, shape).modules() if isinstance(m, densenet.DenseLayer))
+        return any(m.recomputes for m in outline(name, shape).modules() if isinstance(m, densenet.DenseLayer))
 
     assert not recomputes("densenet-40-12") and not recomputes("densenet-bc-100-12")
     assert (
@@ -285,9 +286,33 @@ def test_multiply_adds(name: str, shape: tuple[int, int, int], count: int) -> No
 
 
 def test_measuring_a_giant_computes_nothing() -> None:
-    assert round(multiply_adds(hollow("wrn-28-10"), CIFAR) / 1e9, 1) == 5.2  # 5.2 G, Zagoruyko's README
+    assert round(multiply_adds(outline("wrn-28-10"), CIFAR) / 1e9, 1) == 5.2  # 5.2 G, Zagoruyko's README
     shared = nn.Linear(3, 3, bias=False)
     assert parameters(nn.Sequential(shared, nn.ReLU(), shared)) == 9
+
+
+@pytest.mark.parametrize("name", ["a3c", "mobilenetv2", "resnet8", "shufflenetv2", "vgg8", "vit-6-128"])
+def test_a_hollow_network_is_the_same_without_weights(name: str) -> None:
+    made = make(name)
+    before = torch.get_rng_state()
+    with hollow():
+        network = networks.make(name, shape=shape_for(name), outputs=10)
+    assert torch.equal(torch.get_rng_state(), before)
+    there, wanted = network.state_dict(), made.state_dict()
+    assert {key: (value.shape, value.dtype) for key, value in there.items()} == {
+        key: (value.shape, value.dtype) for key, value in wanted.items()
+    }
+    assert all(value.is_meta for value in there.values()) and not any(value.is_meta for value in wanted.values())
+
+
+def test_hollow_networks_load_no_compiler() -> None:
+    code = (
+        "import sys\nfrom kfbench import networks\nfrom kfbench.networks.hollow import hollow\n"
+        "for name in ('cnn-16', 'mobilenetv2', 'resnet8', 'shufflenetv2', 'vgg8', 'wrn-16-2'):\n"
+        "    with hollow():\n        networks.make(name, shape=(3, 32, 32), outputs=10)\n"
+        "    assert 'torch._dynamo' not in sys.modules, name"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

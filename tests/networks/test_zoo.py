@@ -10,6 +10,7 @@ import torch
 from kfbench import networks
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
+from kfbench.networks.hollow import hollow
 from kfbench.networks.measure import parameters
 from kfbench.networks.network import Network
 
@@ -61,7 +62,7 @@ def test_torchvision_layers_are_no_branches(name: str, size: int) -> None:
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_torchvision_auxiliary_heads_are_left_out(name: str) -> None:
     size = 96
-    with torch.device("meta"):
+    with hollow():
         network = make(f"torchvision:{name}", (3, size, size))
     assert network.heads == ("body.net.fc",)
     assert network.train()(torch.zeros(2, 3, size, size, device="meta")).logits.shape == (2, 10)
@@ -179,7 +180,7 @@ def test_tokens_of_patches_are_read_and_mixed_beside_the_class_token() -> None:
 
 def test_of_many_blocks_some_are_layers() -> None:
     pytest.importorskip("timm")
-    with torch.device("meta"):
+    with hollow():
         layers = make("timm:deit_tiny_patch16_224", (3, 32, 32)).layers
     assert layers[:6] == tuple(f"body.outs.blocks_{block}" for block in (0, 2, 4, 6, 8, 10))
 

@@ -53,7 +53,6 @@ def run(
     from functools import partial
 
     from kfbench import registry
-    from kfbench.ranking import best
     from kfbench.ranking.names import is_asked
     from kfbench.running import curve_logs, execute, resolve
     from kfbench.running.announce import announce
@@ -66,6 +65,8 @@ def run(
     set_threads(threads, registry.kind_of(task))
     told = None
     if is_asked(names):
+        from kfbench.ranking import best  # scipy
+
         names, told = best.choose(
             names,
             resolve.student_of(method, task, budget=budget, recipe=recipe, settings=settings),

@@ -53,6 +53,9 @@ def load_module(kind: str, name: str) -> ModuleType:
     """Import the file of a method or task by its name or path. Raises KfbenchError with the nearest name."""
     if name.endswith(".py"):
         return _load_file(Path(name))
+    known = sys.modules.get(f"kfbench.{kind}.{name}")
+    if known is not None and known.__file__ is not None and Path(known.__file__).is_file():
+        return known  # a report asks some ten thousand times: no folder is looked through for that
     if name in files(kind):
         try:
             return importlib.import_module(f"kfbench.{kind}.{name}")

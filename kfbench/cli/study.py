@@ -158,15 +158,16 @@ def report(
     chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
     if not chosen:
         raise KfbenchError(f"no study below '{REPORTS}'; name a folder with a study.toml")
+    made = {}
     for folder in chosen:
-        page = making.make(folder, results)
+        made[folder.resolve()] = page = making.make(folder, results)
         typer.echo(f"{folder / 'index.html'}: {page.done} of {page.planned} runs")
     for parent in dict.fromkeys(folder.resolve().parent for folder in chosen):
         every = sorted(path.parent for path in parent.glob("*/study.toml") if (path.parent / "plan.json").is_file())
         pages = []
         for folder in every:
             try:
-                pages.append(making.page_of(folder, results))
+                pages.append(made.get(folder) or making.page_of(folder, results))
             except KfbenchError as error:  # a neighbour's fault costs only its own line
                 typer.echo(f"left out of {parent / 'index.html'}: {error}", err=True)
         making.index(parent, pages)

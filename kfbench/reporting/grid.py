@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kfbench import registry
 from kfbench.kinds import Kind
 from kfbench.running import records as run_records
+from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
 from kfbench.studies import plan, promises
@@ -148,8 +149,16 @@ class Grid:
 
 def load(folder: Path, study: Study, results: Path) -> Grid:
     """Join a study's plan with the records there are. Raises KfbenchError for a plan or record not to be trusted."""
-    found = list(run_records.records(results)) if results.is_dir() else []
+    paths = record_files(results)
+    changed = tuple(path.stat().st_mtime_ns for path in paths)
+    found = _read(tuple(paths), changed)
     return join(study, plan.read(folder, study), found, promises.read(folder) if study.rank else {})
+
+
+@lru_cache(maxsize=1)
+def _read(paths: tuple[Path, ...], _changed: tuple[int, ...]) -> tuple[RunRecord, ...]:
+    """Read records once for all studies of an index."""
+    return tuple(run_records.read(path) for path in paths)
 
 
 def join(

@@ -52,6 +52,7 @@ def split(name: str) -> tuple[str, str | None]:
 def load_module(kind: str, name: str) -> ModuleType:
     """Import the file of a method or task by its name or path. Raises KfbenchError with the nearest name."""
     if name.endswith(".py"):
+        require(kind, name)
         return _load_file(Path(name))
     known = sys.modules.get(f"kfbench.{kind}.{name}")
     if known is not None and known.__file__ is not None and Path(known.__file__).is_file():
@@ -63,19 +64,26 @@ def load_module(kind: str, name: str) -> ModuleType:
             raise
         except Exception as error:
             raise KfbenchError(f"'{files(kind)[name]}' cannot be imported: {type(error).__name__}: {error}") from error
-    if name in plugins(kind):
-        try:
-            loaded = plugins(kind)[name].load()
-        except Exception as error:
-            where = plugins(kind)[name].value
-            raise KfbenchError(f"'{where}' cannot be imported: {type(error).__name__}: {error}") from error
-        return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
-    raise KfbenchError(f"no {SINGULAR[kind]} '{name}'; {near(name, names(kind))}")
+    require(kind, name)
+    try:
+        loaded = plugins(kind)[name].load()
+    except Exception as error:
+        where = plugins(kind)[name].value
+        raise KfbenchError(f"'{where}' cannot be imported: {type(error).__name__}: {error}") from error
+    return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
+
+
+def require(kind: str, name: str) -> None:
+    """Raise KfbenchError with the nearest name unless there is such a method or task; nothing is imported for that."""
+    stem, _ = split(name)
+    if stem.endswith(".py"):
+        if not Path(stem).is_file():
+            raise KfbenchError(f"no file '{stem}'; give a method's name or the path of its file")
+    elif stem not in files(kind) and stem not in plugins(kind):
+        raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, names(kind))}")
 
 
 def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise KfbenchError(f"no file '{path}'; give a method's name or the path of its file")
     spec = importlib.util.spec_from_file_location(f"kfbench_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from kfbench import registry
 from kfbench.cli import complete
 from kfbench.errors import KfbenchError
+from kfbench.running import budgets
 
 DEFAULT_RESULTS = Path("results")
 
@@ -23,13 +25,38 @@ def argument(*, help: str, offers: Callable[..., Any] | None = None, **more: Any
     return typer.Argument(help=help, autocompletion=offers, **more)
 
 
+def _method(name: str) -> str:
+    registry.require("methods", name)
+    return name
+
+
+def _task(name: str) -> str:
+    registry.require("tasks", name)
+    return name
+
+
+def _budget(name: str) -> str:
+    budgets.require(name)
+    return name
+
+
+# names are looked at before a command loads torch, which takes seconds
 Results = Annotated[Path, option("--results", help="Folder of records, weights and teachers.")]
 AsJson = Annotated[bool, option("--json", help="Print JSON instead of text.")]
 Key = Annotated[str, argument(help="The key of a run, or how it begins.", offers=complete.keys)]
 Method = Annotated[
-    str, option("--method", help="Method, or method/variant: see kfbench list methods.", offers=complete.methods)
+    str,
+    option(
+        "--method",
+        help="Method, or method/variant: see kfbench list methods.",
+        offers=complete.methods,
+        callback=_method,
+    ),
 ]
-Task = Annotated[str, option("--task", help="Task, or task/variant: see kfbench list tasks.", offers=complete.tasks)]
+Task = Annotated[
+    str,
+    option("--task", help="Task, or task/variant: see kfbench list tasks.", offers=complete.tasks, callback=_task),
+]
 Teachers = Annotated[
     str | None,
     option(
@@ -40,7 +67,13 @@ Teachers = Annotated[
     ),
 ]
 Budget = Annotated[
-    str, option("--budget", help="smoke, small, standard, paper: see kfbench list budgets.", offers=complete.budgets)
+    str,
+    option(
+        "--budget",
+        help="smoke, small, standard, paper: see kfbench list budgets.",
+        offers=complete.budgets,
+        callback=_budget,
+    ),
 ]
 Network = Annotated[str | None, option("--network", help="The student's network.", offers=complete.networks)]
 TrainSize = Annotated[int | None, option("--train-size", help="Training images, balanced over classes.")]

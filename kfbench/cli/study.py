@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kfbench.cli import complete, options
-from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs
+from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs, recipe_of
 
 On = Annotated[str, typer.Option("--on", help="local; ray: $RAY_ADDRESS or this machine; slurm. See docs/cluster.md.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "--at-once", min=1, help="Runs at once; locally 1 by default.")]
@@ -52,6 +52,9 @@ def study(
 
     Teachers come first; started again it goes on.
     """
+    from kfbench.studies import definition
+
+    definition.load(folder)  # a fault of the file is told before torch is loaded
     if dry_run:
         from rich.console import Console
 
@@ -82,18 +85,16 @@ def study(
 
 
 def search(
-    method: Annotated[str, typer.Option(help="Method, or method/variant, with a search space.")],
-    task: Annotated[str, typer.Option(help="Task, or task/variant.")],
+    method: options.Method,
+    task: options.Task,
     trials: Annotated[int, typer.Option(min=1, help="How many settings to try.")] = 25,
     seeds_per_trial: Annotated[int, typer.Option(min=1, help="Above 1: Wilcoxon pruning across seeds.")] = 1,
     seeds: Annotated[int, typer.Option(min=0, help="Fresh seeds to run the best settings on.")] = 3,
-    budget: Annotated[str, typer.Option(help="smoke, small, standard or paper.")] = "small",
+    budget: options.Budget = "small",
     teachers: Annotated[str | None, typer.Option(help="As in kfbench run.")] = None,
-    network: Annotated[str | None, typer.Option(help="The student's network.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Training images, balanced over classes.")] = None,
-    set_recipe: Annotated[
-        list[str] | None, typer.Option("--set-recipe", help="A field of the recipe: name=value.")
-    ] = None,
+    network: options.Network = None,
+    train_size: options.TrainSize = None,
+    set_recipe: options.SetRecipe = None,
     on: On = "local",
     jobs: Jobs = None,
     gpus_per_run: Gpus = 0.0,
@@ -117,13 +118,12 @@ def search(
     from kfbench.studies.place import Place
     from kfbench.studies.search import Search
 
-    recipe = {"network": network, "train_size": train_size}
     spec = resolve.resolve(
         method,
         task,
         budget=budget,
         teachers=None if teachers is None else teachers.split(","),
-        recipe={name: value for name, value in recipe.items() if value is not None} | pairs(set_recipe, "--set-recipe"),
+        recipe=recipe_of(set_recipe, network=network, train_size=train_size),
     )
     place = Place(
         results=results,
@@ -153,11 +153,15 @@ def report(
 ) -> None:
     """Make tables, plots and pages from the records alone."""
     from kfbench.errors import KfbenchError
-    from kfbench.reporting import page as making
+    from kfbench.studies import definition
 
     chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
     if not chosen:
         raise KfbenchError(f"no study below '{REPORTS}'; name a folder with a study.toml")
+    for folder in chosen:
+        definition.load(folder)
+    from kfbench.reporting import page as making
+
     made = {}
     for folder in chosen:
         made[folder.resolve()] = page = making.make(folder, results)
@@ -183,10 +187,11 @@ def verify(
     Weights that are missing are put back.
     """
     from kfbench.running import records
+
+    folder, record = records.locate(results, key)
     from kfbench.running import verify as checking
     from kfbench.running.progress import Bar
 
-    folder, record = records.locate(results, key)
     new = checking.again(record, folder, results=results, device=device, watcher=Bar())
     found = checking.compare(record, new, checking.siblings(record, folder))
     typer.echo(f"{record.key}: {found.word}; {found.told}")

@@ -93,12 +93,17 @@ BASE = {"images": IMAGES}  # of other kinds: their recipe as it is
 
 def fields(task: Declared, budget: str) -> dict[str, Any]:
     """Return a budget's fields for a task, "teacher" among them. Raises KfbenchError for an unknown budget."""
-    if budget not in BUDGETS:
-        raise KfbenchError(f"no budget '{budget}'; {near(budget, BUDGETS)}")
+    require(budget)
     own = {**task.budgets.get("all", {}), **task.budgets.get(budget, {})}
     base = BASE.get(task.kind.name, {}).get(budget, {})
     published = own.pop("like", base.get("like"))
     return task.fitted({**(PUBLISHED[published] if published else base), **own})
+
+
+def require(budget: str) -> None:
+    """Raise KfbenchError with the nearest name unless there is such a budget."""
+    if budget not in BUDGETS:
+        raise KfbenchError(f"no budget '{budget}'; {near(budget, BUDGETS)}")
 
 
 def recipe(task: Declared, budget: str, overrides: Mapping[str, Any] | None = None) -> AnyRecipe:

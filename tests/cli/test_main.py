@@ -168,6 +168,28 @@ def test_bad_archives_are_one_line(type_in: Any, monkeypatch: pytest.MonkeyPatch
     assert not list((tmp_path / "data").glob("*"))
 
 
-def test_a_user_meets_the_same_in_a_process_of_its_own() -> None:
-    done = in_a_process("run", "--method", "kff", "--task", "digits")
-    assert (done.code, done.out) == (2, "") and done.err == "error: no method 'kff'; did you mean 'kf'?\n"
+MISTAKES = {
+    "run --method kff --task digits": "no method 'kff'; did you mean 'kf'?",
+    "run --method kf --task digitss": "no task 'digitss'; did you mean 'digits'?",
+    "run --method kf --task digits --budget smal": "no budget 'smal'; did you mean 'small'?",
+    "search --method no.py --task digits": "no file 'no.py'; give a method's name or the path of its file",
+    "study no": "no study 'no' (no file 'no/study.toml'); there is: other",
+    "report no": "no study 'no' (no file 'no/study.toml'); there is: other",
+    "verify no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
+}
+LOADED = """
+import sys
+from kfbench.cli.main import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_user_meets_the_same_in_a_process_of_its_own_and_at_once(words: str) -> None:
+    Path("other").mkdir()
+    Path("other/study.toml").touch()
+    done = in_a_process(*words.split(), code=LOADED)
+    assert (done.code, done.out) == (2, "False\n") and done.err == f"error: {MISTAKES[words]}\n"

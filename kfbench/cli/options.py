@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,22 +26,16 @@ def argument(*, help: str, offers: Callable[..., Any] | None = None, **more: Any
     return typer.Argument(help=help, autocompletion=offers, **more)
 
 
-def _method(name: str) -> str:
-    registry.require("methods", name)
-    return name
+def _known(require: Callable[[str], None]) -> Callable[[str], str]:
+    """Return what looks a name up when the options are read: before a command loads torch, which takes seconds."""
+
+    def look_up(name: str) -> str:
+        require(name)
+        return name
+
+    return look_up
 
 
-def _task(name: str) -> str:
-    registry.require("tasks", name)
-    return name
-
-
-def _budget(name: str) -> str:
-    budgets.require(name)
-    return name
-
-
-# names are looked at before a command loads torch, which takes seconds
 Results = Annotated[Path, option("--results", help="Folder of records, weights and teachers.")]
 AsJson = Annotated[bool, option("--json", help="Print JSON instead of text.")]
 Key = Annotated[str, argument(help="The key of a run, or how it begins.", offers=complete.keys)]
@@ -50,12 +45,17 @@ Method = Annotated[
         "--method",
         help="Method, or method/variant: see kfbench list methods.",
         offers=complete.methods,
-        callback=_method,
+        callback=_known(partial(registry.require, "methods")),
     ),
 ]
 Task = Annotated[
     str,
-    option("--task", help="Task, or task/variant: see kfbench list tasks.", offers=complete.tasks, callback=_task),
+    option(
+        "--task",
+        help="Task, or task/variant: see kfbench list tasks.",
+        offers=complete.tasks,
+        callback=_known(partial(registry.require, "tasks")),
+    ),
 ]
 Teachers = Annotated[
     str | None,
@@ -72,7 +72,7 @@ Budget = Annotated[
         "--budget",
         help="smoke, small, standard, paper: see kfbench list budgets.",
         offers=complete.budgets,
-        callback=_budget,
+        callback=_known(budgets.require),
     ),
 ]
 Network = Annotated[str | None, option("--network", help="The student's network.", offers=complete.networks)]

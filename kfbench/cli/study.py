@@ -159,7 +159,7 @@ def report(
     if not chosen:
         raise KfbenchError(f"no study below '{REPORTS}'; name a folder with a study.toml")
     for folder in chosen:
-        definition.load(folder)
+        definition.load(folder)  # a fault of a file is told before plots are loaded and other pages made
     from kfbench.reporting import page as making
 
     made = {}

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import lru_cache
 from importlib.metadata import EntryPoint
@@ -50,7 +50,7 @@ def split(name: str) -> tuple[str, str | None]:
 
 
 def load_module(kind: str, name: str) -> ModuleType:
-    """Import the file of a method or task by its name or path. Raises KfbenchError with the nearest name."""
+    """Import the file of a method or task by its name (no variant) or path. Raises KfbenchError with the nearest."""
     if name.endswith(".py"):
         require(kind, name)
         return _load_file(Path(name))
@@ -74,13 +74,25 @@ def load_module(kind: str, name: str) -> ModuleType:
 
 
 def require(kind: str, name: str) -> None:
-    """Raise KfbenchError with the nearest name unless there is such a method or task; nothing is imported for that."""
-    stem, _ = split(name)
+    """Raise KfbenchError with the nearest name unless there is such a method or task; nothing is imported for that.
+
+    A method's variant is looked up where its file writes them down as a literal.
+    """
+    stem, variant = split(name)
     if stem.endswith(".py"):
         if not Path(stem).is_file():
             raise KfbenchError(f"no file '{stem}'; give a method's name or the path of its file")
     elif stem not in files(kind) and stem not in plugins(kind):
         raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, names(kind))}")
+    elif variant and kind == "methods":
+        written = describe(kind, stem).get("attributes", {}).get("variants")
+        if isinstance(written, dict):
+            _require_variant(stem, variant, written)
+
+
+def _require_variant(method: str, variant: str, known: Iterable[str]) -> None:
+    if variant not in known:
+        raise KfbenchError(f"method '{method}' has no variant '{variant}'; {near(variant, known)}")
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -96,10 +108,10 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def method_class(name: str) -> "type[Method]":
-    """Return the one subclass of Method that a method's file defines."""
+    """Return the one subclass of Method that the file of a method, `name` or `name/variant`, defines."""
     from kfbench.methods import Method
 
-    module = load_module("methods", name)
+    module = load_module("methods", split(name)[0])
     classes = [
         value
         for value in vars(module).values()
@@ -119,15 +131,15 @@ def load_method(name: str, settings: Mapping[str, Setting] | None = None) -> "Me
     """
     stem, variant = split(name)
     made = method_class(stem)
-    if variant is not None and variant not in made.variants:
-        raise KfbenchError(f"method '{stem}' has no variant '{variant}'; {near(variant, made.variants)}")
+    if variant is not None:
+        _require_variant(stem, variant, made.variants)
     chosen = {**made.variants.get(variant or "", {}), **(settings or {})}
     return validated(made, chosen, of=f"method '{name}'", word="setting")
 
 
 def recorded_method(name: str, settings: Mapping[str, Setting]) -> "Method":
     """Make a method from the settings of a spec, which leaves out what is as it was before there was that setting."""
-    return load_method(name, {**method_class(split(name)[0]).younger, **settings})
+    return load_method(name, {**method_class(name).younger, **settings})
 
 
 def load_task(name: str) -> Declared:

@@ -84,7 +84,10 @@ class KnowledgeFlow(Method):
 
     teachers = (1, None)
     needs = "features"
-    above_floor = "every teacher's features go through a matrix at every mixed layer, forward and backward"
+    above_floor = (
+        "every teacher's features go through a matrix at every mixed layer, forward and backward; "
+        "alone, guided and warm pass each batch a second time through the student"
+    )
     younger = {"matched": False, "withdrawal": "together", "start": "fresh"}
     variants = {
         "descendant": {"dep": 1.0, "dep_start": 0.45, "dep_end": 0.9, "cut": 0.9, "restart": False},

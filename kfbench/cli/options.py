@@ -11,7 +11,7 @@ import typer
 from kfbench import registry
 from kfbench.cli import complete
 from kfbench.errors import KfbenchError
-from kfbench.running import budgets
+from kfbench.running import budgets, records
 
 DEFAULT_RESULTS = Path("results")
 
@@ -36,6 +36,20 @@ def _known(require: Callable[[str], None]) -> Callable[[str], str]:
     return look_up
 
 
+known_task = _known(partial(registry.require, "tasks"))
+_known_method = _known(partial(registry.require, "methods"))
+
+
+def methods_by_commas(given: list[str] | None) -> list[str]:
+    """Return the methods of an option that is given several times, or once with commas; each is looked up."""
+    return [_known_method(name.strip()) for names in given or [] for name in names.split(",") if name.strip()]
+
+
+def require_run(results: Path, key: str) -> None:
+    """Raise KfbenchError unless there is such a run: before a command loads torch, which takes seconds."""
+    records.locate(results, key)
+
+
 Results = Annotated[Path, option("--results", help="Folder of records, weights and teachers.")]
 AsJson = Annotated[bool, option("--json", help="Print JSON instead of text.")]
 Key = Annotated[str, argument(help="The key of a run, or how it begins.", offers=complete.keys)]
@@ -45,7 +59,7 @@ Method = Annotated[
         "--method",
         help="Method, or method/variant: see kfbench list methods.",
         offers=complete.methods,
-        callback=_known(partial(registry.require, "methods")),
+        callback=_known_method,
     ),
 ]
 Task = Annotated[
@@ -54,7 +68,7 @@ Task = Annotated[
         "--task",
         help="Task, or task/variant: see kfbench list tasks.",
         offers=complete.tasks,
-        callback=_known(partial(registry.require, "tasks")),
+        callback=known_task,
     ),
 ]
 Teachers = Annotated[

@@ -9,6 +9,7 @@ import typer
 from kfbench.cli import complete, options, teacher_import
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, group, option, tell
 from kfbench.errors import KfbenchError
+from kfbench.running.files import EXPORTS, FILMS, require_ending
 
 teacher_app = group("Train, import and list teachers.")
 
@@ -26,10 +27,21 @@ def register(app: typer.Typer) -> None:
 def bench(
     method: Annotated[
         list[str] | None,
-        option("--method", help="Methods to time; none: all for the task's kind.", offers=complete.methods),
+        option(
+            "--method",
+            help="Methods to time, by commas or one an option; none: all for the task's kind.",
+            offers=complete.methods,
+            callback=options.methods_by_commas,
+        ),
     ] = None,
     task: Annotated[
-        str, option("--task", help="Gives the image shape and classes; a game times its loop.", offers=complete.tasks)
+        str,
+        option(
+            "--task",
+            help="Gives the image shape and classes; a game times its loop.",
+            offers=complete.tasks,
+            callback=options.known_task,
+        ),
     ] = "cifar100",
     network: Annotated[
         str | None, option("--network", help="The student, on images: default resnet8x4.", offers=complete.networks)
@@ -93,6 +105,8 @@ def export(
     results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Write the student that a run kept."""
+    require_ending(path, EXPORTS)
+    options.require_run(results, key)
     from kfbench.running import export as exporting
 
     for written in exporting.export(key, path, results=results):
@@ -110,6 +124,7 @@ def push(
 
     Needs kfbench[hub] and a login: hf auth login, or $HF_TOKEN. It is then the teacher hf:ORG/NAME.
     """
+    options.require_run(results, key)
     from kfbench.running import hub
 
     typer.echo(hub.push(key, repository, results=results, private=private, licence=licence))
@@ -127,6 +142,8 @@ def play(
     results: options.Results = DEFAULT_RESULTS,
 ) -> None:
     """Film an episode of the agent that a run kept."""
+    require_ending(out, FILMS)
+    options.require_run(results, key)
     from kfbench.running import film as playing
 
     episode = playing.play(key, results=results, out=out, seed=seed, seconds=seconds, speed=speed)
@@ -143,14 +160,15 @@ def train_teacher(
 ) -> None:
     """Train a teacher, if the store does not have it."""
     from kfbench import registry
-    from kfbench.errors import KfbenchError
-    from kfbench.running import execute, teacher_names
-    from kfbench.running.device import set_threads
-    from kfbench.running.progress import Bar
+    from kfbench.running import teacher_names
 
     asked = teacher_names.read(name, budget=budget)
     if asked.kind != "trained":
         raise KfbenchError(f"'{name}' is not trained; give TASK[/network][@budget]")
+    from kfbench.running import execute
+    from kfbench.running.device import set_threads
+    from kfbench.running.progress import Bar
+
     set_threads(threads, kind=registry.kind_of(asked.task))
     execute.check_room(results)
     record = execute.teacher(asked.spec(), results=results, device=device, watcher=Bar())

@@ -11,7 +11,7 @@ from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
 from kfbench.running import records
-from kfbench.running.files import write_text
+from kfbench.running.files import EXPORTS, require_ending, write_text
 from kfbench.running.records import RunRecord
 
 
@@ -34,8 +34,7 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
     `.safetensors` gives the weights and `<path>.json`; `.pt2` gives a program with a dynamic batch. Raises KfbenchError
     if the run or its weights are not there, or the path ends otherwise.
     """
-    if path.suffix not in (".safetensors", ".pt2"):
-        raise KfbenchError(f"'{path}' must end in .safetensors (weights) or .pt2 (a program); which is it to be?")
+    require_ending(path, EXPORTS)
     record, network, about = load(key, results=results)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

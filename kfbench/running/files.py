@@ -2,9 +2,20 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from kfbench.errors import KfbenchError
+
+EXPORTS = {".safetensors": "weights", ".pt2": "a program"}  # endings, and what is written under them
+FILMS = {".gif": "an image that moves", ".mp4": "a film"}
+
+
+def require_ending(path: Path, endings: Mapping[str, str]) -> None:
+    """Raise KfbenchError unless a path has one of these endings."""
+    if path.suffix not in endings:
+        known = " or ".join(f"{ending} ({what})" for ending, what in endings.items())
+        raise KfbenchError(f"'{path}' must end in {known}")
 
 
 def write_text(path: Path, text: str) -> None:

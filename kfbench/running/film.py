@@ -15,6 +15,7 @@ from kfbench.games import emulators
 from kfbench.games.emulators import Arcade, Episode
 from kfbench.networks.network import Output
 from kfbench.running import export
+from kfbench.running.files import FILMS, require_ending
 from kfbench.spec import GameRecipe
 from kfbench.tasks import GAMES
 from kfbench.train import episodes
@@ -28,8 +29,7 @@ def play(key: str, *, results: Path, out: Path, seed: int = 0, seconds: float = 
     `seconds` of play are shown at most, at `speed` times the console's own; None is returned if the episode is longer.
     Raises KfbenchError if there is no such game run, its weights are gone, or the file cannot be written.
     """
-    if out.suffix not in (".gif", ".mp4"):
-        raise KfbenchError(f"cannot write '{out}'; give a name that ends in .gif or .mp4")
+    require_ending(out, FILMS)
     record, network, _ = export.load(key, results=results)
     spec = record.run_spec()
     if registry.kind_of(spec.task) is not GAMES:

@@ -68,7 +68,7 @@ def has_space(method: str) -> bool:
 
 def suggest(trial: Trial, method: str) -> dict[str, Setting]:
     """Let the trial choose a value for every setting of the space."""
-    types = {field.name: field.type for field in dataclasses.fields(registry.method_class(registry.split(method)[0]))}
+    types = {field.name: field.type for field in dataclasses.fields(registry.method_class(method))}
     chosen: dict[str, Setting] = {}
     for name, range_ in space(method).items():
         if "choices" in range_:

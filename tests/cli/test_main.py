@@ -170,11 +170,19 @@ def test_bad_archives_are_one_line(type_in: Any, monkeypatch: pytest.MonkeyPatch
 
 MISTAKES = {
     "run --method kff --task digits": "no method 'kff'; did you mean 'kf'?",
+    "run --method kf/guidde --task digits": "method 'kf' has no variant 'guidde'; did you mean 'guided'?",
     "run --method kf --task digitss": "no task 'digitss'; did you mean 'digits'?",
     "run --method kf --task digits --budget smal": "no budget 'smal'; did you mean 'small'?",
     "search --method no.py --task digits": "no file 'no.py'; give a method's name or the path of its file",
     "study no": "no study 'no' (no file 'no/study.toml'); there is: other",
     "report no": "no study 'no' (no file 'no/study.toml'); there is: other",
+    "bench --method kd,kff": "no method 'kff'; did you mean 'kf'?",
+    "bench --task digitss": "no task 'digitss'; did you mean 'digits'?",
+    "export no a.pt2": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
+    "export no a.onnx": "'a.onnx' must end in .safetensors (weights) or .pt2 (a program)",
+    "push no me/it": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
+    "play no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
+    "teacher train digitss": "no task 'digitss'; did you mean 'digits'?",
     "verify no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
 }
 LOADED = """

@@ -44,7 +44,7 @@ def test_write_makes_a_gif_and_refuses_other_names(network: Network, tmp_path: P
     film.write(images, tmp_path / "made" / "game.gif", speed=2)
     with Image.open(tmp_path / "made" / "game.gif") as gif:
         assert gif.size == (320, 230) and getattr(gif, "n_frames", 1) == 5
-    with pytest.raises(KfbenchError, match="ends in .gif or .mp4"):
+    with pytest.raises(KfbenchError, match="must end in .gif .* or .mp4"):
         film.play("0" * 12, results=tmp_path, out=tmp_path / "game.avi")
 
 

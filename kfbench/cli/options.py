@@ -11,7 +11,7 @@ import typer
 from kfbench import registry
 from kfbench.cli import complete
 from kfbench.errors import KfbenchError
-from kfbench.running import budgets, records
+from kfbench.running import budgets
 
 DEFAULT_RESULTS = Path("results")
 
@@ -47,6 +47,8 @@ def methods_by_commas(given: list[str] | None) -> list[str]:
 
 def require_run(results: Path, key: str) -> None:
     """Raise KfbenchError unless there is such a run: before a command loads torch, which takes seconds."""
+    from kfbench.running import records
+
     records.locate(results, key)
 
 

@@ -115,6 +115,7 @@ def save(figure: Figure, path: Path) -> str:
     """Write `<path>.svg` and `<path>.png` (200 dots an inch), without date or program; return the SVG text."""
     picture, drawing = io.BytesIO(), io.StringIO()
     figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
+    figure.set_layout_engine(None)  # where things stand holds for both, and was dear to find
     figure.savefig(picture, format="png", dpi=200, metadata={"Software": None})
     text = "\n".join(line.rstrip() for line in drawing.getvalue().splitlines()) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × or … shows a question mark
+    # how long torch's threads wait awake for each other, on Linux: by default so long that two of them on cores with
+    # other work take ten times as long as one; with this three times, and on idle cores no longer than by default
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", KfbenchWarning)

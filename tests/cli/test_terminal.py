@@ -29,6 +29,17 @@ def started(*words: str, **more: Any) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize(("given", "found"), [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_do_not_wait_awake_for_long_unless_they_are_told_to(
+    given: dict[str, str], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    code = "import os, sys\ntry:\n    from kfbench.cli.main import main; main()\n"
+    code += "finally:\n    print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    done = in_a_process("--version", environment=given, code=code)
+    assert done.out.splitlines()[-1] == f"{found} False"  # set before torch, which reads it when it is loaded
+
+
 @pytest.mark.parametrize("words", [("list", "--json"), ("--help",), ("new",), ("show", "KEY", "--json")])
 def test_a_reader_that_goes_away_is_no_mistake(words: tuple[str, ...], recorded: Path) -> None:
     os.symlink(recorded, "results")

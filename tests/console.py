@@ -13,13 +13,14 @@ from kfbench.folders import PACKAGE
 from kfbench.running import records
 
 CODE = "from kfbench.cli.main import main; main()"
-IMPORTED = """
+SLOW = {"torch", "torch._dynamo", "numpy", "pandas", "scipy", "optuna", "matplotlib", "ale_py"}  # to import
+TELLING = f"""
 import sys
 from kfbench.cli.main import main
 try:
     main()
-except SystemExit:
-    print(sorted({"torch", "numpy", "pandas", "optuna", "matplotlib"} & set(sys.modules)))
+finally:
+    print(*sorted({SLOW} & set(sys.modules)), file=sys.stderr)
 """
 TINY = ["--budget", "smoke", "--network", "cnn-4", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
 
@@ -57,6 +58,13 @@ def in_a_process(*words: str, environment: dict[str, str] | None = None, code: s
     env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1", **(environment or {})}
     done = subprocess.run([sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def imported_by(*words: str, environment: dict[str, str] | None = None) -> tuple[Done, set[str]]:
+    """Type a command in a process of its own; return what it left, and what it imported of that which is slow."""
+    done = in_a_process(*words, environment=environment, code=TELLING)
+    *lines, last = done.err.splitlines(keepends=True)
+    return done._replace(err="".join(lines)), set(last.split())
 
 
 def key_of(results: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from console import in_a_process
+from console import imported_by
 
 from kfbench import networks
 from kfbench.cli import main
@@ -185,19 +185,11 @@ MISTAKES = {
     "teacher train digitss": "no task 'digitss'; did you mean 'digits'?",
     "verify no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
 }
-LOADED = """
-import sys
-from kfbench.cli.main import main
-try:
-    main()
-finally:
-    print("torch" in sys.modules)
-"""
 
 
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_user_meets_the_same_in_a_process_of_its_own_and_at_once(words: str) -> None:
     Path("other").mkdir()
     Path("other/study.toml").touch()
-    done = in_a_process(*words.split(), code=LOADED)
-    assert (done.code, done.out) == (2, "False\n") and done.err == f"error: {MISTAKES[words]}\n"
+    done, imported = imported_by(*words.split())
+    assert (done.code, done.out, done.err) == (2, "", f"error: {MISTAKES[words]}\n") and "torch" not in imported

@@ -1,6 +1,6 @@
 """The one exception that users are meant to read, and the near-match sentence it ends with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -14,12 +14,15 @@ class KfbenchWarning(UserWarning):
     """Something a user should know, in one line; the command line prints it and goes on."""
 
 
-def near(asked: str, there: Iterable[str], *, most: int = 12) -> str:
-    """Return "did you mean 'x'?", or the list of what there is; case and punctuation do not count."""
+def near(asked: str, there: Iterable[str], *, most: int = 12, titles: Mapping[str, str] | None = None) -> str:
+    """Return "did you mean 'x'?", or the list of what there is; case and punctuation do not count.
+
+    `titles` are longer names, {title: name}, under which people may know a thing.
+    """
     names = sorted(there)
     plain: dict[str, str] = {}
-    for name in names:
-        plain.setdefault(_plain(name), name)
+    for known, name in [*((name, name) for name in names), *(titles or {}).items()]:
+        plain.setdefault(_plain(known), name)
     close = get_close_matches(_plain(asked), plain, n=1, cutoff=0.6)
     if close and _plain(asked):
         return f"did you mean '{plain[close[0]]}'?"

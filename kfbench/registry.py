@@ -83,7 +83,8 @@ def require(kind: str, name: str) -> None:
         if not Path(stem).is_file():
             raise KfbenchError(f"no file '{stem}'; give a method's name or the path of its file")
     elif stem not in files(kind) and stem not in plugins(kind):
-        raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, names(kind))}")
+        titles = {row["about"].partition(":")[0]: row["name"] for row in describe_all(kind)}
+        raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, titles.values(), titles=titles)}")
     elif variant and kind == "methods":
         written = describe(kind, stem).get("attributes", {}).get("variants")
         if isinstance(written, dict):

@@ -1,5 +1,6 @@
 """The command `kfbench`: a thin layer from arguments to functions, which imports inside commands: `list` is instant."""
 
+import dataclasses
 import io
 import os
 import sys
@@ -9,12 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from kfbench import registry
 from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
 from kfbench.cli.options import group
 from kfbench.errors import KfbenchError, KfbenchWarning
+from kfbench.spec import GameRecipe, Recipe
 from kfbench.version import __version__
 
 state = {"debug": False}
+RECIPES = (Recipe, GameRecipe)
 UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it in its newer versions
 app = group(
     "Compare knowledge-transfer methods: Knowledge Flow beside its baselines, on images and games.", completes=True
@@ -107,9 +111,23 @@ def _judge(error: Exception) -> int:
             print(error.format_message())
             return 2
         where = error.ctx.command_path if error.ctx else "kfbench"
+        if instead := _instead(error):
+            return _told(f"error: {instead}; see {where} --help", 2)
         message = error.format_message().rstrip(".").replace("'?", "'")
         return _told(f"error: {message}; see {where} --help", 2)
     raise error
+
+
+def _instead(error: Any) -> str:
+    """Say how to give what has no option of its own: a field of the recipe, a setting of a method."""
+    option = getattr(error, "option_name", "")
+    name = option.lstrip("-").replace("-", "_")
+    there = {parameter.name for parameter in error.ctx.command.params} if option and error.ctx else set()
+    if "set_recipe" in there and any(name == field.name for kind in RECIPES for field in dataclasses.fields(kind)):
+        return f"no option {option}; it is a field of the recipe: --set-recipe {name}=VALUE"
+    if "set_" in there and any(name in row.get("settings", ()) for row in registry.describe_all("methods")):
+        return f"no option {option}; as a setting of the method it is --set {name}=VALUE"
+    return ""
 
 
 def _told(line: str, code: int) -> int:

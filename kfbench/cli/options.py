@@ -30,6 +30,8 @@ def _known(require: Callable[[str], None]) -> Callable[[str], str]:
     """Return what looks a name up when the options are read: before a command loads torch, which takes seconds."""
 
     def look_up(name: str) -> str:
+        if "," in name:
+            raise KfbenchError(f"one name is taken here, not '{name}'; several are a study: kfbench new study NAME")
         require(name)
         return name
 
@@ -125,7 +127,8 @@ def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
     for entry in given or []:
         name, equals, value = entry.partition("=")
         if not equals:
-            raise KfbenchError(f"{option} '{entry}' has no value; write {option} {entry}=VALUE")
+            name, _, value = entry.partition(":")
+            raise KfbenchError(f"{option} '{entry}' has no value; write {option} {name}={value or 'VALUE'}")
         values[name] = None if value.lower() == "none" else value
     return values
 

@@ -15,7 +15,9 @@ def run(
     task: options.Task,
     teachers: options.Teachers = None,
     budget: options.Budget = "small",
-    seed: Annotated[int, option("--seed", min=0, help="Of initialisation, batch order and augmentation.")] = 0,
+    seed: Annotated[
+        int, option("--seed", min=0, help="Of initialisation, batch order and augmentation; for several, a study.")
+    ] = 0,
     network: options.Network = None,
     epochs: Annotated[float | None, option("--epochs", help="Passes over the training images.")] = None,
     train_size: options.TrainSize = None,

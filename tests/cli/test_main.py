@@ -170,6 +170,16 @@ def test_bad_archives_are_one_line(type_in: Any, monkeypatch: pytest.MonkeyPatch
 
 MISTAKES = {
     "run --method kff --task digits": "no method 'kff'; did you mean 'kf'?",
+    "run --method knowledge_flow --task digits": "no method 'knowledge_flow'; did you mean 'kf'?",
+    "run --method kf,kd --task digits": (
+        "one name is taken here, not 'kf,kd'; several are a study: kfbench new study NAME"
+    ),
+    "run --method kf --task digits --weight-decay=0": (
+        "no option --weight-decay; it is a field of the recipe: --set-recipe weight_decay=VALUE; see kfbench run --help"
+    ),
+    "run --method kd --task digits --temperature 3": (
+        "no option --temperature; as a setting of the method it is --set temperature=VALUE; see kfbench run --help"
+    ),
     "run --method kf/guidde --task digits": "method 'kf' has no variant 'guidde'; did you mean 'guided'?",
     "run --method kf --task digitss": "no task 'digitss'; did you mean 'digits'?",
     "run --method kf --task digits --budget smal": "no budget 'smal'; did you mean 'small'?",

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from kfbench import registry
 from kfbench.cli import complete, options
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, option, pairs, recipe_of, tell
+from kfbench.errors import KfbenchError
 
 
 def run(
@@ -122,6 +124,8 @@ def compare(
 
     if task:
         tables = comparison.of_methods(results, names, task)
+    elif methods := [name for name in names if registry.split(name)[0] in registry.names("methods")]:
+        raise KfbenchError(f"'{methods[0]}' is a method; say with --task on which task to compare it")
     else:
         tables = [comparison.of_keys(results, names, all_seeds=all_seeds)]
     if out is not None:

@@ -150,6 +150,9 @@ def load(folder: Path) -> Study:
     """Read `study.toml` of a folder. Raises KfbenchError that names file, key and remedy."""
     path = folder / "study.toml"
     if not path.is_file():
+        inside = sorted(str(p.parent) for p in folder.glob("*/study.toml"))
+        if inside:
+            raise KfbenchError(f"'{folder}' holds studies and is none; name one: {', '.join(inside)}")
         there = sorted(p.parent.name for p in folder.parent.glob("*/study.toml"))
         raise KfbenchError(f"no study '{folder}' (no file '{path}'); {near(folder.name, there)}")
     try:

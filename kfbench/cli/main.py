@@ -14,11 +14,9 @@ from kfbench import registry
 from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
 from kfbench.cli.options import group
 from kfbench.errors import KfbenchError, KfbenchWarning
-from kfbench.spec import GameRecipe, Recipe
 from kfbench.version import __version__
 
 state = {"debug": False}
-RECIPES = (Recipe, GameRecipe)
 UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it in its newer versions
 app = group(
     "Compare knowledge-transfer methods: Knowledge Flow beside its baselines, on images and games.", completes=True
@@ -123,7 +121,8 @@ def _instead(error: Any) -> str:
     option = getattr(error, "option_name", "")
     name = option.lstrip("-").replace("-", "_")
     there = {parameter.name for parameter in error.ctx.command.params} if option and error.ctx else set()
-    if "set_recipe" in there and any(name == field.name for kind in RECIPES for field in dataclasses.fields(kind)):
+    recipes = [dataclasses.fields(kind.recipe) for kind in registry.kinds().values()] if "set_recipe" in there else []
+    if any(name == field.name for recipe in recipes for field in recipe):
         return f"no option {option}; it is a field of the recipe: --set-recipe {name}=VALUE"
     if "set_" in there and any(name in row.get("settings", ()) for row in registry.describe_all("methods")):
         return f"no option {option}; as a setting of the method it is --set {name}=VALUE"

@@ -14,49 +14,29 @@ from kfbench import registry
 from kfbench.running import records
 from kfbench.running.files import record_files
 
-USED = """
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_utime + used.ru_stime, sorted({"torch", "numpy", "pandas", "optuna"} & set(sys.modules)), file=sys.stderr)
-"""
-LISTS = (
-    """
+LISTS = """
 import resource, sys
 from kfbench.cli.main import main
 try:
     main()
 except SystemExit:
     pass
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime, sorted({"torch", "numpy", "pandas", "optuna"} & set(sys.modules)), file=sys.stderr)
 """
-    + USED
-)
-FLOOR = (
-    """
-import resource, sys
-import typer
-app = typer.Typer()
-@app.command("list")
-def nothing(what: str = "", as_json: bool = False): ...
-app.command()(nothing)
-try:
-    app()
-except SystemExit:
-    pass
-"""
-    + USED
-)
 
 
 def test_list_is_instant_and_imports_no_torch() -> None:
-    """It takes what a typer program that does nothing takes, and little more than that again."""
-    least = {LISTS: float("inf"), FLOOR: float("inf")}
+    seconds = []
     for _ in range(5):
-        for code in least:
-            done = in_a_process("list", code=code)
-            taken, _, imported = done.lines[-1].partition(" ")
-            assert done.code == 0 and imported == "[]", done
-            least[code] = min(least[code], float(taken))
-            assert ("Knowledge Flow" in done.out) == (code == LISTS)
-    assert least[LISTS] < 2.2 * least[FLOOR], least.values()
+        done = in_a_process("list", code=LISTS)
+        assert done.code == 0 and "Knowledge Flow" in done.out
+        taken, _, imported = done.lines[-1].partition(" ")
+        assert imported == "[]"
+        seconds.append(float(taken))
+        if min(seconds) < 0.3:
+            return
+    pytest.fail(f"kfbench list takes {min(seconds):.2f} s of CPU time")
 
 
 def test_lists_are_json_too(type_in: Any, recorded: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from console import TINY, imported_by, key_of
 
 from kfbench.running import heartbeat, records, status
@@ -54,7 +55,9 @@ def test_what_runs_stopped_and_failed(type_in: Any, small: tuple[Path, Path]) ->
     assert [len(found[name]) for name in ("running", "studies", "stopped", "failed")] == [1, 0, 1, 2]
 
 
-def test_a_study_shows_its_workers_and_their_logs(type_in: Any) -> None:
+def test_a_study_shows_its_workers_and_their_logs(type_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)  # else a busy machine needs a second between here and the command
     running = {"label": "kd · cifar10 · seed 1", "log": "results/.cache/logs/x.log", "progress": 0.5, "step": 40, **NOW}
     failed = {
         "label": "kf · cifar10 · seed 0",
@@ -62,8 +65,8 @@ def test_a_study_shows_its_workers_and_their_logs(type_in: Any) -> None:
         "state": "failed",
         "log": "results/.cache/logs/y.log",
     }
-    study = {"study": "quick", "driver": NOW, "started": time.time() - 250, "total": 10, "ended": 2, "failed": [failed]}
-    study |= {"running": {"x": running}, "updated": time.time(), "over": False}
+    study = {"study": "quick", "driver": NOW, "started": now - 250, "total": 10, "ended": 2, "failed": [failed]}
+    study |= {"running": {"x": running}, "updated": now, "over": False}
     put(Path("results"), "quick", study)
     lines = type_in("status").out.splitlines()
     assert lines[0].startswith("study quick: 2 of 10 runs ended · 1 failed · about 12 min 30 s left · driver ")

@@ -1,7 +1,6 @@
 """`kfbench check`: whether methods, tasks and networks keep the rules."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,27 +42,28 @@ def check(
 
 def _rows(name: str) -> Iterator[Row]:
     """Yield what each check finds. Raises KfbenchError if there is nothing of this name."""
-    import torch
-
     from kfbench import networks, registry
-    from kfbench.conformance import checks
-    from kfbench.conformance.networks import check_network
     from kfbench.networks.family import families
 
     methods, tasks = registry.names("methods"), registry.names("tasks")
     files = [family.file for family in families()]
-    stem = name if name.endswith(".py") else name.partition("/")[0]
-    if name.endswith(".py") and not Path(name).is_file():
-        raise KfbenchError(f"no file '{name}'; give a name, or the path of a method's file")
-    if name and not name.endswith(".py") and stem not in [*methods, *tasks, *files] and not networks.is_name(name):
+    stem, _ = registry.split(name)
+    if stem.endswith(".py") or stem in methods:
+        registry.require("methods", name)
+    elif name and stem not in [*tasks, *files] and not networks.is_name(name):
         there = [*methods, *tasks, *files, *networks.names()]
         raise KfbenchError(f"no method, task or network '{name}'; {near(name, there)}")
+    import torch  # takes seconds: nobody is to wait for being told of a mistyped name
+
+    from kfbench.conformance import checks
+    from kfbench.conformance.networks import check_network
+
     torch.set_num_threads(1)
     for each in [name] if name else [*methods, *tasks, *files]:
-        own = each.partition("/")[0]
+        own, _ = registry.split(each)
         if own in tasks:
             yield from checks.check_task(each)
-        elif own in methods or each.endswith(".py"):
+        elif own in methods or own.endswith(".py"):
             yield from checks.check_method(each)
         else:
             yield from check_network(each)

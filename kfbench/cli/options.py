@@ -11,6 +11,7 @@ import typer
 from kfbench import registry
 from kfbench.cli import complete
 from kfbench.errors import KfbenchError
+from kfbench.networks.family import of_name
 from kfbench.running import budgets
 
 DEFAULT_RESULTS = Path("results")
@@ -26,7 +27,7 @@ def argument(*, help: str, offers: Callable[..., Any] | None = None, **more: Any
     return typer.Argument(help=help, autocompletion=offers, **more)
 
 
-def _known(require: Callable[[str], None]) -> Callable[[str], str]:
+def _known(require: Callable[[str], object]) -> Callable[[str], str]:
     """Return what looks a name up when the options are read: before a command loads torch, which takes seconds."""
 
     def look_up(name: str) -> str:
@@ -40,6 +41,12 @@ def _known(require: Callable[[str], None]) -> Callable[[str], str]:
 
 known_task = _known(partial(registry.require, "tasks"))
 _known_method = _known(partial(registry.require, "methods"))
+_known_network = _known(of_name)
+
+
+def known_network(name: str | None) -> str | None:
+    """Look up the name of a network, where one is given."""
+    return None if name is None else _known_network(name)
 
 
 def methods_by_commas(given: list[str] | None) -> list[str]:
@@ -93,7 +100,10 @@ Budget = Annotated[
         callback=_known(budgets.require),
     ),
 ]
-Network = Annotated[str | None, option("--network", help="The student's network.", offers=complete.networks)]
+Network = Annotated[
+    str | None,
+    option("--network", help="The student's network.", offers=complete.networks, callback=known_network),
+]
 TrainSize = Annotated[int | None, option("--train-size", help="Training images, balanced over classes.")]
 Set = Annotated[list[str] | None, option("--set", help="A setting of the method.", metavar="NAME=VALUE")]
 SetRecipe = Annotated[

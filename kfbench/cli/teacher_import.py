@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from kfbench.cli import options
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results
+from kfbench.cli import complete, options
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, option
 from kfbench.errors import KfbenchError
 
 Name = Annotated[str, typer.Argument(help="The teacher's name, with or without imported: before it.")]
@@ -22,8 +22,24 @@ def register(app: typer.Typer) -> None:
 
 def import_teacher(
     file: Annotated[Path, typer.Argument(help="Weights: what torch.save wrote (.pth, .pt), or safetensors.")],
-    network: Annotated[str, typer.Option(help="The network they are of: see kfbench list networks.")],
-    task: Annotated[str, typer.Option(help="The task it was trained on: its classes are the network's outputs.")],
+    network: Annotated[
+        str,
+        option(
+            "--network",
+            help="The network they are of: see kfbench list networks.",
+            offers=complete.networks,
+            callback=options.known_network,
+        ),
+    ],
+    task: Annotated[
+        str,
+        option(
+            "--task",
+            help="The task it was trained on: its classes are the network's outputs.",
+            offers=complete.tasks,
+            callback=options.known_task,
+        ),
+    ],
     name: Annotated[str, typer.Option(help="What to call the teacher; none: as the file.")] = "",
     from_: Annotated[
         str, typer.Option("--from", help="The code base, repdistiller or mdistiller: states mean and std.")

@@ -44,11 +44,22 @@ def bench(
         ),
     ] = "cifar100",
     network: Annotated[
-        str | None, option("--network", help="The student, on images: default resnet8x4.", offers=complete.networks)
+        str | None,
+        option(
+            "--network",
+            help="The student, on images: default resnet8x4.",
+            offers=complete.networks,
+            callback=options.known_network,
+        ),
     ] = None,
     teacher: Annotated[
         str | None,
-        option("--teacher", help="Each teacher, on images: default resnet32x4.", offers=complete.networks),
+        option(
+            "--teacher",
+            help="Each teacher, on images: default resnet32x4.",
+            offers=complete.networks,
+            callback=options.known_network,
+        ),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="Images a step: default 64.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",

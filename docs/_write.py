@@ -91,7 +91,7 @@ def record_fields() -> str:
 
 def table_of(study: str) -> str:
     """Return the first table of a study's page, without its footnotes."""
-    lines = (ROOT / "reports" / study / "README.md").read_text().splitlines()
+    lines = (ROOT / "reports" / study / "README.md").read_text(encoding="utf-8").splitlines()
     first = next(number for number, line in enumerate(lines) if number > lines.index("## Tables") and line[:1] == "|")
     end = next(number for number, line in enumerate(lines) if number > first and line[:1] != "|")
     return re.sub(r"\[\^[^]]*\]", "", "\n".join(lines[first:end]))
@@ -102,7 +102,7 @@ def _tables() -> dict[tuple[str, str], Callable[[], str]]:
     return {
         (page, study): partial(table_of, study)
         for page in ("../README.md", "results.md")
-        for study in re.findall(r"^<!-- ([a-z0-9-]+) -->$", (HERE / page).read_text(), re.MULTILINE)
+        for study in re.findall(r"^<!-- ([a-z0-9-]+) -->$", (HERE / page).read_text(encoding="utf-8"), re.MULTILINE)
     }
 
 
@@ -115,7 +115,7 @@ GENERATED: dict[tuple[str, str], Callable[[], str]] = {
 
 def current(page: str, marker: str) -> tuple[str, str]:
     """Return a page as it is and as it should be."""
-    text = (HERE / page).read_text()
+    text = (HERE / page).read_text(encoding="utf-8")
     start, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
     before, rest = text.split(start)
     return text, f"{before}{start}{GENERATED[page, marker]()}\n{end}{rest.split(end)[1]}"
@@ -123,4 +123,4 @@ def current(page: str, marker: str) -> tuple[str, str]:
 
 if __name__ == "__main__":
     for page, marker in GENERATED:
-        (HERE / page).write_text(current(page, marker)[1])
+        (HERE / page).write_text(current(page, marker)[1], encoding="utf-8", newline="\n")

@@ -221,8 +221,8 @@ def _told(kind: str, name: str, path: Path | None) -> dict[str, Any]:
     if path is None:
         return {"name": name, "about": f"from the package '{plugins(kind)[name].value}'", "file": None}
     try:
-        tree = ast.parse(path.read_text())
-    except (SyntaxError, UnicodeDecodeError) as error:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
         return {"name": name, "about": f"cannot be read: {error}", "file": str(path)}
     about = (ast.get_docstring(tree) or "").partition("\n")[0]
     found = _method_literals(tree) if kind == "methods" else _task_literals(tree)

@@ -104,6 +104,20 @@ def test_methods_and_tasks_use_the_contract_and_what_stands_below(kind: str) -> 
         assert used <= MAY_IMPORT[kind], f"{path.name} imports {sorted(used - MAY_IMPORT[kind])}"
 
 
+@pytest.mark.parametrize("folder", ["kfbench", "methods", "tasks", "docs"])
+def test_text_is_read_and_written_in_a_code_that_is_named(folder: str) -> None:
+    """The system's own code is not UTF-8 on Windows: pages could not be written there."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for call in (node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Call)):
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            strings = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            modes = [text for text in strings if re.fullmatch(r"[rwax+tb]{1,3}", text)]
+            is_text = name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute)
+            is_text |= name in ("open", "fdopen") and (bool(modes) or isinstance(call.func, ast.Name))
+            if is_text and "b" not in "".join(modes):
+                assert "encoding" in [word.arg for word in call.keywords], f"{path}:{call.lineno}"
+
+
 def test_few_files_lie_loose() -> None:
     assert len(list((ROOT / "kfbench").glob("*.py"))) <= 14
 

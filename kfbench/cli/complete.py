@@ -89,7 +89,7 @@ def _keys(folder: Path, incomplete: str) -> Iterator[tuple[str, str]]:
         if len(path.stem) == 12:
             place = path.relative_to(folder).parts[:-1]
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                yield path.stem, f"{' '.join(place)}, seed {json.loads(path.read_text())['spec']['seed']}"
+                yield path.stem, f"{' '.join(place)}, seed {json.loads(path.read_bytes())['spec']['seed']}"
 
 
 def studies(incomplete: str) -> Offers:

@@ -65,7 +65,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for path in record_files(folder):
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_bytes())
             if digest(record["identity"]) != record["key"]:
                 raise ValueError("changed by hand: its key does not fit its content")
             spec = record["spec"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from kfbench import registry
 from kfbench.folders import PACKAGE
+from kfbench.running.files import write_text
 
 INTRO = """# Methods
 
@@ -51,7 +52,7 @@ def _kept(attributes: dict[str, Any]) -> str:
 
 
 def _section(name: str, row: dict[str, Any]) -> str:
-    source = Path(row["file"]).read_text()
+    source = Path(row["file"]).read_text(encoding="utf-8")
     tree = ast.parse(source)
     attributes = row["attributes"]
     lines = [f"## {name}", "", about(ast.get_docstring(tree) or ""), ""]
@@ -116,13 +117,13 @@ def place() -> Path | None:
 def is_stale() -> bool:
     """Tell whether the checkout's page differs from what the files say."""
     path = place()
-    return path is not None and path.read_text() != page()
+    return path is not None and path.read_text(encoding="utf-8") != page()
 
 
 def refresh() -> None:
     """Write the checkout's page anew, if there is one."""
     if path := place():
-        path.write_text(page())
+        write_text(path, page())
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def packed() -> list[str]:
 def open_pack(folder: Path) -> Pack:
     """Return the pack in a folder. Raises KfbenchError if it is none, or not what its name says."""
     try:
-        values = json.loads((folder / "pack.json").read_text())
+        values = json.loads((folder / "pack.json").read_bytes())
         values |= {"classes": tuple(values["classes"]), "shape": tuple(values["shape"])}
         pack = Pack(folder=folder, **values)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -182,7 +182,7 @@ def write(name: str, raw: Raw, *, source: str) -> Pack:
         pack = Pack(root / name, raw.classes, shape, counts, checksums, source)  # type: ignore[arg-type]
         _refuse_false_name(pack)
         values = {"classes": raw.classes, "shape": shape, "counts": counts, "checksums": checksums, "source": source}
-        (made / "pack.json").write_text(json.dumps(values, indent=1) + "\n")
+        (made / "pack.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8", newline="\n")
         made.chmod(0o755)
         _replace(made, root / name)
     except OSError as error:

@@ -117,7 +117,7 @@ def _birds(root: Path, fetch: bool) -> Opened:
     """CUB-200-2011: images.txt, image_class_labels.txt, train_test_split.txt, classes.txt: number and word a line."""
     folder = root / "CUB_200_2011"
     files, labels, is_train, classes = (
-        dict(line.split(" ", 1) for line in (folder / f"{name}.txt").read_text().splitlines() if line)
+        dict(line.split(" ", 1) for line in (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines() if line)
         for name in ("images", "image_class_labels", "train_test_split", "classes")
     )
     number = {key: row for row, key in enumerate(sorted(classes, key=int))}
@@ -131,15 +131,21 @@ def _birds(root: Path, fetch: bool) -> Opened:
 def _tiny(root: Path, fetch: bool) -> Opened:
     """Tiny ImageNet: train/WNID/images/*.JPEG; val/images with val_annotations.txt; its test images have no labels."""
     folder = root / "tiny-imagenet-200"
-    wnids = sorted((folder / "wnids.txt").read_text().split())
+    wnids = sorted((folder / "wnids.txt").read_text(encoding="utf-8").split())
     number = {wnid: row for row, wnid in enumerate(wnids)}
-    words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
+    words = dict(
+        line.split("\t", 1) for line in (folder / "words.txt").read_text(encoding="utf-8").splitlines() if "\t" in line
+    )
     names = [words[wnid].partition(",")[0].strip() for wnid in wnids]
     classes = [name if names.count(name) == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
     train = [
         (file, number[wnid]) for wnid in wnids for file in sorted((folder / "train" / wnid / "images").glob("*.JPEG"))
     ]
-    rows = (line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines() if line)
+    rows = (
+        line.split("\t")
+        for line in (folder / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
+        if line
+    )
     test = [(folder / "val" / "images" / row[0], number[row[1]]) for row in rows]
     return Opened(train, test, tuple(classes))
 

@@ -78,9 +78,9 @@ def room(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) // 2
     free = [sys.maxsize]  # where the system does not say it, it may swap
     with contextlib.suppress(OSError, IndexError, ValueError):
-        free.append(1024 * int(MEMORY.read_text().partition("MemAvailable:")[2].split()[0]))
+        free.append(1024 * int(MEMORY.read_text(encoding="utf-8").partition("MemAvailable:")[2].split()[0]))
     with contextlib.suppress(OSError, ValueError):  # a container's or a job's own limit; "max" is none
-        most, used = (int((GROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        most, used = (int((GROUP / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
         free.append(max(0, most - used))
     return min(free) // 2
 

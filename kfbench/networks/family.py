@@ -85,11 +85,11 @@ def load(family: Family) -> ModuleType:
 def _of_file(stem: str, path: Path, _changed: int) -> Family | None:
     """Return what a file declares; None for one that is no family's."""
     try:
-        text = path.read_text()
-        if not re.search(r"^FAMILY\b", text, re.MULTILINE):
+        text = path.read_bytes()
+        if not re.search(rb"^FAMILY\b", text, re.MULTILINE):
             return None
         return _named(_declared(ast.parse(text)), stem, f"kfbench.networks.{stem}")
-    except (SyntaxError, UnicodeDecodeError, ValueError, TypeError, re.error) as error:
+    except (SyntaxError, ValueError, TypeError, re.error) as error:
         return _unread(f"'{path}' cannot be read: {error}", stem)
 
 
@@ -98,7 +98,7 @@ def _of_module(name: str, module: str) -> Family:
     try:
         spec = importlib.util.find_spec(module)
         assert spec is not None and spec.origin is not None
-        return _named(_declared(ast.parse(Path(spec.origin).read_text())), name, module)
+        return _named(_declared(ast.parse(Path(spec.origin).read_bytes())), name, module)
     except Exception as error:  # told when the network is asked for: one broken package is no one else's trouble
         return _unread(f"'{module}' cannot be read: {type(error).__name__}: {error}", name)
 

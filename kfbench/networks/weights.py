@@ -105,7 +105,7 @@ def beside(path: Path) -> dict[str, Any]:
     """
     file = path.with_name(path.name + ".json")
     try:
-        told = json.loads(file.read_text()) if file.is_file() else {}
+        told = json.loads(file.read_bytes()) if file.is_file() else {}
     except ValueError as error:
         raise KfbenchError(f"'{file}' is not JSON ({error})") from error
     if not isinstance(told, dict):

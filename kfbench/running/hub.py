@@ -75,7 +75,7 @@ def fetch(name: str) -> tuple[Network, dict[str, Any], str]:
             for file in (WEIGHTS, CONFIG)
         )
     try:
-        told = json.loads(config.read_text())
+        told = json.loads(config.read_bytes())
         known = {key: told[key] for key in ("network", "shape", "outputs")}
     except (ValueError, KeyError, TypeError) as error:
         raise KfbenchError(

@@ -77,7 +77,7 @@ def write(results: Path, record: RunRecord) -> Path:
 def read(path: Path) -> RunRecord:
     """Read a record. Raises KfbenchError if the file is no record or its key does not fit its content."""
     try:
-        record = RunRecord.model_validate(json.loads(path.read_text()))
+        record = RunRecord.model_validate(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise KfbenchError(
             f"'{path}' is not a run record ({_what(error)}); delete it, or restore it with git"

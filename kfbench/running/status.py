@@ -36,7 +36,7 @@ def read(results: Path) -> list[dict[str, Any]]:
     for folder in (place(results), place(results / "teachers")):
         for path in sorted(folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                told = json.loads(path.read_text())
+                told = json.loads(path.read_bytes())
                 who = told["driver"] if "study" in told else told
                 alive = is_alive(who["pid"], who["node"], told["updated"])
                 if "run" in told and told["state"] == "running" and not alive:

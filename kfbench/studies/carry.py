@@ -6,6 +6,7 @@ and what comes out; nothing here knows where it is.
 
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -95,14 +96,22 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
 
 
 def lay_out(files: Files, folder: Path) -> None:
-    """Put files where a run looks for them: content is written, what is on this machine is linked."""
+    """Put files where a run looks for them: content is written, what is on this machine is linked.
+
+    Where links may not be made (Windows keeps them for administrators and developers), files are copied; without a
+    folder, the memory of teachers' answers, a run fills its own.
+    """
     for name, source in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(source, bytes):
             target.write_bytes(source)
-        elif not target.is_symlink():
-            target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+        elif not target.is_symlink() and not target.exists():
+            try:
+                target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+            except OSError:
+                if source.is_file():
+                    shutil.copy2(source, target)
 
 
 def _left(place: Path, spec: RunSpec) -> Iterator[Path]:

@@ -156,9 +156,9 @@ def load(folder: Path) -> Study:
         there = sorted(p.parent.name for p in folder.parent.glob("*/study.toml"))
         raise KfbenchError(f"no study '{folder}' (no file '{path}'); {near(folder.name, there)}")
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin it with a mark
         return _labelled(Study.model_validate({"name": folder.resolve().name, **values}), path)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KfbenchError(f"'{path}' is not TOML: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -247,7 +247,7 @@ class Driver:
         folder = teacher_store.folder(self._place.results) if job.is_teacher else self._place.results
         plan = prepare.plan(job.spec, results=self._place.results)
         log = self._place.cache / "logs" / f"{job.name}.log"
-        lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
         record = RunRecord(key=plan.key, spec=job.spec.to_json(), identity=plan.identity, status="failed", error=why)
         record.traceback = "\n".join(lines)
         records.write(folder, record)

@@ -17,7 +17,7 @@ def read(path: Path, again: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())
     except ValueError as error:
         raise KfbenchError(f"'{path}' is not JSON ({error}); delete it, and {again}") from error
     if not isinstance(values, dict):

@@ -151,7 +151,7 @@ def read(folder: Path, study: Study) -> list[Planned]:
     path = folder / "plan.json"
     remedy = f"make it: kfbench study {folder} --dry-run"
     try:
-        noted = json.loads(path.read_text())
+        noted = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise KfbenchError(f"study '{study.name}' has no plan '{path}'; {remedy}") from error
     except ValueError as error:

@@ -84,6 +84,21 @@ def test_a_terminal_of_few_letters_shows_question_marks() -> None:
     assert done.code == 0 and "C?H?W" in done.out and not done.err
 
 
+def test_files_are_utf8_where_the_system_writes_another_code(small: tuple[Path, Path]) -> None:
+    """As on Windows, whose code has no ▲: here by the bare C locale, whose code is ASCII."""
+    folder, results = small
+    study = folder / "study.toml"
+    study.write_bytes(b"\xef\xbb\xbf" + study.read_bytes())  # the mark that Windows' editors begin a file with
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = in_a_process(environment=ascii_only, code="import locale; print(locale.getencoding())")
+    assert done.out.strip() not in ("utf-8", "UTF-8"), "this test would show nothing"
+    for words in (("report", str(folder), "--results", str(results)), ("list",), ("new", "method", "mine")):
+        done = in_a_process(*words, environment={**ascii_only, "KFBENCH_METHODS": "own"})
+        assert done.code == 0 and not done.err and "cannot be read" not in done.out, done
+    written = [path for path in (*folder.rglob("*.*"), *Path("own").rglob("*.*")) if path.suffix not in (".png", "")]
+    assert any("▼" in path.read_bytes().decode("utf-8") for path in written)
+
+
 @pytest.mark.parametrize("columns", ["20", "60", "300"])
 def test_no_colour_is_sent_to_a_pipe_at_any_width(columns: str) -> None:
     for words in (("list",), ("data", "list"), ("run", "--help"), ("status",)):

@@ -41,6 +41,25 @@ def go(event) -> str:
     return "go"
 
 
+def test_where_links_may_not_be_made_files_are_copied_and_folders_begin_empty(tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise OSError("a required privilege is not held by the client")
+
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "weights").write_text("of a teacher")
+    files = {"teachers/w": tmp_path / "weights", ".cache/memory": tmp_path / "memory", "content": b"of a checkpoint"}
+    carry.lay_out(files, tmp_path / "linked")
+    assert (tmp_path / "linked" / "teachers" / "w").is_symlink() and (
+        tmp_path / "linked" / ".cache/memory"
+    ).is_symlink()
+    monkeypatch.setattr(carry.Path, "symlink_to", forbidden)
+    for _ in range(2):  # a run that goes on finds them there
+        carry.lay_out(files, tmp_path / "copied")
+        copy = tmp_path / "copied" / "teachers" / "w"
+        assert copy.read_text() == "of a teacher" and not copy.is_symlink()
+        assert not (tmp_path / "copied" / ".cache/memory").exists()
+
+
 def test_a_teacher_then_its_student_come_home_as_execute_makes_them(spec, tmp_path, one_thread):
     events: list[dict] = []
     teacher = prepare.teachers_of(spec)[0]

@@ -21,7 +21,7 @@ def work(order: Order, files: Files, bag: Path, log: Path, *, is_requeued: bool 
     Where the run `is_requeued` by others after a signal, stopping is no outcome, unless the driver asked for it.
     """
     # the worker of a driver that died may still be writing its checkpoint
-    with FileLock(bag / "lock"), log.open("a") as out:
+    with FileLock(bag / "lock"), log.open("ab") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
         before = read(bag)
@@ -43,7 +43,7 @@ def work(order: Order, files: Files, bag: Path, log: Path, *, is_requeued: bool 
 def said(bag: Path) -> tuple[Word, int]:
     """Return what the driver says to a run, and how many of its reports it has seen."""
     try:
-        word, seen = (bag / "word").read_text().split()
+        word, seen = (bag / "word").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return "go", 0
     return cast(Word, word), int(seen)
@@ -52,7 +52,7 @@ def said(bag: Path) -> tuple[Word, int]:
 def read(bag: Path) -> Outcome | None:
     """Return the outcome in a bag; None if there is none yet."""
     try:
-        values = json.loads((bag / "outcome.json").read_text())
+        values = json.loads((bag / "outcome.json").read_bytes())
     except (OSError, ValueError):
         return None
     files = {name: bag / name for name in values["files"]}
@@ -68,7 +68,7 @@ class Reports:
     def __call__(self, event: dict[str, Any]) -> Word:
         """Report an event, and wait for a verdict where a score is judged."""
         self._count += 1
-        with (self._bag / "events").open("a") as file:
+        with (self._bag / "events").open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
         patience = PATIENCE if self._order.is_judged and event["score"] is not None else 0.0
         until = time.monotonic() + patience
@@ -94,7 +94,7 @@ class Folder:
         bag = self.bags / order.name
         bag.mkdir(exist_ok=True)
         with contextlib.suppress(OSError, ValueError):
-            before = json.loads((bag / "outcome.json").read_text())
+            before = json.loads((bag / "outcome.json").read_bytes())
             if before["state"] != "done" or before["versions"] != order.versions:
                 (bag / "outcome.json").unlink()
         for name in ("events", "word"):

@@ -81,7 +81,7 @@ def spread(device: str, slot: int) -> str:
 def _killed_for_memory() -> int:
     """Return how many processes the kernel has killed for want of memory since it started; 0 where it does not say."""
     try:
-        with open("/proc/vmstat") as lines:
+        with open("/proc/vmstat", encoding="utf-8") as lines:
             return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
     except OSError:
         return 0

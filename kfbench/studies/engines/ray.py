@@ -5,6 +5,7 @@ its return value. Reports and checkpoints go to an actor beside the driver, in t
 """
 
 import contextlib
+import getpass
 import io
 import json
 import logging
@@ -116,7 +117,7 @@ def on_node(order: Order, files: Refs, data: dict[str, Refs], box: Any, most: fl
     if ray.get(box.verdict.remote(order.name))[1] == "stop":  # while it waited for a node
         return Outcome("stopped"), ""
     folder, log = Path(tempfile.mkdtemp(prefix=f"kfbench-{order.name}-")), io.StringIO()
-    memory = Path(tempfile.gettempdir()) / f"kfbench-memory-{os.getuid()}"  # of teachers' answers, one a node
+    memory = Path(tempfile.gettempdir()) / f"kfbench-memory-{getpass.getuser()}"  # of teachers' answers, one a node
     memory.mkdir(exist_ok=True)
     reports = Reports(order, box, folder, log, most)
     try:
@@ -150,7 +151,7 @@ def unpack(name: str, refs: Refs) -> None:
             half.rename(place)
         shutil.rmtree(half, ignore_errors=True)
     theirs, ours = (
-        json.loads(text)["checksums"] for text in (_content(refs["pack.json"]), (place / "pack.json").read_text())
+        json.loads(text)["checksums"] for text in (_content(refs["pack.json"]), (place / "pack.json").read_bytes())
     )
     if theirs != ours:
         raise KfbenchError(f"data set '{name}' in '{place}' of this node is not the driver's; delete it there")
@@ -228,7 +229,7 @@ class Ray:
         return events
 
     def _write_log(self, name: str, text: str) -> None:
-        with (self._logs / f"{name}.log").open("a") as file:
+        with (self._logs / f"{name}.log").open("a", encoding="utf-8") as file:
             file.write(text)
 
     def answer(self, name: str, word: Word) -> None:

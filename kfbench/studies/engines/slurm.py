@@ -50,7 +50,7 @@ class Slurm(folder.Folder):
         """Submit a run, unless a driver before has and its job is still there."""
         bag = self.bags / order.name
         with contextlib.suppress(OSError):
-            job = (bag / "job").read_text()
+            job = (bag / "job").read_text(encoding="utf-8")
             if self._ask(now=True).get(job) in ALIVE:
                 self._read[order.name] = (0, 0)
                 self._jobs[order.name] = job
@@ -68,7 +68,7 @@ class Slurm(folder.Folder):
             job = self._executor.submit(on_node, order, files, bag, self._logs / f"{order.name}.log").job_id
         except (FailedJobError, FailedSubmissionError) as error:
             raise KfbenchError(f"sbatch refused a run: {' '.join(str(error).split())[-300:]}") from error
-        (bag / "job").write_text(job)
+        (bag / "job").write_text(job, encoding="utf-8")
         self._jobs[order.name], self._seen[order.name] = job, time.monotonic()
 
     def answer(self, name: str, word: Word) -> None:

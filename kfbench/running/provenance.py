@@ -21,7 +21,7 @@ def commit() -> tuple[str | None, bool]:
     try:
         head = _git("rev-parse", "HEAD").strip()
         changed = _git("status", "--porcelain", "--untracked-files=all", "--", "kfbench", "methods", "tasks")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):  # a slow disk too, else a finished run would be lost
         return None, False
     return head, bool(changed.strip())
 

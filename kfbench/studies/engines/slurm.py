@@ -22,8 +22,9 @@ from kfbench.studies.place import Place
 
 AT_ONCE = 50  # jobs in SLURM's queue or running, unless --at-once says otherwise
 ASK = 5.0  # seconds between two questions to SLURM, which serves others too
+ANSWER = 60.0  # seconds that an answer may take
 ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "PREEMPTED")
-GONE = 30.0  # seconds that a job may be unknown to SLURM before it counts as dead: a requeued one is, for a moment
+GONE = 30.0  # seconds that SLURM may answer without a job before it counts as dead: a requeued one is, for a moment
 
 
 class Slurm(folder.Folder):
@@ -43,7 +44,7 @@ class Slurm(folder.Folder):
             raise KfbenchError(f"--on slurm: {' '.join(str(error).split())}") from error
         self._jobs: dict[str, str] = {}
         self._states: dict[str, str] = {}
-        self._asked, self._patience = 0.0, GONE
+        self._asked, self._answered, self._patience = 0.0, 0.0, GONE
         self._seen: dict[str, float] = {}  # when SLURM last knew a job
 
     def start(self, order: Order, files: Files) -> None:
@@ -87,8 +88,9 @@ class Slurm(folder.Folder):
         if state == "OUT_OF_MEMORY":
             return self._forget(name, Outcome("memory", f"SLURM ended job {self._jobs[name]} for want of memory"))
         if state in ALIVE:
-            self._seen[name] = time.monotonic()
-        if time.monotonic() - self._seen.get(name, 0.0) < self._patience:
+            self._seen[name] = self._answered
+            return None
+        if self._answered - self._seen.get(name, 0.0) < self._patience:
             return None
         return self._forget(name, Outcome("lost", f"SLURM's job {self._jobs[name]} ended without a word: {state}"))
 
@@ -104,9 +106,11 @@ class Slurm(folder.Folder):
         if now or time.monotonic() - self._asked > ASK:
             self._asked = time.monotonic()
             command = ["squeue", "--me", "--noheader", "--states=all", "--format=%i %T"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            if done.returncode == 0:  # else SLURM is busy: what was known holds
+            # where SLURM is too busy to answer, what was known holds
+            with contextlib.suppress(subprocess.SubprocessError):
+                done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=ANSWER)
                 self._states = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+                self._answered = self._asked
         return self._states
 
     def close(self) -> None:

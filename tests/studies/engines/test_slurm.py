@@ -82,6 +82,26 @@ def test_jobs_outlive_their_driver_and_the_next_one_finds_them(cluster, expected
     assert job in named and len(named) == len({*named})
 
 
+def test_while_slurm_is_too_busy_to_answer_no_job_counts_as_gone(cluster, expected, place, monkeypatch):
+    """Each question is left without an answer until all jobs are handed over and far longer than one may be unknown."""
+    ask, submitted, silent = subprocess.run, [], []
+
+    def busy(command, **more):
+        if command[0] == "squeue" and len(silent) < 40:
+            silent.append(len(submitted))
+            raise subprocess.TimeoutExpired(command, slurm.ANSWER)
+        return ask(command, **more)
+
+    submit = slurm.submitit.AutoExecutor.submit
+    monkeypatch.setattr(slurm.submitit.AutoExecutor, "submit", lambda *a: submitted.append(1) or submit(*a))
+    monkeypatch.setattr(slurm.subprocess, "run", busy)
+    for name, seconds in (("ASK", 0.1), ("GONE", 0.5)):
+        monkeypatch.setattr(slurm, name, seconds)
+    assert jobs_here.drive(place) == {}
+    jobs_here.check(place, expected, is_continued=False)
+    assert len(silent) == 40 and len(submitted) == 4
+
+
 def test_ctrl_c_takes_waiting_jobs_out_of_the_queue(cluster, tmp_path, monkeypatch):
     """A job that waits has nothing to save; it is cancelled at once, and its run is handed over by the next driver."""
     place = Place(tmp_path / "results", on="slurm", options={"timeout_min": "10"})

@@ -9,13 +9,14 @@ import dataclasses
 import signal
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.studies.carry import Files, Order, Outcome, Word
 from kfbench.studies.engines import folder
 from kfbench.studies.place import Place
@@ -23,6 +24,7 @@ from kfbench.studies.place import Place
 AT_ONCE = 50  # jobs in SLURM's queue or running, unless --at-once says otherwise
 ASK = 5.0  # seconds between two questions to SLURM, which serves others too
 ANSWER = 60.0  # seconds that an answer may take
+RETRY = 60.0  # seconds until SLURM is asked again to take a run that it refused
 ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "PREEMPTED")
 GONE = 30.0  # seconds that SLURM may answer without a job before it counts as dead: a requeued one is, for a moment
 
@@ -43,6 +45,8 @@ class Slurm(folder.Folder):
         except (RuntimeError, ValueError, NameError, TypeError) as error:
             raise KfbenchError(f"--on slurm: {' '.join(str(error).split())}") from error
         self._jobs: dict[str, str] = {}
+        self._held: dict[str, tuple[Order, Files]] = {}  # what SLURM has not taken yet
+        self._retry = 0.0  # when it is asked again
         self._states: dict[str, str] = {}
         self._asked, self._answered, self._patience = 0.0, 0.0, GONE
         self._seen: dict[str, float] = {}  # when SLURM last knew a job
@@ -60,17 +64,36 @@ class Slurm(folder.Folder):
         self.open(order)
         if (bag / "outcome.json").is_file():  # the job ended while there was no driver
             return
-        after = [self._jobs[name] for name in order.after if name in self._jobs]
+        # it does not wait for verdicts, for the driver may be away
+        self._held[order.name] = dataclasses.replace(order, is_judged=False), files
+        self._submit(order.name)
+
+    def _submit(self, name: str) -> None:
+        """Hand a run over; where SLURM takes no more for now, as there is a limit or much to do, it is held back.
+
+        Raises KfbenchError if SLURM refuses a run while it has no other of ours: then more is wrong than their number.
+        """
+        order, files = self._held[name]
+        if time.monotonic() < self._retry or self._held.keys() & {*order.after}:
+            return
+        after = [self._jobs[teacher] for teacher in order.after if teacher in self._jobs]
         chain = {"dependency": "afterok:" + ":".join(after)} if after else {}
         others = {**self._options["slurm_additional_parameters"], **chain}
-        self._executor.update_parameters(name=f"kfbench-{order.name}", slurm_additional_parameters=others)
-        order = dataclasses.replace(order, is_judged=False)  # it does not wait for verdicts, for the driver may be away
+        self._executor.update_parameters(name=f"kfbench-{name}", slurm_additional_parameters=others)
+        bag = self.bags / name
         try:
-            job = self._executor.submit(on_node, order, files, bag, self._logs / f"{order.name}.log").job_id
+            job = self._executor.submit(on_node, order, files, bag, self._logs / f"{name}.log").job_id
         except (FailedJobError, FailedSubmissionError) as error:
-            raise KfbenchError(f"sbatch refused a run: {' '.join(str(error).split())[-300:]}") from error
+            refused = f"sbatch refused a run: {' '.join(str(error).split())[-300:]}"
+            if not self._jobs:
+                raise KfbenchError(refused) from error
+            if self._retry == 0.0:
+                warnings.warn(f"{refused}; it is asked again every {RETRY:.0f} s", KfbenchWarning, stacklevel=2)
+            self._retry = time.monotonic() + RETRY
+            return
+        del self._held[name]
         (bag / "job").write_text(job, encoding="utf-8")
-        self._jobs[order.name], self._seen[order.name] = job, time.monotonic()
+        self._jobs[name], self._seen[name] = job, time.monotonic()
 
     def answer(self, name: str, word: Word) -> None:
         """Say to a run what it is to do; one that waits in SLURM's queue leaves it."""
@@ -84,6 +107,11 @@ class Slurm(folder.Folder):
         outcome = folder.read(self.bags / name)
         if outcome is not None:
             return self._forget(name, outcome)
+        if name in self._held and self._patience == 0.0:
+            return self._forget(name, Outcome("stopped"))
+        if name in self._held:
+            self._submit(name)
+            return None
         state = self._ask().get(self._jobs[name], "unknown")
         if state == "OUT_OF_MEMORY":
             return self._forget(name, Outcome("memory", f"SLURM ended job {self._jobs[name]} for want of memory"))
@@ -96,6 +124,7 @@ class Slurm(folder.Folder):
 
     def _forget(self, name: str, outcome: Outcome) -> Outcome:
         self.forget(name)
+        self._held.pop(name, None)
         (self.bags / name / "job").unlink(missing_ok=True)
         for path in self._executor.folder.glob(f"{self._jobs.pop(name, '-')}_*"):  # submitit's pickles
             path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import jobs_here
 import pytest
 import slurm_here
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.studies import driver
 from kfbench.studies.engines import slurm
 from kfbench.studies.place import Place
@@ -100,6 +100,28 @@ def test_while_slurm_is_too_busy_to_answer_no_job_counts_as_gone(cluster, expect
     assert jobs_here.drive(place) == {}
     jobs_here.check(place, expected, is_continued=False)
     assert len(silent) == 40 and len(submitted) == 4
+
+
+def test_what_slurm_takes_no_more_of_is_held_back_and_asked_for_again(cluster, expected, place, monkeypatch):
+    """A limit of jobs a user, or a controller that does not answer: the jobs that are there go on."""
+    submit, asked = slurm.submitit.AutoExecutor.submit, []
+
+    def limited(*words):
+        asked.append(time.monotonic())
+        if 2 <= len(asked) <= 4:
+            raise slurm.FailedJobError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+        return submit(*words)
+
+    monkeypatch.setattr(slurm.submitit.AutoExecutor, "submit", limited)
+    monkeypatch.setattr(slurm, "RETRY", 0.5)
+    with pytest.warns(KfbenchWarning, match="QOSMaxSubmitJobPerUserLimit; it is asked again every ") as told:
+        assert jobs_here.drive(place) == {}
+    jobs_here.check(place, expected, is_continued=False)
+    assert (
+        len(told) == 1
+        and len(asked) == 4 + 3
+        and all(b - a >= 0.5 for a, b in zip(asked[1:4], asked[2:5], strict=True))
+    )
 
 
 def test_ctrl_c_takes_waiting_jobs_out_of_the_queue(cluster, tmp_path, monkeypatch):

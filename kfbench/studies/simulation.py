@@ -119,10 +119,11 @@ def measure(on: str, folder: Path) -> Costs:
     console = Console(quiet=True)
 
     def drive(engine: Engine, place: Place, count: int) -> float:
-        source = trials.Grid(trials.open_storage(place.url), "simulation", jobs(count))
-        began = time.process_time()
-        driver.drive(source, [], place, name="simulation", console=console, engine=engine)
-        return time.process_time() - began
+        with trials.storage(place.url) as storage:
+            source = trials.Grid(storage, "simulation", jobs(count))
+            began = time.process_time()
+            driver.drive(source, [], place, name="simulation", console=console, engine=engine)
+            return time.process_time() - began
 
     pretended = Place(folder / "pretended")
     own = drive(Pretend(), pretended, PRETENDED) / PRETENDED

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,10 @@ def _speaker(console: Console) -> Callable[[str], None]:
 
 
 def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict[str, str]:
-    grid = trials.Grid(trials.open_storage(place.url), name, jobs)
-    teachers = missing.missing_teachers([job.spec for job in jobs], place.results)
-    return drive(grid, teachers, place, name=name, console=console)
+    with trials.storage(place.url) as storage:
+        grid = trials.Grid(storage, name, jobs)
+        teachers = missing.missing_teachers([job.spec for job in jobs], place.results)
+        return drive(grid, teachers, place, name=name, console=console)
 
 
 def _known(study: Study, row: str | None, column: str | None) -> None:
@@ -182,32 +183,36 @@ def tune_all(
         if spec is None or not search.has_space(row.method):
             continue
         asked = Search(spec, study.search.trials, study.search.seeds_per_trial)
-        optuna_study = _search(asked, place, console=console)
-        best = search.best(optuna_study)
-        chosen[row.label] = {
-            "settings": dict(best.params),
-            "validation": best.value,
-            "started": search.started(optuna_study, spec),
-            "trials": asked.trials,
-            "column": column,
-        }
+        with _search(asked, place, console=console) as found:
+            best = search.best(found)
+            chosen[row.label] = {
+                "settings": dict(best.params),
+                "validation": best.value,
+                "started": search.started(found, spec),
+                "trials": asked.trials,
+                "column": column,
+            }
         plan.write_chosen(folder, chosen)
     return plan.tuned(folder)
 
 
-def _search(asked: Search, place: Place, *, console: Console) -> Any:
-    """Make a search's trials, and return its Optuna study."""
-    source = search.Trials(trials.open_storage(place.url), asked)
-    if source.total:
-        _speaker(console)(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials")
-        drive(source, missing.missing_teachers([asked.spec], place.results), place, name=asked.name, console=console)
-    return source.study
+@contextlib.contextmanager
+def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
+    """Make a search's trials, and give its Optuna study while the database is open."""
+    with trials.storage(place.url) as storage:
+        source = search.Trials(storage, asked)
+        if source.total:
+            _speaker(console)(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials")
+            teachers = missing.missing_teachers([asked.spec], place.results)
+            drive(source, teachers, place, name=asked.name, console=console)
+        yield source.study
 
 
 def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> str:
     """Search, run the best settings on fresh seeds, and return what was found in a few lines."""
     search.space(asked.spec.method)
-    trial = search.best(_search(asked, place, console=console))
+    with _search(asked, place, console=console) as found:
+        trial = search.best(found)
     lines = [f"{asked.spec.method} on {asked.spec.task}: best of {asked.trials} trials, trial {trial.number}"]
     lines += [f"  {name} = {value}" for name, value in trial.params.items()]
     lines.append(f"  validation  {trial.value:.2f} (accuracy in %, or return)")

@@ -1,7 +1,8 @@
 """What Optuna keeps: the database, and a grid's runs as trials with fixed parameters; the driver alone writes it."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -86,6 +87,16 @@ def public(url: str) -> str:
     """Return a URL without its password."""
     head, at, tail = url.rpartition("@")
     return f"{head.partition('://')[0]}://…{at}{tail}" if at else url
+
+
+@contextlib.contextmanager
+def storage(url: str) -> Iterator[RDBStorage]:
+    """Open a database by its URL for a while. Raises KfbenchError if it cannot be reached."""
+    opened = open_storage(url)
+    try:
+        yield opened
+    finally:
+        opened.engine.dispose()  # else its connections stay open, which Python 3.13 and later complain of
 
 
 def open_study(storage: RDBStorage, name: str, **options: Any) -> optuna.Study:

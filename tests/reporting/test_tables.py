@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import shutil
 import subprocess
 
@@ -166,7 +167,7 @@ def test_a_new_label_or_claim_needs_no_new_plan(small):
 def test_a_record_changed_by_hand_is_refused(small):
     folder, results = small
     path = next(results.rglob("*.json"))
-    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7').replace('"seed": 1', '"seed": 7'))
+    path.write_text(re.sub('"seed": [0-3]', '"seed": 7', path.read_text()))
     with pytest.raises(KfbenchError, match="was changed by hand"):
         for path in results.rglob("*.json"):
             records.read(path)

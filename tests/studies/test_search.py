@@ -75,7 +75,7 @@ def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(asked, tmp_pa
     assert {record.spec["seed"] for record in found} == {search.FIRST_SEED} and len(found) == 3
     assert made.trials[0].params == {name: asked.spec.settings[name] for name in search.space("kd")}
     assert len({tuple(trial.params.values()) for trial in made.trials}) == 3
-    jobs_here.search_on(place, asked, trials_there=3)
+    jobs_here.dispose(jobs_here.search_on(place, asked, trials_there=3).study._storage)
     more = jobs_here.search_on(place, dataclasses.replace(asked, trials=4), trials_there=3).study
     assert len(more.trials) == 4 and len(list(records.records(place.results))) == 4
     best = search.best(made)
@@ -87,7 +87,8 @@ def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(asked, tmp_pa
     fresh = search.fresh(asked, best.params, [0, 1])
     assert [spec.seed for spec in fresh] == [0, 1]
     assert fresh[0].settings["temperature"] == best.params["temperature"]
-    jobs_here.dispose(made._storage)
+    for study in (made, more):
+        jobs_here.dispose(study._storage)
 
 
 def source_of(tmp_path: Path, asked: Search) -> search.Trials:

@@ -7,7 +7,18 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from kfbench.errors import KfbenchError
+
 PACKAGE = Path(__file__).resolve().parent
+
+
+def at_home(path: str) -> Path:
+    """Return a path whose first part may be ~. Raises KfbenchError where there is no home, as in some containers."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        remedy = "name a folder with KFBENCH_DATA, or set HOME"
+        raise KfbenchError(f"this account has no home folder, so there is no '{path}'; {remedy}") from error
 
 
 def folders(kind: str) -> list[str]:
@@ -15,7 +26,7 @@ def folders(kind: str) -> list[str]:
     inside, beside = PACKAGE / kind, PACKAGE.parent / kind
     ours = [str(folder) for folder in (inside, beside) if folder.is_dir()][:1]
     theirs = os.environ.get(f"KFBENCH_{kind.upper()}", "").split(os.pathsep)
-    return ours + [str(Path(folder).expanduser().resolve()) for folder in theirs if folder]
+    return ours + [str(at_home(folder).resolve()) for folder in theirs if folder]
 
 
 def files(kind: str) -> dict[str, Path]:

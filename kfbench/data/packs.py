@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from kfbench.errors import KfbenchError
+from kfbench.folders import at_home
 
 SplitName = Literal["train", "val", "test"]
 CHUNK = 2**24  # bytes of images that are in memory while a pack is written
@@ -137,8 +138,8 @@ _SOUND: set[tuple[str, int, int, int, str]] = set()  # files whose checksum this
 
 
 def data_folder() -> Path:
-    """Return where packs lie: $KFBENCH_DATA, else ~/.cache/kfbench."""
-    return Path(os.environ.get("KFBENCH_DATA") or "~/.cache/kfbench").expanduser()
+    """Return where packs lie: $KFBENCH_DATA, else ~/.cache/kfbench. Raises KfbenchError where there is no home."""
+    return at_home(os.environ.get("KFBENCH_DATA") or "~/.cache/kfbench")
 
 
 def packed() -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kfbench import networks, registry, seeding
 from kfbench.errors import KfbenchError
+from kfbench.folders import at_home
 from kfbench.networks import header, weights
 from kfbench.running import export, identity, imported, records, suitability, teacher_names
 from kfbench.running.records import RunRecord
@@ -94,7 +95,7 @@ def _of_run(asked: TeacherName, index: int, results: Path) -> Found:
 
 
 def _of_file(asked: TeacherName, index: int) -> Teacher:
-    network, about, weights_digest = imported.of_file(Path(asked.rest))
+    network, about, weights_digest = imported.of_file(at_home(asked.rest))
     return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), weights_digest, index)
 
 

@@ -135,6 +135,21 @@ def test_what_may_not_be_read_is_one_line(type_in: Any, recorded: Path) -> None:
     Path("results").chmod(0o700)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere everyone has a home")
+def test_an_account_without_a_home_is_told_what_to_set(type_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number of its own."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "KFBENCH_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for words in (("data", "list"), ("run", "--method", "scratch", "--task", "digits", *TINY)):
+        done = type_in(*words)
+        assert done.code == 2 and len(done.lines) == 1 and "name a folder with KFBENCH_DATA" in done.err, done
+
+
 def test_the_version_is_told(type_in: Any) -> None:
     import kfbench
 

@@ -117,7 +117,8 @@ def on_node(order: Order, files: Refs, data: dict[str, Refs], box: Any, most: fl
     if ray.get(box.verdict.remote(order.name))[1] == "stop":  # while it waited for a node
         return Outcome("stopped"), ""
     folder, log = Path(tempfile.mkdtemp(prefix=f"kfbench-{order.name}-")), io.StringIO()
-    memory = Path(tempfile.gettempdir()) / f"kfbench-memory-{getpass.getuser()}"  # of teachers' answers, one a node
+    # of teachers' answers, one a node; a user's number, as in a container it may have no name
+    memory = Path(tempfile.gettempdir()) / f"kfbench-memory-{getattr(os, 'getuid', getpass.getuser)()}"
     memory.mkdir(exist_ok=True)
     reports = Reports(order, box, folder, log, most)
     try:

@@ -137,7 +137,9 @@ class Matched(nn.Module):
             self._note(squares.detach())
         else:
             squares = torch.where(self.steps > 0, self.squares, squares)
-        scales = (squares[0] / squares[1:].clamp(min=1e-12)).sqrt().to(own.dtype)
+        ratios = squares[0] / squares[1:].clamp(min=1e-12)
+        lives = ratios > 0  # the root of 0 has no slope: where the student's features have died, nothing is added
+        scales = (torch.where(lives, ratios, 1.0).sqrt() * lives).to(own.dtype)
         mixed = share * own
         for part, scale, (_, _, weight, _) in zip(parts, scales.unbind(), candidates, strict=True):
             mixed = mixed + weight * scale * part

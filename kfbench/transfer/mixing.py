@@ -221,7 +221,7 @@ class MixedStudent(nn.Module):
                 transform = cast(Transform, cast(nn.ModuleList, self.transforms[_key(layer)])[i])
                 part = transform(features[i].float(), 1.0, self._norm(f"{k}/{name}"))
                 if self.matched:
-                    part = part * rms(own) / rms(part)
+                    part = part * rms(own) / rms(part).clamp(min=1e-6)
                 place = f"influence/{layer}/{self.names[k]}"
                 parts[place] = parts.get(place, torch.zeros(())) + rest[i] * part
             numbers |= {place: float(rms(part) / (first * rms(own)).clamp(min=1e-12)) for place, part in parts.items()}

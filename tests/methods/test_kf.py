@@ -415,6 +415,16 @@ def test_a_matched_mix_is_scaled_to_the_students_own_features_and_its_gradient_h
     assert (q.weight.grad * q.weight).sum().item() == pytest.approx(0.0, abs=1e-4)
 
 
+def test_where_the_students_features_have_died_a_matched_mix_adds_nothing_and_has_a_finite_gradient() -> None:
+    """Their root mean square is 0, and the root has no slope there: once, that ended a run with a loss of nan."""
+    own, z = torch.zeros(6, 4, 5, 5, requires_grad=True), torch.randn(6, 2, 5, 5)
+    q = Transform((2, 5, 5), (4, 5, 5))
+    mixed = Matched(1)(own.relu(), torch.tensor(0.5), [(q, z, torch.tensor(0.5), None)])
+    assert not mixed.any()
+    mixed.sum().backward()
+    assert q.weight.grad is not None and not q.weight.grad.any() and own.grad is not None and own.grad.isfinite().all()
+
+
 def test_evaluating_a_matched_mix_does_not_depend_on_the_batch() -> None:
     loop, student, batch = begun(matched=True)
     student.eval()

@@ -22,12 +22,12 @@ weights of a teacher of the student's network.
 Tried on the same validation images, error in % (one seed): with `matched` the paper's form has 40.3 (without 41.0); a
 matched share that is scheduled from 0.5 to 1 over 30 % of the budget has 39.8, over 50 % 42.8 (without a fresh
 optimiser 41.2), with layers withdrawn one after another 43.0, from pre-activations 41.3, with L_KL of weight 1 to the
-weights of the step before 42.8: none beats `scratch`. With all of CIFAR-10 for 30 epochs the defaults have 19.0 on test
-images, three seeds, where `scratch` has 17.5 and untrained teachers 17.2; matched shares on a schedule have 20.0, 23.0
-and 90.0, as nothing holds the scale of the student's own features: a layer's may die. `warm`, from a cnn-16 of CIFAR-100
-with that and a wider teacher, has 32.4 with hint 1 and 31.8 with hint 10; fine-tuning alone 33.5. On test images, five
-seeds, it has 33.0 where fine-tuning has 33.6 and DELTA 32.5; with 10,000 labels and 12 epochs 27.8 where fine-tuning has
-27.2.
+weights of the step before 42.8: none beats `scratch`. With all of CIFAR-10 for 30 epochs the defaults have 19.0 on
+test images, three seeds, where `scratch` has 17.5 and untrained teachers 17.2; matched shares on a schedule have
+20.0, 23.0 and 90.0, as nothing holds the scale of the student's own features: a layer's may die. `warm`, from a
+cnn-16 of CIFAR-100 with that and a wider teacher, has 32.4 with hint 1 and 31.8 with hint 10; fine-tuning alone 33.5.
+On test images, five seeds, it has 33.0 where fine-tuning has 33.6 and DELTA 32.5; with 10,000 labels and 12 epochs
+27.8 where fine-tuning has 27.2.
 """
 
 from collections.abc import Iterable, Sequence

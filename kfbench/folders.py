@@ -12,13 +12,15 @@ from kfbench.errors import KfbenchError
 PACKAGE = Path(__file__).resolve().parent
 
 
-def at_home(path: str) -> Path:
-    """Return a path whose first part may be ~. Raises KfbenchError where there is no home, as in some containers."""
+def at_home(path: str, *, instead: str = "write the whole path") -> Path:
+    """Return a path whose first part may be ~.
+
+    Raises KfbenchError where there is no home, as in some containers; `instead` is what a user can do but set one.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        remedy = "name a folder with KFBENCH_DATA, or set HOME"
-        raise KfbenchError(f"this account has no home folder, so there is no '{path}'; {remedy}") from error
+        raise KfbenchError(f"this account has no home folder for '{path}'; {instead}, or set HOME") from error
 
 
 def folders(kind: str) -> list[str]:

@@ -139,7 +139,8 @@ _SOUND: set[tuple[str, int, int, int, str]] = set()  # files whose checksum this
 
 def data_folder() -> Path:
     """Return where packs lie: $KFBENCH_DATA, else ~/.cache/kfbench. Raises KfbenchError where there is no home."""
-    return at_home(os.environ.get("KFBENCH_DATA") or "~/.cache/kfbench")
+    path = os.environ.get("KFBENCH_DATA") or "~/.cache/kfbench"
+    return at_home(path, instead="name a folder with KFBENCH_DATA")
 
 
 def packed() -> list[str]:

@@ -111,7 +111,9 @@ def lay_out(files: Files, folder: Path) -> None:
                 target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
             except OSError:
                 if source.is_file():
-                    shutil.copy2(source, target)
+                    half = target.with_name(f".half-{target.name}")
+                    shutil.copy2(source, half)
+                    half.replace(target)  # whole, or not there
 
 
 def _left(place: Path, spec: RunSpec) -> Iterator[Path]:

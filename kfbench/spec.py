@@ -34,7 +34,8 @@ class Recipe(AnyRecipe):
     train_size: Annotated[int, Gt(0)] | None = None  # training images, balanced over classes; None: all
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Annotated[float, Gt(0)] = 3e-3  # the largest rate of the schedule
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of sgd, Nesterov's form
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of sgd
+    nesterov: bool = True  # of sgd: momentum in Nesterov's form
     weight_decay: Annotated[float, Ge(0)] = 5e-4
     schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
     milestones: tuple[float, ...] = (0.5, 0.75)  # of "step": fractions of the budget at which the rate falls
@@ -56,7 +57,8 @@ OWN: Any = None  # a default that stands for the algorithm's own value, filled i
 ALGORITHMS: dict[str, dict[str, Any]] = {
     # OpenAI baselines' a2c, the synchronous form of A3C (Mnih et al. 2016, arXiv 1602.01783)
     "a2c": {"rollout": 5, "trace": 1.0, "optimizer": "rmsprop", "lr": 7e-4, "passes": 1, "minibatches": 1},
-    # Schulman et al. 2017, arXiv 1707.06347, table 5, with 16 environments for 8 and minibatches of 256 rows as there
+    # Schulman et al. 2017, arXiv 1707.06347, table 5, with 16 environments for 8 and minibatches of 256 rows as there;
+    # the value's weight, the limit of the gradient's norm and Adam's epsilon, below, are OpenAI baselines'
     "ppo": {"rollout": 128, "trace": 0.95, "optimizer": "adam", "lr": 2.5e-4, "passes": 3, "minibatches": 8},
 }
 
@@ -121,6 +123,7 @@ YOUNGER: dict[str, Any] = {
     "overlap": 0,
     "correction": "none",
     "crop": 0.0,
+    "nesterov": True,
 }  # fields that specs leave out, as they did before
 
 

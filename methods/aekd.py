@@ -8,7 +8,8 @@ Source: Du et al. 2020, "Agree to Disagree: Adaptive Ensemble Knowledge Distilla
     a = 0.9, b = 100, C = 0.6, T = 4.
 Differs: r_m is linear, a 1×1 convolution, for which the gradient is written down; the code has BatchNorm and ReLU
 behind it, and a backward pass for each teacher. The problem is solved exactly, over all choices of α_m at 0, at C and
-between, on the device; the code has a one-class SVM on the CPU. Maps meet at the smallest size of all. Features count
+between, on the device; the code has a one-class SVM on the CPU, and for features solves it with gradients of length 1,
+whose shares it then divides by the gradients' lengths. Maps meet at the smallest size of all. Features count
 from the first step on (the code leaves them out of the first of its 240 epochs).
 """
 
@@ -124,7 +125,7 @@ def hinted(regressors: nn.ModuleList, own: Tensor, wanted: Sequence[Tensor]) -> 
         errors.append(gap.square().mean())
         weight = cast(nn.Conv2d, learned).weight.detach().flatten(1)  # [C of the teacher, C]
         mean = gap.detach().mean(0).flatten(1)  # [C of the teacher, H·W]
-        slopes.append((2 / gap.numel() * (weight.T @ mean)).flatten())
+        slopes.append((2 / gap.numel() * losses.product(weight.T, mean)).flatten())
     return torch.stack(errors), torch.stack(slopes)
 
 

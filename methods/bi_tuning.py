@@ -28,6 +28,7 @@ from kfbench.methods import Batch, Group, Method, Output, Parts
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
+from kfbench.transfer import losses
 from kfbench.transfer.companion import WithCompanions
 from kfbench.transfer.transplant import below_head, carry, groups, head
 
@@ -85,11 +86,13 @@ class BiTuning(Method):
                 keyed = unit(follower(projection, other).float())  # [B, D]
         projected, features = unit(projection(own).float()), with_one(own)
         near = (projected * keyed).sum(1, keepdim=True)
-        of_projections = contrast(near, projected @ queues.projections.flatten(1).clone(), labels, self.queue, self.tau)
+        of_projections = contrast(
+            near, losses.product(projected, queues.projections.flatten(1).clone()), labels, self.queue, self.tau
+        )
         queues.take(labels, with_one(other), keyed)
         weights = class_weights(head(network))[labels]  # [B, F + 1], each row that of the image's own class
         near = (features * weights).sum(1, keepdim=True)
-        of_scores = contrast(near, weights @ queues.features.flatten(1), labels, self.queue, self.tau)
+        of_scores = contrast(near, losses.product(weights, queues.features.flatten(1)), labels, self.queue, self.tau)
         parts = {"projections": self.weight * of_projections, "scores": self.weight * of_scores}
         return output, task.loss(output, batch) | parts
 

@@ -9,11 +9,12 @@ Source: You, Yang, Zheng, Hao & Taylor 2022, "Cross-domain Adaptive Transfer Rei
         + mean_jk (w_jk - usefulness_k)²,  the last for w alone;  usefulness is the softmax of the reward that each
     teacher earns in 100 steps of the new game, which it plays again before each update; c = 1.
 Differs: teacher k plays an environment of its own among the student's until the cut, so that what it costs is counted;
-its steps are left out of the actor-critic's loss. Its usefulness is 100 times a running mean of its steps' advantages
-over the student's values: how much more it would earn in 100 steps. Its actions are the game's of the same names
-(there: a map from action to action that no loss trains). The code has the terms of w and rho with a minus, which
-drives them off what they are to meet, and takes the first teacher's phi for both rho; here both are minimised, each rho
-of its own phi. What `mikt` says of phi, sigma, shares and their rate holds here too; w starts even (there 0.55, 0.45).
+its steps are left out of the actor-critic's loss. Its usefulness is 100 times a running mean of what its steps bring
+over the student's values: how much more it would earn in 100 steps. An advantage holds the steps behind it too, so it
+is divided by how many it holds. Its actions are the game's of the same names (there: a map from action to action that
+no loss trains). The code has the terms of w and rho with a minus, which drives them off what they are to meet, and
+takes the first teacher's phi for both rho; here both are minimised, each rho of its own phi. What `mikt` says of phi,
+sigma, shares, their rate and the term of the old policy holds here too; w starts even (there 0.55, 0.45).
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from kfbench import seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Group, Method, Output, Parts
 from kfbench.networks.network import Network
+from kfbench.spec import GameRecipe
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher, fit
 from kfbench.transfer.laterals import Correction, Laterals, floats, near_old
@@ -106,7 +108,8 @@ class CrossDomainAdaptiveTransfer(Method):
         counts = None
         if "player" in batch.extras:
             counts = (batch.extras["player"] >= len(teachers)).float()
-            student.judge(batch, self.memory)
+            assert isinstance(task.recipe, GameRecipe)
+            student.judge(batch, self.memory, steps_held(task.recipe))
         if self.is_attached(progress):
             embedded = student.embed(batch.images)
             output = student(batch.images, student.ask(teachers, embedded))
@@ -140,6 +143,13 @@ class CrossDomainAdaptiveTransfer(Method):
         return cast(Adaptive, student).network.clone()
 
 
+def steps_held(recipe: GameRecipe) -> float:
+    """Return how many steps' gains an advantage of a rollout holds, later ones discounted: a mean over its steps."""
+    fading = recipe.gamma * recipe.trace
+    ahead = range(recipe.rollout)  # a step so far ahead is held by all but that many of the rollout's advantages
+    return sum(fading**k * (recipe.rollout - k) for k in ahead) / recipe.rollout
+
+
 def same_actions(teacher: Teacher, task: Task) -> Tensor:
     """Return which of the teacher's actions is each of the task's by name, [A]; -1 where it has none.
 
@@ -166,7 +176,7 @@ class Adaptive(Laterals):
         super().__init__(network, teachers, split=True, width=width)
         self.reverse = nn.ModuleList(Correction(network.shape[0], width) for _ in teachers)  # rho
         self.register_buffer("places", places)  # [teachers, A]
-        self.register_buffer("gains", torch.zeros(len(teachers)))  # running mean advantage of each one's steps
+        self.register_buffer("gains", torch.zeros(len(teachers)))  # running mean of what a step of each one's gains
         self.register_buffer("seen", torch.zeros(len(teachers), dtype=torch.bool))
 
     def policy(self, k: int, teacher: Teacher, shown: Tensor) -> Tensor:
@@ -175,13 +185,13 @@ class Adaptive(Laterals):
         places = self.places[k]
         return torch.where(places >= 0, said[:, places.clamp(min=0)], -1e4)  # finite: 0 · inf is nan
 
-    def judge(self, batch: Batch, rate: float) -> None:
-        """Take the advantages of the teachers' rows into their running means; the first are taken whole."""
+    def judge(self, batch: Batch, rate: float, held: float) -> None:
+        """Take the advantages of the teachers' rows, over `held` steps, into their running means; the first whole."""
         assert batch.advantages is not None
         teachers = torch.arange(len(self.gains), device=self.gains.device)
         rows = batch.extras["player"] == teachers[:, None]  # [teachers, B]
         count = rows.sum(1)
-        mean = (rows * batch.advantages.detach()).sum(1) / count.clamp(min=1)
+        mean = (rows * batch.advantages.detach()).sum(1) / count.clamp(min=1) / held
         moved = torch.where(self.seen, torch.lerp(self.gains, mean, rate), mean)
         self.gains.copy_(torch.where(count > 0, moved, self.gains))
         self.seen |= count > 0

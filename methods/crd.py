@@ -135,7 +135,7 @@ class Banks(nn.Module):
         """Return h of student and teacher embeddings [B, D] with the other's bank at chosen rows, [B, 1 + K] each."""
         # all N products, then a choice: one matrix product is far faster than gathering B · K embeddings
         each = [
-            ((now @ bank.T).gather(1, chosen) / tau).exp()
+            (losses.product(now, bank.T).gather(1, chosen) / tau).exp()
             for now, bank in ((embedded, self.teacher.clone()), (anchors, self.student.clone()))
         ]
         means = torch.stack([scores.detach().mean() for scores in each]) * len(self.order)

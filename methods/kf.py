@@ -7,7 +7,8 @@ Q is learned, teachers are frozen; the weight of L_dep rises, at `cut` the teach
 on alone. The paper's own figures for its settings are not known here: where one stands below, it is marked
 `descendant:` (CAT, TJU-DRL-LAB, PPO2 code that took Knowledge Flow's connections over) or `choice:` (ours).
 Differs: Q between maps of different sizes pools or interpolates; "previous" on images is the sample's last output; the
-mixing weights have a larger learning rate of their own, else they hardly move in a short budget.
+mixing weights have a larger learning rate of their own, else they hardly move in a short budget. In games "previous" is
+the policy that acted, so L_KL is 0 under a2c, whose only step of a rollout is taken where that policy still is.
 
 The schedule: with that of the descendants (variant `descendant`) the student never learns to do without its teachers in
 a short budget, and collapses at the cut. Chosen on validation (CIFAR-10 with 2,000 labels, seed 11, 40 epochs; error in
@@ -148,6 +149,13 @@ class KnowledgeFlow(Method):
             "temperature": {"low": 1.0, "high": 20.0, "log": True},
         },
         "guided": {
+            "initial_share": {"low": 0.1, "high": 0.9},
+            "cut": {"low": 0.2, "high": 0.95},
+            "alone": {"low": 0.1, "high": 10.0, "log": True},
+            "agree": {"low": 0.1, "high": 10.0, "log": True},
+            "hint": {"low": 1.0, "high": 100.0, "log": True},
+        },
+        "warm": {
             "initial_share": {"low": 0.1, "high": 0.9},
             "cut": {"low": 0.2, "high": 0.95},
             "alone": {"low": 0.1, "high": 10.0, "log": True},

@@ -4,10 +4,12 @@ Source: Jin, Wang & Lin 2023, "Multi-Level Logit Distillation", CVPR, and the au
     (Jin-Ying/Multi-Level-Logit-Distillation, distillers/KD_ours.py):
     L = 0.1 CE + sum_T [ a T² KL(p_T || q_T) + b/B |p pᵀ - q qᵀ|² + c/K |pᵀp - qᵀq|² ],  p, q [B, K] the teacher's and
     the student's softmax at T = 2, 3, 4, 5, 6; a = 0.9, and b = c = 0.45: 0.9 in the code, times its mask's half.
-Differs: one view of each image, the recipe's; the code adds a second, strongly augmented one. Its masks, of the half of
-images or classes that the teacher is least sure of, multiply a loss that is a scalar already, so they halve it, as
-here. The two products are without T², as there; their sums over the batch grow with B and B², here they are means,
-times what makes them the code's for 64 images.
+Differs: one view of each image, the recipe's; the code adds a second, strongly augmented one, with CE and KL (two of
+whose temperatures take the first view's outputs) but without the products, which so weigh half as much there. Its
+masks, of the half of images or classes that the teacher is least sure of, multiply a loss that is a scalar already, so
+they halve it: the products, as here, and the first view's KL, which is whole here. The two products are without T², as
+there; their sums over the batch grow with B and B², here they are means, times what makes them the code's for 64
+images.
 """
 
 from collections.abc import Sequence
@@ -82,6 +84,6 @@ def levels(logits: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor,
     """
     target, own = losses.softened(teacher, temperature), losses.softened(logits, temperature)
     rows, classes = own.shape
-    among = (target @ target.T - own @ own.T).square().mean()
-    each = ((target.T @ target - own.T @ own) / rows).square().sum() / classes
+    among = (losses.product(target, target.T) - losses.product(own, own.T)).square().mean()
+    each = ((losses.product(target.T, target) - losses.product(own.T, own)) / rows).square().sum() / classes
     return losses.distillation(logits, target, temperature), among, each

@@ -27,7 +27,7 @@ from kfbench.methods import Batch, Method, Output, Parts
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transfer import maps
+from kfbench.transfer import losses, maps
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,12 @@ def discrepancy(features: Tensor, teacher: Tensor) -> Tensor:
     others = theirs.shape[2]
     if pixels < min(channels, others):
         own, theirs = F.normalize(own, dim=1), F.normalize(theirs, dim=1)
-        one, other = own @ own.transpose(1, 2), theirs @ theirs.transpose(1, 2)  # [B, H·W, H·W]
+        one, other = (losses.product(each, each.transpose(1, 2)) for each in (own, theirs))  # [B, H·W, H·W]
         found = one.square(), other.square(), one * other
     else:  # lengths come last, as the products are smaller than the maps
-        one, other, across = (a.transpose(1, 2) @ b for a, b in ((own, own), (theirs, theirs), (own, theirs)))
+        one, other, across = (
+            losses.product(a.transpose(1, 2), b) for a, b in ((own, own), (theirs, theirs), (own, theirs))
+        )
         mine, its = (each.diagonal(dim1=1, dim2=2).clamp(min=1e-24) for each in (one, other))  # |f|², [B, C] and [B, D]
         found = (
             one.square() / mine[:, :, None] / mine[:, None],

@@ -63,5 +63,5 @@ def divergence(features: Tensor, teacher: Tensor) -> Tensor:
 def neighbours(features: Tensor) -> Tensor:
     """Return p_j|i [B, B], rows i, from features [B, C]."""
     unit = features / (features.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt() + EPSILON)  # sqrt'(0) is inf
-    kernel = (unit @ unit.T + 1) / 2
+    kernel = (losses.product(unit, unit.T) + 1) / 2
     return kernel / kernel.sum(1, keepdim=True)

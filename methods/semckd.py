@@ -109,7 +109,7 @@ class Calibration(nn.Module):
             )
             for embed, features in ((self.queries, own), (self.keys, theirs))
         )
-        return F.softmax(queries @ keys.transpose(1, 2), dim=2)
+        return F.softmax(losses.product(queries, keys.transpose(1, 2)), dim=2)
 
     def forward(self, own: list[Tensor], theirs: list[Tensor]) -> Tensor:
         """Return the weighted mean squared differences of maps [B, C, H, W], a mean over images and own layers."""
@@ -143,5 +143,5 @@ def regressor(before: int, after: int, middle: int) -> nn.Sequential:
 def similarities(features: Tensor) -> Tensor:
     """Return F Fᵀ [B, 64] of features [B, …]: the products among the batch's images, averaged or repeated to 64."""
     flat = features.float().flatten(1)
-    found = flat @ flat.T
+    found = losses.product(flat, flat.T)
     return found if len(found) == maps.BATCH else F.adaptive_avg_pool1d(found[None], maps.BATCH)[0]

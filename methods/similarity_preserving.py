@@ -24,7 +24,7 @@ from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transfer import maps
+from kfbench.transfer import losses, maps
 
 
 @dataclass(frozen=True)
@@ -62,4 +62,4 @@ def similarity(features: Tensor, teacher: Tensor) -> Tensor:
 def alike(features: Tensor) -> Tensor:
     """Return G [B, B]: products among the features [B, …] of the batch's images, each row of length 1."""
     flat = features.float().flatten(1)
-    return F.normalize(flat @ flat.T, dim=1)
+    return F.normalize(losses.product(flat, flat.T), dim=1)

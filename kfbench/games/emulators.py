@@ -7,7 +7,7 @@ next observation is a shift.
 
 Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Nature 518, methods.
 Differs: no-op starts are ale-py's, 0 to `noops` - 1 of them. Otherwise equal, frame by frame, to gymnasium's
-`AtariPreprocessing` (tests/test_atari.py).
+`AtariPreprocessing` (tests/games/test_emulators.py).
 """
 
 import functools

@@ -79,6 +79,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "optimizer": "sgd",
         "lr": 0.01,
         "momentum": 0.9,
+        "nesterov": False,
         "weight_decay": 1e-4,
         "schedule": "step",
         "milestones": (5 / 9,),

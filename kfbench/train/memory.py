@@ -16,7 +16,8 @@ check fits, so a hole, half a write of a killed process and a damaged file are t
 again. Writers need no lock among each other, for they write the same bits; the lock is for the file's size.
 
 Rounding: fp16 keeps 11 bits, an answer differs by at most 2^-11 of itself from the teacher's own (below 6e-5 by 3e-8),
-and by what fp32 gives when a batch is composed otherwise.
+and by what fp32 gives when a batch is composed otherwise. Where the recipe is bf16, a teacher that is asked in the step
+answers in bf16, the memory in fp32: that difference is larger.
 """
 
 import math

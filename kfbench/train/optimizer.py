@@ -38,7 +38,7 @@ def _groups(method: Method, student: nn.Module) -> Groups:
 
 def _sgd(groups: Groups, recipe: Any) -> torch.optim.Optimizer:
     momentum, decay = recipe.momentum, recipe.weight_decay
-    nesterov = momentum > 0
+    nesterov = recipe.nesterov and momentum > 0
     return torch.optim.SGD(groups, recipe.lr, momentum, weight_decay=decay, nesterov=nesterov, fused=True)
 
 

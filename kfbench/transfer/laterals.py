@@ -7,7 +7,6 @@ with the shares p and v made by `Laterals`, U learned and z_jk the pre-activatio
 gradient goes on to the embedding phi.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -22,7 +21,7 @@ from kfbench.teachers import Teacher, fit
 from kfbench.transfer.candidates import Transform
 
 OWN, THEIRS = -0.1, 0.01  # logits of the shares at the start (student_models.py): the student's is the smaller one
-NARROWEST = math.log(0.05)  # of a decoder's deviation: black pixels that are told exactly have no bound
+NARROWEST = 0.05  # of a decoder's deviation: black pixels that are told exactly have no bound
 
 
 class Correction(nn.Module):
@@ -50,11 +49,12 @@ class Decoder(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.mean = Correction(channels, width)
-        self.deviation = nn.Parameter(torch.zeros(channels))  # its logarithm
+        self.spread = nn.Parameter(torch.zeros(channels))  # sigma = NARROWEST + (1 - NARROWEST) exp(spread), 1 at first
 
     def forward(self, embedded: Tensor, images: Tensor) -> Tensor:
         """Return -log q(images | embedded) without its constant, a mean over all numbers, []."""
-        return surprise(images, self.mean(embedded), self.deviation.clamp(min=NARROWEST)[:, None, None])
+        deviation = NARROWEST + (1 - NARROWEST) * self.spread.exp()  # not clamped: it could never widen again
+        return surprise(images, self.mean(embedded), deviation.log()[:, None, None])
 
 
 def surprise(images: Tensor, mean: Tensor, logarithm: Tensor) -> Tensor:

@@ -7,6 +7,15 @@ from torch import Tensor
 from kfbench.transfer import maps
 
 
+def product(one: Tensor, other: Tensor) -> Tensor:
+    """Return the matrix product in float32, also in a bf16 step, where autocast would round both factors first.
+
+    What a loss makes of similarities is often a small difference of large ones, of which that leaves only rounding.
+    """
+    with torch.autocast(one.device.type, enabled=False):
+        return one.float() @ other.float()
+
+
 def kl(target: Tensor, logits: Tensor) -> Tensor:
     """Return the mean over the batch of KL(target || softmax(logits)): target probabilities and logits [B, K]."""
     logged = F.log_softmax(logits.float(), dim=1)
@@ -23,7 +32,7 @@ def distillation(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
 
     T² keeps the size of the gradient whatever T. Source: Hinton, Vinyals & Dean 2015, arXiv 1503.02531, section 2.
     """
-    return kl(target, logits / temperature) * temperature**2
+    return kl(target, logits.float() / temperature) * temperature**2
 
 
 def standardised(logits: Tensor) -> Tensor:
@@ -100,7 +109,9 @@ def distances(features: Tensor) -> Tensor:
     """
     features = features.float()
     squares = features.square().sum(1)
-    apart = (squares[:, None] + squares[None] - 2 * features @ features.T).clamp(min=1e-12).sqrt()  # sqrt'(0) is inf
+    apart = (
+        (squares[:, None] + squares[None] - 2 * product(features, features.T)).clamp(min=1e-12).sqrt()
+    )  # sqrt'(0) is inf
     apart = apart * (apart > 1e-6) * (1 - torch.eye(len(features), device=features.device))
     return apart / (apart.sum() / (apart > 0).sum().clamp(min=1)).clamp(min=1e-12)
 
@@ -111,7 +122,7 @@ def angles(features: Tensor) -> Tensor:
     Source: Park et al. 2019, arXiv 1904.05068, equation 7.
     """
     towards = F.normalize(features.float()[None] - features.float()[:, None], dim=2)  # [B, B, C], unit vectors from j
-    return towards @ towards.transpose(1, 2)
+    return product(towards, towards.transpose(1, 2))
 
 
 def relational(features: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

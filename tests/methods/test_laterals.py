@@ -16,8 +16,10 @@ from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Method, Output
 from kfbench.networks import taps
+from kfbench.spec import GameRecipe
 from kfbench.teachers import Teacher
 from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.returns import generalised_advantages
 from kfbench.train.setup import Setup
 from kfbench.transfer import laterals
 from kfbench.transfer.laterals import Laterals
@@ -120,8 +122,23 @@ def test_information_is_the_gaussians_surprise() -> None:
     assert float(found) == pytest.approx(wanted.mean(), rel=1e-5)
     decoder = laterals.Decoder(4, 3)
     with torch.no_grad():
-        decoder.deviation.fill_(-50)
+        assert float(decoder(seen, seen)) == pytest.approx(0, abs=1e-6)  # sigma begins at 1
+        decoder.spread.fill_(-50)
         assert float(decoder(seen, seen)) == pytest.approx(np.log(0.05), rel=1e-5)  # told exactly, and bounded
+        decoder.spread.fill_(-6)
+    decoder(seen, seen + 0.3).backward()
+    assert (decoder.spread.grad < 0).all()  # where it tells less well again it widens again
+
+
+def test_a_teachers_worth_does_not_depend_on_how_advantages_are_made() -> None:
+    """A teacher that earns 0.02 a step more than the student's values say gains 2 in 100 steps, by A2C and by PPO."""
+    steps_held = registry.load_module("methods", "cat").steps_held
+    for recipe in (GameRecipe(algorithm="a2c"), GameRecipe(algorithm="ppo"), GameRecipe(trace=0.0)):
+        rewards, values = torch.full((recipe.rollout, 1), 0.02), torch.zeros(recipe.rollout, 1)
+        found = generalised_advantages(
+            rewards, torch.ones_like(rewards), torch.zeros(1), values, gamma=recipe.gamma, trace=recipe.trace
+        )
+        assert 100 * float(found.mean()) / steps_held(recipe) == pytest.approx(2.0, rel=1e-4)
 
 
 def test_the_old_policy_holds_back_rows_that_count() -> None:
@@ -196,14 +213,15 @@ def test_rows_of_teachers_teach_the_split_and_not_the_policy() -> None:
     student, taken = cast(Any, live.student), acted_otherwise(batch(live))
     advantages = cast(Tensor, taken.advantages)
     first = parts_of(live, taken, 0.1)
-    assert student.gains.tolist() == pytest.approx(advantages[:2].tolist())
-    useful = softmax((100 * advantages[:2]).tolist())
+    held = registry.load_module("methods", "cat").steps_held(live.spec.recipe)
+    assert student.gains.tolist() == pytest.approx((advantages[:2] / held).tolist())
+    useful = softmax((100 * advantages[:2] / held).tolist())
     assert student.usefulness(100).tolist() == pytest.approx(useful.tolist(), rel=1e-4, abs=1e-6)
     assert float(first["usefulness"].detach()) == pytest.approx(((0.5 - useful) ** 2).mean(), rel=1e-4)
     changed = dataclasses.replace(taken, advantages=advantages.clone())
     cast(Tensor, changed.advantages)[:2] += 1
     again = parts_of(live, changed, 0.1)
-    assert student.gains.tolist() == pytest.approx((advantages[:2] + 0.5).tolist(), rel=1e-4)
+    assert student.gains.tolist() == pytest.approx(((advantages[:2] + 0.5) / held).tolist(), rel=1e-4)
     assert torch.equal(first["policy"], again["policy"])
     cast(Tensor, changed.advantages)[2:] += torch.arange(6.0)
     output, last = live.method.losses(live.student, live.teachers, changed, live.task, 0.1)

@@ -1,12 +1,17 @@
 """Losses against slow numpy written from the papers' formulas, and what must hold of any of them."""
 
+import ast
 import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from kfbench import registry
 from kfbench.transfer import losses
 
 B, K, C = 5, 7, 6
@@ -196,3 +201,44 @@ def test_no_loss_grows_with_the_batch() -> None:
         return [float(part) for part in parts]
 
     assert all_of(3) == pytest.approx(all_of(1), rel=1e-4)
+
+
+def similarities_of(method: str, function: str) -> Callable[..., object]:
+    return cast(Callable[..., object], getattr(registry.load_module("methods", method), function))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        losses.distances,
+        losses.angles,
+        similarities_of("probabilistic_transfer", "neighbours"),
+        similarities_of("similarity_preserving", "alike"),
+        similarities_of("semckd", "similarities"),
+        lambda x: similarities_of("neuron_selectivity", "discrepancy")(x.view(8, 8, 3, 3), x.flip(1).view(8, 8, 3, 3)),
+        lambda x: similarities_of("mlkd", "levels")(x, x.flip(0), 4.0),
+        lambda x: registry.load_module("methods", "crd").Banks(9, 72, 3).scores(x, x, torch.arange(8)[:, None], 0.07),
+    ],
+)
+def test_bf16_steps_do_not_round_what_similarities_are_made_of(made: Callable[[Tensor], object]) -> None:
+    """Under autocast a product rounds both its factors, whatever their type; in what a loss is made of none does."""
+    rows = drawn(8, 72)
+    values = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found = made(rows)
+        values.append(found if isinstance(found, tuple) else (found,))
+    assert all(torch.equal(one, other) for one, other in zip(*values, strict=True))
+
+
+def test_no_method_makes_a_loss_of_a_product_that_autocast_would_round() -> None:
+    """`losses.product` is the matrix product of losses; others are of passes through networks, or of doubles."""
+    passes = {"lora.py", "aekd.py", "co_tuning.py", "candidates.py", "losses.py"}
+    folders = [Path(str(registry.load_module("methods", "kf").__file__)).parent, Path(losses.__file__).parent]
+    files = [path for folder in folders for path in folder.glob("*.py")]
+    assert len(files) > 50
+    for path in files:
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if any(isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult) for node in nodes):
+            assert path.name in passes, f"{path}: use losses.product"

@@ -173,6 +173,7 @@ def rank(
 
     folder = Path(results)
     names = teachers.split(",") if isinstance(teachers, str) else teachers
+    ranking.require_score(by)
     set_threads(threads, registry.kind_of(task))
     spec = resolve.resolve(
         "scratch", task, budget=budget, recipe={} if train_size is None else {"train_size": train_size}

@@ -13,6 +13,7 @@ from kfbench.games import reference
 from kfbench.ranking.names import SCORES
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
+LOGS = {"tensorboard": "", "wandb": "Weights & Biases", "trackio": "Hugging Face"}
 ORIGINS = ("best:", "random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
 
 
@@ -62,7 +63,7 @@ def devices(incomplete: str) -> Offers:
 
 def logs(incomplete: str) -> Offers:
     """Return the kinds of log."""
-    return _begin(incomplete, [("tensorboard", ""), ("wandb", "Weights & Biases"), ("trackio", "Hugging Face")])
+    return _begin(incomplete, list(LOGS.items()))
 
 
 def piles(incomplete: str) -> Offers:

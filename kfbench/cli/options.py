@@ -1,7 +1,7 @@
 """The options that several commands share, and what they do with them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,11 +10,13 @@ import typer
 
 from kfbench import registry
 from kfbench.cli import complete
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, near
 from kfbench.networks.family import of_name
 from kfbench.running import budgets
 
 DEFAULT_RESULTS = Path("results")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+OTHER_ORIGINS = ("best", "run", "imported", "file", "hf", "torchvision", "timm")  # of teachers that no task names
 
 
 def option(*names: str, help: str, offers: Callable[..., Any] | None = None, **more: Any) -> Any:
@@ -47,6 +49,54 @@ _known_network = _known(of_name)
 def known_network(name: str | None) -> str | None:
     """Look up the name of a network, where one is given."""
     return None if name is None else _known_network(name)
+
+
+def known_teachers(text: str | None) -> str | None:
+    """Look up the tasks and budgets that teachers are named by; the rest is told when the run is resolved."""
+    for name in (text or "").split(","):
+        kind, colon, rest = name.partition(":")
+        if not name or (colon and kind in OTHER_ORIGINS):
+            continue
+        task, _, tail = (rest if kind == "random" and colon else name).partition("@")
+        registry.require("tasks", task.partition("/")[0])
+        if tail:
+            budgets.require(tail.partition(":")[0])
+    return text
+
+
+def known_device(name: str) -> str:
+    """Look up a kind of device; whether there is such a one, torch tells. "" is left to the engine."""
+    kind, colon, number = name.partition(":")
+    if name and (kind not in DEVICES or (colon and not number.isdigit())):
+        raise KfbenchError(f"no device '{name}'; use cpu, cuda, cuda:N, mps or auto")
+    return name
+
+
+def one_of(known: Iterable[str], what: str) -> Callable[[Any], Any]:
+    """Return what looks up a name, or each of several by commas or in a list, among known ones."""
+
+    def look_up(given: Any) -> Any:
+        for names in [given] if isinstance(given, str) else given or ():
+            for name in filter(None, names.split(",")):
+                if name not in known:
+                    raise KfbenchError(f"no {what} '{name}'; {near(name, known)}")
+        return given
+
+    return look_up
+
+
+def require_fields(
+    method: str | None, settings: Mapping[str, Any], task: str, recipe: Mapping[str, Any], *, budget: str
+) -> None:
+    """Raise KfbenchError for a setting or a field of the recipe that there is not: before a command loads torch."""
+    stem = "" if method is None else registry.split(method)[0]
+    if stem in registry.files("methods"):
+        known = registry.describe("methods", stem).get("settings", {})
+        for name in settings if known else ():
+            if name not in known:
+                raise KfbenchError(f"method '{method}' has no setting '{name}'; {near(name, known)}")
+    if "shape" in registry.describe("tasks", task.partition("/")[0]):  # else its images tell, which need torch
+        budgets.recipe(registry.load_task(task), budget, recipe)
 
 
 def methods_by_commas(given: list[str] | None) -> list[str]:
@@ -89,6 +139,7 @@ Teachers = Annotated[
         help="TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; "
         "by commas. best:K takes the K that kfbench rank puts first.",
         offers=complete.teachers,
+        callback=known_teachers,
     ),
 ]
 Budget = Annotated[
@@ -110,7 +161,13 @@ SetRecipe = Annotated[
     list[str] | None, option("--set-recipe", help="A field of the training recipe.", metavar="NAME=VALUE")
 ]
 Device = Annotated[
-    str, option("--device", help="cpu, cuda, cuda:N, mps; auto: a GPU if there is one.", offers=complete.devices)
+    str,
+    option(
+        "--device",
+        help="cpu, cuda, cuda:N, mps; auto: a GPU if there is one.",
+        offers=complete.devices,
+        callback=known_device,
+    ),
 ]
 Threads = Annotated[int | None, option("--threads", min=1, help="CPU threads; bits depend on it.")]
 Yes = Annotated[bool, option("--yes", "-y", help="Do not ask.")]

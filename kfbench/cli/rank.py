@@ -11,7 +11,15 @@ def rank(
     task: options.Task,
     teachers: options.Teachers = None,
     train_size: options.TrainSize = None,
-    by: Annotated[str, option("--by", help=f"Sort by a score: {', '.join(SCORES)}.", offers=complete.scores)] = DEFAULT,
+    by: Annotated[
+        str,
+        option(
+            "--by",
+            help=f"Sort by a score: {', '.join(SCORES)}.",
+            offers=complete.scores,
+            callback=options.one_of(SCORES, "score"),
+        ),
+    ] = DEFAULT,
     budget: options.Budget = "small",
     results: options.Results = DEFAULT_RESULTS,
     device: options.Device = "cpu",

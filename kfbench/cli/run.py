@@ -41,7 +41,12 @@ def run(
     checkpoint_seconds: Annotated[float, option("--checkpoint-seconds", help="Time between checkpoints.")] = 60.0,
     log: Annotated[
         list[str] | None,
-        option("--log", help="tensorboard, wandb or trackio: write curves there as they come.", offers=complete.logs),
+        option(
+            "--log",
+            help="tensorboard, wandb or trackio: write curves there as they come.",
+            offers=complete.logs,
+            callback=options.one_of(complete.LOGS, "log"),
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,6 +64,7 @@ def run(
         precision=precision,
     )
     settings = pairs(set_, "--set")
+    options.require_fields(method, settings, task, recipe, budget=budget)
     from kfbench import library
     from kfbench.cli import summary
 

@@ -7,10 +7,22 @@ import typer
 
 from kfbench.cli import complete, options
 from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs, recipe_of
+from kfbench.errors import KfbenchError
+from kfbench.studies.engines import ENGINES
 
-On = Annotated[str, typer.Option("--on", help="local; ray: $RAY_ADDRESS or this machine; slurm. See docs/cluster.md.")]
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="local; ray: $RAY_ADDRESS or this machine; slurm. See docs/cluster.md.",
+        callback=options.one_of(ENGINES, "engine"),
+    ),
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", "--at-once", min=1, help="Runs at once; locally 1 by default.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda (each job the next GPU) or cuda:N.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="cpu, cuda (each job the next GPU) or cuda:N.", callback=options.known_device),
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPUs and threads a run; bits depend on it.")]
 Gpus = Annotated[float, typer.Option("--gpus-per-run", min=0, help="On ray also a part of one, as 0.25.")]
 Memory = Annotated[float, typer.Option("--memory", min=0, help="GB to ask for a run, on ray and slurm.")]
@@ -21,12 +33,24 @@ Storage = Annotated[str, typer.Option("--storage", help="Optuna's database, as p
 Megabytes = Annotated[float, typer.Option("--checkpoint-mb", min=0, help="Larger ones stay on their node (ray).")]
 Seconds = Annotated[float, typer.Option("--checkpoint-seconds", min=0, help="Between a run's checkpoints.")]
 REPORTS = Path("reports")
+CHECKPOINT_MB = 500.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (study, search, report, verify):
         app.command()(command)
+
+
+def _fit(on: str, *, memory: float, slurm: list[str] | None, checkpoint_mb: float) -> None:
+    """Raise KfbenchError for an option that the engine would not heed."""
+    for given, option, engines in (
+        (slurm, "--slurm", ("slurm",)),
+        (memory, "--memory", ("ray", "slurm")),
+        (checkpoint_mb != CHECKPOINT_MB, "--checkpoint-mb", ("ray",)),
+    ):
+        if given and on not in engines:
+            raise KfbenchError(f"{option} is for --on {' and --on '.join(engines)}, and this is --on {on}")
 
 
 def study(
@@ -46,7 +70,7 @@ def study(
     storage: Storage = "",
     results: Results = DEFAULT_RESULTS,
     checkpoint_seconds: Seconds = 60.0,
-    checkpoint_mb: Megabytes = 500.0,
+    checkpoint_mb: Megabytes = CHECKPOINT_MB,
 ) -> None:
     """Run what a study lacks, and make its report.
 
@@ -54,7 +78,9 @@ def study(
     """
     from kfbench.studies import definition
 
-    definition.load(folder)  # a fault of the file is told before torch is loaded
+    _fit(on, memory=memory, slurm=slurm, checkpoint_mb=checkpoint_mb)
+    # faults of the file, or of a label, are told before torch is loaded
+    definition.require(definition.load(folder), row=row, column=column)
     if dry_run:
         from rich.console import Console
 
@@ -91,7 +117,12 @@ def search(
     seeds_per_trial: Annotated[int, typer.Option(min=1, help="Above 1: Wilcoxon pruning across seeds.")] = 1,
     seeds: Annotated[int, typer.Option(min=0, help="Fresh seeds to run the best settings on.")] = 3,
     budget: options.Budget = "small",
-    teachers: Annotated[str | None, typer.Option(help="As in kfbench run.")] = None,
+    teachers: Annotated[
+        str | None,
+        options.option(
+            "--teachers", help="As in kfbench run.", offers=complete.teachers, callback=options.known_teachers
+        ),
+    ] = None,
     network: options.Network = None,
     train_size: options.TrainSize = None,
     set_recipe: options.SetRecipe = None,
@@ -105,12 +136,15 @@ def search(
     storage: Storage = "",
     results: Results = DEFAULT_RESULTS,
     checkpoint_seconds: Seconds = 60.0,
-    checkpoint_mb: Megabytes = 500.0,
+    checkpoint_mb: Megabytes = CHECKPOINT_MB,
 ) -> None:
     """Choose a method's settings on validation data.
 
     Optuna tries them; the best is then run on fresh seeds.
     """
+    _fit(on, memory=memory, slurm=slurm, checkpoint_mb=checkpoint_mb)
+    recipe = recipe_of(set_recipe, network=network, train_size=train_size)
+    options.require_fields(method, {}, task, recipe, budget=budget)
     from rich.console import Console
 
     from kfbench.running import resolve
@@ -123,7 +157,7 @@ def search(
         task,
         budget=budget,
         teachers=None if teachers is None else teachers.split(","),
-        recipe=recipe_of(set_recipe, network=network, train_size=train_size),
+        recipe=recipe,
     )
     place = Place(
         results=results,
@@ -152,7 +186,6 @@ def report(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Make tables, plots and pages from the records alone."""
-    from kfbench.errors import KfbenchError
     from kfbench.studies import definition
 
     chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
@@ -164,6 +197,9 @@ def report(
 
     made = {}
     for folder in chosen:
+        if not folders and not (folder / "plan.json").is_file():
+            typer.echo(f"{folder}: not planned yet; kfbench study {folder} --dry-run plans it", err=True)
+            continue
         made[folder.resolve()] = page = making.make(folder, results)
         typer.echo(f"{folder / 'index.html'}: {page.done} of {page.planned} runs")
     for parent in dict.fromkeys(folder.resolve().parent for folder in chosen):
@@ -180,7 +216,7 @@ def report(
 def verify(
     key: options.Key,
     results: Results = DEFAULT_RESULTS,
-    device: Device = "cpu",
+    device: options.Device = "cpu",
 ) -> None:
     """Run a recorded run again: are the numbers the same?
 

@@ -146,6 +146,22 @@ class Grid:
         """Return every finished record once, by cell and seed."""
         return list({record.key: record for cell in self.cells.values() for record in cell.done}.values())
 
+    def mixed(self) -> list[str]:
+        """Return what is compared here but was made with other data or teachers, a sentence each; usually none."""
+        found = []
+        for column in self.columns:
+            data = {record.identity.get("data") for row in self.rows for record in self._done(row, column)}
+            if len(data) > 1:
+                found.append(f"The runs of {column} were made with {len(data)} different versions of its data.")
+        for row, column in self.cells:
+            used = {digest({**r.identity, "spec": None, "data": None}) for r in self._done(row, column)}
+            if len(used) > 1:
+                found.append(f"The seeds of {row} on {column} had different teachers, or code.")
+        return [f"{sentence} `kfbench study` makes those anew that are not of today." for sentence in found]
+
+    def _done(self, row: str, column: str) -> list[RunRecord]:
+        return self.cells[row, column].done if (row, column) in self.cells else []
+
 
 def load(folder: Path, study: Study, results: Path) -> Grid:
     """Join a study's plan with the records there are. Raises KfbenchError for a plan or record not to be trusted."""
@@ -177,9 +193,10 @@ def join(
     return Grid(study, cells, ranks or {})
 
 
-def _rank(record: RunRecord) -> tuple[bool, tuple[int, ...], str]:
-    """Order records of one spec: finished before failed, newer revisions of the code before older, then by key."""
+def _rank(record: RunRecord) -> tuple[bool, tuple[int, ...], str, str]:
+    """Order records of one spec: finished before failed, newer revisions of the code before older, then by time."""
     revisions = {
         name: value for name, value in record.identity.items() if "revision" in name and isinstance(value, int)
     }
-    return record.status == "done", tuple(value for _, value in sorted(revisions.items())), record.key
+    made = record.provenance.get("made", "")  # not in the first records
+    return record.status == "done", tuple(value for _, value in sorted(revisions.items())), made, record.key

@@ -55,6 +55,10 @@ def text(grid: Grid, top: Overview, tables: list[Table], plots: Sequence[Drawn],
 
 
 def note(grid: Grid) -> str:
-    """Return what is said of published numbers: the study's own words, else that Knowledge Flow's are not known."""
+    """Return what is said above the tables: of runs that do not belong together, then of published numbers.
+
+    Of these the study's own words, else that Knowledge Flow's are not known.
+    """
     mixes = any(row.method.partition("/")[0] == "kf" for row in grid.study.methods)
-    return grid.study.reference_note.strip() or (UNKNOWN if mixes else "")
+    published = grid.study.reference_note.strip() or (UNKNOWN if mixes else "")
+    return " ".join([*(f"**{sentence}**" for sentence in grid.mixed()), published]).strip()

@@ -19,17 +19,22 @@ def of(spec: RunSpec, teachers: Sequence[str]) -> dict[str, Any]:
     Raises KfbenchError if the data are not on this machine.
     """
     method = registry.recorded_method(spec.method, spec.settings)
-    stem, _ = registry.split(spec.method)
-    others = stage_tasks(method, spec)
+    file, others = method_file(spec), stage_tasks(method, spec)
     return {
         "spec": spec.to_json(),
         "data": registry.load_task(spec.task).checksum(),
         "teachers": list(teachers),
         "method_revision": method.revision,
         "harness_revision": HARNESS,
-        **({"method_file": hashlib.sha256(Path(stem).read_bytes()).hexdigest()} if stem.endswith(".py") else {}),
+        **({} if file is None else {"method_file": file}),
         **({"stages": {name: other.checksum() for name, other in others.items()}} if others else {}),
     }
+
+
+def method_file(spec: RunSpec) -> str | None:
+    """Return the sha256 of a method that is run from its file, `--method path/to/mine.py`; None for others."""
+    stem, _ = registry.split(spec.method)
+    return hashlib.sha256(Path(stem).read_bytes()).hexdigest() if stem.endswith(".py") else None
 
 
 def stage_tasks(method: Method, spec: RunSpec) -> dict[str, Declared]:

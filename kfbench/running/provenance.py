@@ -1,7 +1,8 @@
-"""Where a run was made: commit, versions, device. Facts only, and no names of users or machines."""
+"""Where and when a run was made: commit, versions, device. Facts only, and no names of users or machines."""
 
 import platform
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -50,6 +51,7 @@ def of_run(device: torch.device) -> dict[str, Any]:
     """Return what a record says of where it was made."""
     head, changed = commit()
     return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": head,
         "code_changed": changed,
         "versions": versions(),

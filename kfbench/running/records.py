@@ -45,7 +45,9 @@ class RunRecord(BaseModel):
         "input, latency_ms at batch 1.",
     )
     provenance: dict[str, Any] = Field(
-        default_factory=dict, description="Commit, versions, device, threads, data checksum, teachers, weights' digest."
+        default_factory=dict,
+        description="When it was made (UTC), commit, versions, device, threads, data checksum, teachers, weights' "
+        "digest.",
     )
     error: str | None = Field(default=None, description="What went wrong in a line, if the run failed.")
     traceback: str | None = None

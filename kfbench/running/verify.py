@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import stdtrit
@@ -126,7 +126,10 @@ def _same(one: float | None, other: float | None) -> bool:
 
 
 def siblings(record: RunRecord, results: Path) -> list[RunRecord]:
-    """Return finished records of the same spec with other seeds."""
-    own = {**record.spec, "seed": None}
-    others = [r for r in records.records(results) if {**r.spec, "seed": None} == own and r.key != record.key]
+    """Return finished records of other seeds whose numbers nothing else decides: the same spec, data and teachers."""
+
+    def unseeded(of: RunRecord) -> dict[str, Any]:
+        return {**of.identity, "spec": {**of.spec, "seed": None}}
+
+    others = [r for r in records.records(results) if unseeded(r) == unseeded(record) and r.key != record.key]
     return [r for r in others if r.status == "done"]

@@ -205,6 +205,16 @@ PARTS: dict[str, type[BaseModel]] = {
 }
 
 
+def require(study: Study, *, row: str | None, column: str | None) -> None:
+    """Raise KfbenchError unless a study has a row and a column of these labels, where they are asked for."""
+    for word, asked, there in (
+        ("row", row, [each.label for each in study.methods]),
+        ("column", column, [each.label for each in study.tasks]),
+    ):
+        if asked is not None and asked not in there:
+            raise KfbenchError(f"study '{study.name}' has no {word} '{asked}'; {near(asked, there)}")
+
+
 def _labelled(study: Study, path: Path) -> Study:
     """Give every row and column its label, spread tasks over networks and training sizes, check all names used."""
     rows = [row if row.label else row.model_copy(update={"label": row.method}) for row in study.methods]

@@ -1,10 +1,11 @@
 """What a study has and what it lacks: recorded runs by name, missing runs, the teachers they need first."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.running import identity, prepare, records
+from kfbench.running import identity, prepare, records, teacher_names, teacher_store
 from kfbench.spec import RunSpec, digest
 from kfbench.studies.definition import Study
 from kfbench.studies.plan import Planned
@@ -12,16 +13,57 @@ from kfbench.studies.trials import Job, name_of
 
 
 def recorded(results: Path) -> dict[str, Path]:
-    """Return {name: its record's path} of finished runs that today's code would make the same.
+    """Return {name: its record's path} of finished runs that today's code, data and teachers would make the same.
 
     In a teacher store only those whose weights are there count.
     """
     found = {}
+    present = Present(results)
     for record in records.records(results) if results.is_dir() else ():
         path = records.path_of(results, record.key, record.run_spec())
-        if is_current(record) and (results.name != "teachers" or path.with_suffix(".safetensors").is_file()):
+        whole = results.name != "teachers" or path.with_suffix(".safetensors").is_file()
+        if whole and is_current(record) and present.fits(record):
             found[digest(record.spec)] = path
     return found
+
+
+class Present:
+    """The data sets, teachers and method files of this machine, each looked at once; see `identity.of`."""
+
+    def __init__(self, results: Path) -> None:
+        self._results = results
+        self._known: dict[tuple[str, str], str | None] = {}
+
+    def fits(self, record: records.RunRecord) -> bool:
+        """Say whether none is here as another than a record's run had: what is not here now may be the same."""
+        spec, then = record.run_spec(), record.identity
+        pairs = [(self._data(spec.task), then.get("data")), (self._file(spec), then.get("method_file"))]
+        pairs += [(self._data(name), data) for name, data in then.get("stages", {}).items()]
+        weights = zip(spec.teachers, then["teachers"], strict=True)
+        pairs += [(self._teacher(name, spec), digest) for name, digest in weights]
+        return all(now in (None, before) for now, before in pairs)
+
+    def _data(self, task: str) -> str | None:
+        return self._once("data", task, lambda: registry.load_task(task).checksum())
+
+    def _file(self, spec: RunSpec) -> str | None:
+        return self._once("file", spec.method, lambda: identity.method_file(spec))
+
+    def _teacher(self, name: str, spec: RunSpec) -> str | None:
+        def find() -> str | None:
+            if teacher_names.read(name, budget=spec.budget).kind not in ("trained", "run", "file", "imported"):
+                return None  # always the same by its name, or asked of the net
+            return teacher_store.find(name, spec=spec, index=0, results=self._results).digest
+
+        return self._once(f"teacher at {spec.budget}", name, find)
+
+    def _once(self, kind: str, name: str, look: Callable[[], str | None]) -> str | None:
+        if (kind, name) not in self._known:
+            try:
+                self._known[kind, name] = look()
+            except KfbenchError:
+                self._known[kind, name] = None
+        return self._known[kind, name]
 
 
 def is_current(record: records.RunRecord) -> bool:

@@ -193,6 +193,21 @@ MISTAKES = {
     "check kf/guidde": "method 'kf' has no variant 'guidde'; did you mean 'guided'?",
     "check no.py": "no file 'no.py'; give a method's name or the path of its file",
     "study no": "no study 'no' (no file 'no/study.toml'); there is: other",
+    "study other --row kff": "study 'other' has no row 'kff'; did you mean 'kf'?",
+    "study other --column digitss": "study 'other' has no column 'digitss'; did you mean 'digits'?",
+    "study other --on slrum": "no engine 'slrum'; did you mean 'slurm'?",
+    "study other --device cudda": "no device 'cudda'; use cpu, cuda, cuda:N, mps or auto",
+    "study other --slurm partition=gpu": "--slurm is for --on slurm, and this is --on local",
+    "study other --memory 4": "--memory is for --on ray and --on slurm, and this is --on local",
+    "study other --on slurm --checkpoint-mb 9": "--checkpoint-mb is for --on ray, and this is --on slurm",
+    f"{RUN} --method kd --set temprature=2": "method 'kd' has no setting 'temprature'; did you mean 'temperature'?",
+    f"{RUN} --method kd --set-recipe lrr=1": "the recipe of task 'digits' has no field 'lrr'; did you mean 'lr'?",
+    f"{RUN} --method kf --teachers random:digts/low,digits": "no task 'digts'; did you mean 'digits'?",
+    f"{RUN} --method kf --teachers digits@smal": "no budget 'smal'; did you mean 'small'?",
+    f"{RUN} --method kd --log tensorbord": "no log 'tensorbord'; did you mean 'tensorboard'?",
+    f"{RUN} --method kd --device gpu": "no device 'gpu'; use cpu, cuda, cuda:N, mps or auto",
+    "search --method kd --task digits --teachers digts": "no task 'digts'; did you mean 'digits'?",
+    "rank --task digits --by logmee": "no score 'logmee'; did you mean 'logme'?",
     "report .": "'.' holds studies and is none; name one: other",
     "report no": "no study 'no' (no file 'no/study.toml'); there is: other",
     "bench --method kd,kff": "no method 'kff'; did you mean 'kf'?",
@@ -209,6 +224,6 @@ MISTAKES = {
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_user_meets_the_same_in_a_process_of_its_own_and_at_once(words: str) -> None:
     Path("other").mkdir()
-    Path("other/study.toml").touch()
+    Path("other/study.toml").write_text('title = "Other"\nmethods = ["scratch", "kf"]\ntasks = ["digits"]\n')
     done, imported = imported_by(*words.split())
     assert (done.code, done.out, done.err) == (2, "", f"error: {MISTAKES[words]}\n") and "torch" not in imported

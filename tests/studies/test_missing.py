@@ -1,0 +1,85 @@
+"""What counts as recorded: a run whose data, teachers, method file and code are those of today."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from console import Console
+from PIL import Image
+
+from kfbench import registry
+from kfbench.reporting import grid
+from kfbench.running import records
+from kfbench.studies import definition
+
+STUDY = """
+title = "Pets"
+budget = "smoke"
+seeds = 1
+methods = ["scratch", "kf"]
+tasks = [{ task = "imagefolder/pets", label = "Pets", teachers = ["imported:mine"] }]
+recipe = { network = "cnn-4", epochs = 1, batch_size = 16, evaluations = 1 }
+"""
+
+
+@pytest.fixture
+def console(type_in: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Console:
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports" / "pets").mkdir(parents=True)
+    (tmp_path / "reports" / "pets" / "study.toml").write_text(STUDY)
+    return type_in
+
+
+def typed(console: Console, *words: object) -> str:
+    found = console(*words)
+    assert found.code == 0, found.err
+    return found.out + found.err
+
+
+def photographs(console: Console, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for split, label, number in [(s, c, n) for s in ("train", "test") for c in ("cat", "dog") for n in range(12)]:
+        path = Path("photographs", split, label, f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    typed(console, "data", "import", "pets", "photographs")
+
+
+def teacher(console: Console, seed: int) -> None:
+    words = ("--task", "imagefolder/pets", "--budget", "smoke", "--network", "cnn-4", "--epochs", "1", "--threads", "1")
+    record = json.loads(console("run", "--method", "scratch", "--seed", seed, *words, "--json").out)
+    typed(console, "export", record["key"], "mine.safetensors")
+    words = ("--name", "mine", "--network", "cnn-4", "--task", "imagefolder/pets", "--force")
+    typed(console, "teacher", "import", "mine.safetensors", *words)
+
+
+def mixed() -> list[str]:
+    folder = Path("reports/pets")
+    return grid.load(folder, definition.load(folder), Path("results")).mixed()
+
+
+def test_a_study_makes_runs_anew_for_other_data_and_other_teachers(console: Console) -> None:
+    photographs(console, 0)
+    teacher(console, 7)
+    assert "2 of 2 runs" in typed(console, "study", "reports/pets")
+    assert "2 recorded already, 0 to make" in typed(console, "study", "reports/pets") and not mixed()
+
+    teacher(console, 8)
+    assert "kf · Pets: seeds 0:" in typed(console, "study", "reports/pets", "--dry-run", "--row", "kf")
+    before = {record.key for record in records.records(Path("results"))}
+    typed(console, "study", "reports/pets")
+    made = [record for record in records.records(Path("results")) if record.key not in before]
+    assert [record.spec["method"] for record in made] == ["kf"] and not mixed()
+
+    photographs(console, 1)
+    typed(console, "study", "reports/pets", "--row", "scratch")
+    [sentence] = mixed()
+    assert sentence.startswith("The runs of Pets were made with 2 different versions of its data.")
+    assert sentence in Path("reports/pets/README.md").read_text()
+    typed(console, "study", "reports/pets")
+    folder = Path("reports/pets")
+    cells = grid.load(folder, definition.load(folder), Path("results")).cells
+    newest = registry.load_task("imagefolder/pets").checksum()
+    assert {record.identity["data"] for cell in cells.values() for record in cell.done} == {newest} and not mixed()

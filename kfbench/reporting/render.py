@@ -50,6 +50,12 @@ class Table:
         }
 
 
+def count(number: int, thing: str) -> str:
+    """Return a number of things: "1 task", "2 pairs of runs" of "pair of runs"."""
+    head, of, tail = thing.partition(" of ")
+    return f"{number:,} {head}{'s' if number != 1 else ''}{of}{tail}"
+
+
 def interval(estimate: Interval, keys: tuple[str, ...], *, sign: str = "", digits: int = 3) -> Shown:
     """Return an estimate with the ends of its interval: "0.41 [0.38, 0.44]"; "–" for NaN."""
     if math.isnan(estimate.value):

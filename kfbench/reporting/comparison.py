@@ -272,8 +272,8 @@ def _draw(table: Table, axis: Any) -> None:
     from kfbench.reporting.curve_plots import draw_line
 
     kind = table.contenders[0].kind
-    whole, unit = kind.duration(table.contenders[0].runs[0].spec["recipe"])
     for index, contender in enumerate(table.contenders):
+        whole, unit = kind.duration(contender.runs[0].spec["recipe"])  # its own: keys may be of any recipes
         metric = f"val_{kind.metric}"
         points = [
             {round(row["progress"], 6): row[metric] for row in record.curve if metric in row}

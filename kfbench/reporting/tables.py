@@ -35,8 +35,9 @@ def scores(grid: Grid, layout: Layout) -> Table:
     base = grid.study.baseline
     caption = (
         f"{'; '.join(units).capitalize()}. Test score of the {weights}, the student alone: mean ± standard deviation "
-        "over seeds (number of seeds). Bold: the best mean, and what its paired 95 % interval does not tell from it. "
-        f"▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
+        "over seeds (number of seeds). Bold: the best mean of those with several runs, or who clearly beats it on the "
+        "seeds of both, and what a paired 95 % interval does not tell from that one: it is as good, or undecided; what "
+        f"varies much can be bold far below. ▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
     )
     return Table(layout.name, layout.title, caption, tuple(columns), shown)
 
@@ -46,16 +47,24 @@ def _unit(kind: Kind) -> str:
 
 
 def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
-    """Return the row with the best mean and all rows not clearly below it; empty if that cannot be said."""
+    """Return the best row and all rows not clearly below it, of those with several runs; empty if that cannot be said.
+
+    The best has the best mean; but rows may have run other seeds, and then one that clearly beats it takes its place.
+    """
     scores = {row: grid.better(row, [column]) for row in rows}
-    means = {row: float(stats.mean(values)) for row, values in scores.items() if not np.isnan(values).all()}
-    if len(means) < 2:
+    scores = {row: values for row, values in scores.items() if stats.counts(values)[0] > 1}
+    if len(scores) < 2:
         return set()
-    top = max(means, key=lambda row: means[row])
-    gaps = {row: pairs.difference(scores[top], scores[row]) for row in means if row != top}
+    tops = [max(scores, key=lambda row: float(stats.mean(scores[row])))]
+    while True:
+        gaps = {row: pairs.difference(scores[row], scores[tops[-1]]) for row in scores if row != tops[-1]}
+        ahead = [row for row, gap in gaps.items() if gap.low > 0 and row not in tops]
+        if not ahead:
+            break
+        tops.append(max(ahead, key=lambda row: gaps[row].value))
     if all(np.isnan(gap.low) for gap in gaps.values()):
         return set()
-    return {top} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
+    return {tops[-1]} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
 
 
 def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:

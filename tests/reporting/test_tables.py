@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import gains
 import numpy as np
 import pytest
 
@@ -46,6 +47,25 @@ def test_one_seed_makes_nothing_bold(made):
     table = tables.tables(grid.join(lone, [c.planned for c in made.cells.values()], made.done()))[0]
     assert cell(table, "kf", "cifar100").text.endswith("(1)")
     assert not any(shown.is_best or shown.mark for _, row in table.rows for shown in row)
+
+
+def bold(grid):
+    table = tables.tables(grid)[0]
+    return {row for row, shown in table.rows if shown[0].is_best}
+
+
+def test_one_lucky_seed_takes_nobodys_bold():
+    some = {"a": {"cifar10": [5.0, 4.9, 5.2]}, "b": {"cifar10": [5.1, 4.9, 5.0]}}
+    assert bold(gains.made(some)) == {"a", "b"}
+    assert bold(gains.made(some | {"lucky": {"cifar10": [9.0, None, None]}})) == {"a", "b"}
+
+
+def test_easy_seeds_alone_make_no_row_bold():
+    """On the seeds that both ran b is clearly better; its mean is worse, as it ran the hard ones too."""
+    rows = {"a": {"cifar10": [None, None, 2.0, 1.8]}, "b": {"cifar10": [5.0, 4.9, 4.1, 4.2]}}
+    made = gains.made(rows, scratch=[50.0, 49.9, 60.0, 59.9])
+    means = {row: made.better(row, ["cifar10"]) for row in rows}
+    assert np.nanmean(means["a"]) > np.nanmean(means["b"]) and bold(made) == {"b"}
 
 
 def test_missing_failed_and_impossible_cells_say_so(made):

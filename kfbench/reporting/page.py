@@ -80,8 +80,8 @@ def _of(cells: Grid, top: Overview) -> Page:
         cells.study.name,
         cells.study.title,
         cells.study.about.strip().split("\n\n")[0],
-        sum(len(cell.done) for cell in cells.cells.values()),
-        sum(len(cell.records) for cell in cells.cells.values()),
+        len(cells.done()),
+        cells.planned,
         top,
     )
 
@@ -142,7 +142,6 @@ def _page(
     results: Path,
 ) -> str:
     done = cells.done()
-    failed = sum(len(cell.failed) for cell in cells.cells.values())
     return _template("study.html").render(
         css=Markup(_asset("style.css")),
         study=cells.study,
@@ -156,16 +155,14 @@ def _page(
         cells=[run_list.cell(cells, cell, folder, results) for cell in cells.cells.values()],
         places=run_list.places(done),
         example=done[0].key if done else "KEY",
-        total=len(done) + failed,
+        total=len(done) + len(cells.failed()),
     )
 
 
 def _facts(cells: Grid) -> list[tuple[Any, str]]:
-    done = cells.done()
-    planned = sum(len(cell.records) for cell in cells.cells.values())
-    failed = sum(len(cell.failed) for cell in cells.cells.values())
+    done, failed = cells.done(), len(cells.failed())
     hours = sum(record.cost.get("seconds", 0.0) for record in done) / 3600
-    facts: list[tuple[Any, str]] = [(f"{len(done)} of {planned}", "runs"), (len(cells.rows), "methods")]
+    facts: list[tuple[Any, str]] = [(f"{len(done)} of {cells.planned}", "runs"), (len(cells.rows), "methods")]
     facts += [(len(cells.columns), "tasks"), (len(cells.study.seeds), "seeds"), (cells.study.budget, "budget")]
     facts += [(f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min", "training, students")] if done else []
     return facts + ([(failed, "failed runs")] if failed else [])

@@ -8,10 +8,13 @@ import numpy as np
 from kfbench.kinds import Kind
 from kfbench.reporting import intervals, pairs, rank_table, stats
 from kfbench.reporting.cost_table import cost
-from kfbench.reporting.grid import Cell, Grid
+from kfbench.reporting.grid import Array, Cell, Grid
+from kfbench.reporting.intervals import Interval
 from kfbench.reporting.learning_table import learning
-from kfbench.reporting.render import Shown, Table, interval
+from kfbench.reporting.render import Shown, Table, count, interval
 from kfbench.studies.definition import Table as Layout
+
+TRIMMED = 4  # scores, or more: a quarter of them is one
 
 
 def tables(grid: Grid) -> list[Table]:
@@ -96,9 +99,9 @@ def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
     digits = 1 if grid.kind(column).is_percent or abs(mean) < 100 else 0
     spread = "" if np.isnan(sd) else f" ± {sd:.{digits}f}"
     whole = len(there) == len(cell.records)
-    count = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"
+    runs = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"
     return Shown(
-        f"{mean:.{digits}f}{spread} ({count})",
+        f"{mean:.{digits}f}{spread} ({runs})",
         is_best=is_best,
         mark=_mark(grid, row, column),
         note="" if whole else _lack(grid, cell),
@@ -133,7 +136,8 @@ def summary(grid: Grid) -> Table:
     shown = tuple((row, tuple(_summary(grid, row))) for row in grid.rows)
     caption = (
         "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
-        "all runs, with 95 % intervals: the stratified bootstrap's, stretched for few runs, and Student's. Difference: "
+        "all runs, with 95 % intervals: the stratified bootstrap's, stretched for few runs, and Student's, cut where "
+        "accuracies end. The IQM of fewer than four runs trims nothing and is left out. Difference: "
         "paired by seed, in hundredths of the normalised score (points of accuracy), with the wider of the bootstrap's "
         f"and Student's intervals. P: probability that a run of the method beats one of {base}, mean over tasks, with "
         "Newcombe's score interval, which holds near 0 and 1 too. Transfer: number of tasks where the method is "
@@ -147,13 +151,14 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     base, every = grid.study.baseline, grid.columns
     normal = grid.normalised(row, every)
     keys = tuple(r.key for column in every if (row, column) in grid.cells for r in grid.cells[row, column].done)
-    count = int((~np.isnan(normal)).any(0).sum())
-    most = max(int((~np.isnan(grid.normalised(other, every))).any(0).sum()) for other in grid.rows)
-    part = f"over {count} columns, others over {most}: IQM and mean do not compare" if 0 < count < most else ""
-    columns = Shown(f"{count} of {len(every)}", note=part, values={"value": count})
+    there = int((stats.counts(normal) > 0).sum())
+    most = max(int((stats.counts(grid.normalised(other, every)) > 0).sum()) for other in grid.rows)
+    part = f"over {count(there, 'column')}, others over {most}: IQM and mean do not compare"
+    notes = [part if 0 < there < most else "", grid.lack(row, every)]
+    columns = Shown(f"{there} of {len(every)}", note="; ".join(filter(None, notes)), values={"value": there})
     if not keys:
         return [columns, *[Shown("–")] * 5]
-    aggregates = [interval(estimate(normal), keys) for estimate in (intervals.iqm, intervals.mean)]
+    aggregates = [interval(estimate, keys) for estimate in _aggregates(grid, normal)]
     if row == base or base not in grid.rows:
         return [columns, *aggregates, *[Shown("·")] * 3]
     ours, theirs = 100 * normal, 100 * grid.normalised(base, every)
@@ -163,10 +168,23 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     gap = pairs.difference(ours, theirs)
     marks = [_mark(grid, row, column) for column, known in zip(every, both, strict=True) if known]
     counts = [marks.count(mark) for mark in ("▲", "", "▼")]
-    return [
-        columns,
-        *aggregates,
+    few = "" if both.sum() == there else f"over the {count(int(both.sum()), 'column')} that {base} has too"
+    lone = int(stats.counts(ours)[both].sum()) - gap.pairs
+    unpaired = f"without {count(lone, 'run')} whose seed {base} lacks" if lone else ""
+    compared = (
         interval(gap.interval, keys, sign="+", digits=2),
         interval(intervals.improvement(ours, theirs), keys, digits=2),
         Shown(" / ".join(map(str, counts)), values=dict(zip(("better", "unclear", "worse"), counts, strict=True))),
-    ]
+    )
+    of_each = ("; ".join(filter(None, [few, unpaired])), few, few)
+    return [columns, *aggregates, *(replace(shown, note=note) for shown, note in zip(compared, of_each, strict=True))]
+
+
+def _aggregates(grid: Grid, normal: Array) -> list[Interval]:
+    """Return IQM and mean of normalised scores [N, M]; NaN for an IQM of too few scores to trim any.
+
+    An interval of accuracies ends where accuracies do.
+    """
+    iqm = intervals.iqm(normal) if stats.counts(normal).sum() >= TRIMMED else Interval(np.nan, np.nan, np.nan)
+    low, high = (0.0, 1.0) if all(grid.kind(column).is_percent for column in grid.columns) else (-np.inf, np.inf)
+    return [of._replace(low=max(of.low, low), high=min(of.high, high)) for of in (iqm, intervals.mean(normal))]

@@ -12,8 +12,10 @@ import pytest
 
 from kfbench.cli import study
 from kfbench.errors import KfbenchError
+from kfbench.reporting import grid, overview
 from kfbench.reporting import page as report
 from kfbench.running import records
+from kfbench.studies import definition
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -155,6 +157,17 @@ def test_the_readme_has_tables_and_pictures(reported):
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert len(pictures) == 9 and all((folder / picture).exists() for picture in pictures)
     assert "| kf beats scratch on images (this study) | **reproduced** |" in text
+
+
+def test_a_run_that_two_rows_share_counts_once_on_the_page_and_in_the_index(small):
+    folder, results = small
+    study = definition.load(folder)
+    cells = grid.load(folder, study, results)
+    twin = study.model_copy(update={"methods": [*study.methods, study.methods[0].model_copy(update={"label": "twin"})]})
+    shared = {("twin", column): cell for (row, column), cell in cells.cells.items() if row == "scratch"}
+    both = grid.Grid(twin, cells.cells | shared)
+    of = report._of(both, overview.of(both, []))
+    assert (of.done, of.planned) == (52, 60) and report._facts(both)[0] == ("52 of 60", "runs")
 
 
 def test_the_index_names_the_study(reported):

@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import gains
 import numpy as np
@@ -86,6 +87,50 @@ def test_failed_runs_do_not_spoil_an_aggregate(made):
     cut = len(there) // 4
     assert shown.values["value"] == pytest.approx(there[cut : len(there) - cut].mean())
     assert cell(summary, "pathnet", "columns").text == "3 of 4"
+
+
+def test_an_iqm_that_trims_nothing_is_left_out_and_an_accuracy_has_no_interval_beyond_its_ends():
+    three = tables.summary(gains.made({"a": {"cifar10": [49.0, -40.0, 20.0]}}))
+    four = tables.summary(gains.made({"a": {"cifar10": [49.0, -40.0, 20.0, 20.0]}}))
+    assert cell(three, "a", "IQM").text == "–" and cell(three, "a", "mean").text == "0.597 [0.000, 1.000]"
+    assert cell(four, "a", "IQM").values["value"] == pytest.approx(0.7)
+
+
+def test_a_summary_says_what_its_numbers_are_over():
+    part = {"whole": {"cifar10": [1.0, 2.0], "cifar100": [1.0, 2.0]}, "some": {"cifar10": [None, 2.0]}}
+    made = gains.made(part, scratch=[50.0, None])
+    lone = gains.made(part)
+    del lone.cells["scratch", "cifar100"]
+    assert cell(tables.summary(made), "whole", "columns").note == ""
+    assert cell(tables.summary(made), "scratch", "columns").note == "2 of 4 runs"
+    assert cell(tables.summary(made), "some", "columns").note == (
+        "over 1 column, others over 2: IQM and mean do not compare; 1 of 2 runs"
+    )
+    assert (
+        cell(tables.summary(made), "whole", "difference to scratch").note == "without 2 runs whose seed scratch lacks"
+    )
+    for head in ("difference to scratch", "P(better than scratch)", "transfer ▲ / · / ▼"):
+        assert cell(tables.summary(lone), "whole", head).note == "over the 1 column that scratch has too"
+        assert cell(tables.summary(lone), "some", head).note == ""
+
+
+def test_no_area_is_set_over_a_base_that_may_be_zero(made):
+    """Where scratch stands at the random return, its area is one seed's luck, and a ratio to it says nothing."""
+    cells = dict(made.cells)
+    for row, factor in (("scratch", 0.01), ("kf", 1.0)):
+        records = [
+            record.model_copy(
+                update={"curve": [{**r, "val_return": 1598 + factor * r["val_return"] * luck} for r in record.curve]}
+            )
+            for record, luck in zip(made.cells[row, "atari/krull"].records, (-3, 1, 1, 2), strict=True)
+        ]
+        cells[row, "atari/krull"] = replace(made.cells[row, "atari/krull"], records=tuple(records))
+    shown = cell(tables.learning(replace(made, cells=cells)), "kf", "area ÷ scratch's")
+    images = tables.learning(replace(made, cells={at: c for at, c in made.cells.items() if at[1] != "atari/krull"}))
+    assert shown.values == cell(images, "kf", "area ÷ scratch's").values
+    assert shown.note == "without 1 column on which scratch's area is not clearly above zero"
+    game = {at: c for at, c in cells.items() if at[1] == "atari/krull"}
+    assert cell(tables.learning(replace(made, cells=game)), "kf", "area ÷ scratch's").text == "–"
 
 
 def test_games_are_normalised_by_human_scores(made):
@@ -245,8 +290,6 @@ def test_how_runs_learn_is_measured_on_their_curves(made):
 
 def test_a_curve_value_that_is_the_same_in_every_run_decides_and_equal_scores_do_not(made):
     """A share of exactly 1 is above 0.9; a difference without any spread has no interval."""
-    from dataclasses import replace
-
     cells = {}
     for place, old in made.cells.items():
         scores = {"last": {"error": 40.0 + (place[0] == "kf")}}

@@ -13,7 +13,7 @@ import pytest
 
 from kfbench.errors import KfbenchError
 from kfbench.games import reference
-from kfbench.reporting import claims, grid, render, tables
+from kfbench.reporting import claims, grid, render, score_plots, tables
 from kfbench.running import records
 from kfbench.studies import definition
 
@@ -164,6 +164,57 @@ def test_provenance_leads_to_the_records(made, small):
             for keys in columns.values():
                 methods = {records.locate(results, key)[1].spec["method"] for key in keys}
                 assert methods == {made.study.row(label).method}
+
+
+def on(made, places):
+    """The same study with the (processor, threads, seconds, latency) of some runs, by row and seed."""
+    cells = dict(made.cells)
+    for (row, column), old in made.cells.items():
+        records = list(old.records)
+        for seed, (processor, threads, seconds, latency) in enumerate(places.get(row, ())):
+            told = {"processor": processor, "device": "cpu", "threads": threads}
+            costs = {**records[seed].cost, "seconds": seconds, "latency_ms": latency}
+            records[seed] = records[seed].model_copy(update={"cost": costs, "provenance": told})
+        cells[row, column] = replace(old, records=tuple(records))
+    return replace(made, cells=cells)
+
+
+MACHINES = {
+    "scratch": [("A", 1, 100.0, 0.5), ("A", 1, 80.0, 0.4), ("B", 1, 10.0, 0.1), ("B", 1, 10.0, 0.1)],
+    "kf": [("A", 1, 150.0, 0.45), ("A", 1, 200.0, 0.6), ("A", 1, 900.0, 0.7), ("B", 2, 900.0, 0.1)],
+    "kd, T 4": [("B", 1, 50.0, 0.2), ("B", 1, 50.0, 0.2), ("A", 1, 50.0, 0.9), ("A", 1, 50.0, 0.8)],
+}
+
+
+def test_times_are_compared_on_one_kind_of_machine_only(made):
+    """Of kf the first two seeds had scratch's processor and threads, of kd none: so has the plot."""
+    images = {at: c for at, c in made.cells.items() if at[1] == "cifar100" and at[0] != "pathnet"}
+    mixed = on(replace(made, cells=images), MACHINES)
+    table, head = tables.cost(mixed), "training ÷ scratch"
+    ours = cell(table, "kf", head)
+    assert ours.text == "× 1.94 (1.50–2.50)" and ours.values["low"] == pytest.approx(350 / 180)
+    assert ours.note == "over 2 of 4 pairs of runs: the others had two kinds of machine"
+    none = cell(table, "kd, T 4", head)
+    assert (none.text, none.note, none.keys) == ("–", "no seed was run on the same kind of machine as scratch's", ())
+    assert cell(table, "scratch", head).text == "× 1.00" and "load" in table.caption
+    _, caption, figure = score_plots.cost(mixed)
+    drawn = {line.get_label(): line.get_xdata()[0] for line in figure.axes[0].lines if line.get_label()[:1] != "_"}
+    assert drawn == {"scratch": 1, "kf": pytest.approx(350 / 180)} and "load" in caption
+    assert score_plots.cost(on(replace(made, cells=images), MACHINES | {"kf": MACHINES["kd, T 4"]})) is None
+
+
+def test_a_network_has_one_latency_on_one_kind_of_machine(made):
+    images = {at: c for at, c in made.cells.items() if at[1] == "cifar100" and at[0] != "pathnet"}
+    table = tables.cost(on(replace(made, cells=images), MACHINES))
+    assert {cell(table, row, "latency, ms").text for row in MACHINES} == {"0.4"}
+    assert "measured on A, cpu, 1 thread" in table.caption
+    larger = [
+        r.model_copy(update={"cost": r.cost | {"parameters": 1e6}}) for r in images["kd, T 4", "cifar100"].records
+    ]
+    images["kd, T 4", "cifar100"] = replace(images["kd, T 4", "cifar100"], records=tuple(larger))
+    elsewhere = {"kf": [("A", 1, 50.0, 0.2)] * 4, "kd, T 4": [("B", 1, 50.0, 0.2)] * 3}
+    unknown = cell(tables.cost(on(replace(made, cells=images), MACHINES | elsewhere)), "kd, T 4", "latency, ms")
+    assert unknown.text == "–" and unknown.note == "not all that it keeps was measured on A, cpu, 1 thread"
 
 
 def test_latex_escapes(made):

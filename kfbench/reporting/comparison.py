@@ -15,6 +15,7 @@ import numpy as np
 from kfbench import registry
 from kfbench.errors import KfbenchError, near
 from kfbench.kinds import Kind
+from kfbench.reporting.render import count
 from kfbench.reporting.stats import Array
 from kfbench.running import records
 from kfbench.running.records import RunRecord
@@ -115,7 +116,7 @@ def _but_seed(record: RunRecord) -> str:
 
 def _recipe(record: RunRecord) -> str:
     recipe = record.spec["recipe"]
-    size = f"{recipe['train_size']:,} images" if recipe.get("train_size") else ""
+    size = count(recipe["train_size"], "image") if recipe.get("train_size") else ""
     long, unit = registry.kind_of(record.spec["task"]).duration(recipe)
     length = "" if unit == "progress" else f"{long:g} {unit}{'s' if long != 1 and not unit.endswith('s') else ''}"
     return ", ".join(filter(None, (recipe["network"], size, length)))
@@ -232,7 +233,8 @@ def text(table: Table) -> str:
         lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         lines += [f"    {more}"] if more else []
     if table.left_out:
-        lines.append(f"  left out: {table.left_out} single runs with other settings; compare their keys to see them")
+        lone = count(table.left_out, "single run")
+        lines.append(f"  left out: {lone} with other settings; compare their keys to see them")
     return "\n".join(lines)
 
 

@@ -92,7 +92,7 @@ def test_settings_tell_contenders_of_one_method_apart(small: tuple[Path, Path]) 
                 records.write(results, changed.model_copy(update={"key": digest(identity)}))
     [table] = comparison.of_methods(results, ["scratch", "kf"], "cifar100")
     assert [contender.label for contender in table.contenders] == ["scratch", "kf", "kf, mix_rate=5"]
-    assert table.left_out == 1 and "left out: 1 single runs" in comparison.text(table)
+    assert table.left_out == 1 and "left out: 1 single run with" in comparison.text(table)
     assert "    mix_rate=5" in comparison.text(table).splitlines()
 
 

@@ -218,13 +218,18 @@ def test_a_network_has_one_latency_on_one_kind_of_machine(made):
 
 
 def test_latex_escapes(made):
-    text = render.latex(tables.tables(made)[0])
-    assert r"\toprule" in text and r"$\pm$" in text and text.count(r"\\") == 1 + len(made.rows)
+    text = render.latex(tables.tables(made)[0], "small")
+    assert (
+        r"\label{tab:small-scores}" in text
+        and r"\toprule" in text
+        and r"$\pm$" in text
+        and text.count(r"\\") == 1 + len(made.rows)
+    )
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(made, tmp_path):
-    body = "\n".join(render.latex(table) for table in tables.tables(made))
+    body = "\n".join(render.latex(table, made.study.name) for table in tables.tables(made))
     head = "\\documentclass{article}\n\\usepackage{booktabs,amssymb,graphicx}\n\\begin{document}\n"
     (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]

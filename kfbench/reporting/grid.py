@@ -144,10 +144,10 @@ class Grid:
         return next(c.task for c in self.study.tasks if c.label == column)
 
     def lack(self, row: str, columns: Sequence[str]) -> str:
-        """Say how many of a row's runs on these columns there are; nothing if all are."""
+        """Say how many of a row's runs on these columns there are; nothing if all are, or none."""
         cells = [self.cells[row, column] for column in columns if (row, column) in self.cells]
         done, planned = sum(len(cell.done) for cell in cells), sum(len(cell.records) for cell in cells)
-        return f"{done} of {count(planned, 'run')}" if done < planned else ""
+        return f"{done} of {count(planned, 'run')}" if 0 < done < planned else ""
 
     def done(self) -> list[RunRecord]:
         """Return every finished record once, by cell and seed."""

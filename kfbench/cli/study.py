@@ -106,7 +106,7 @@ def study(
         checkpoint_seconds=checkpoint_seconds,
         checkpoint_mb=checkpoint_mb,
     )
-    typer.echo(f"{folder / 'index.html'}: {page.done} of {page.planned} runs", err=True)
+    typer.echo(f"{folder / 'index.html'}: {page.told}", err=True)
     raise typer.Exit(1 if page.failed else 0)
 
 
@@ -201,7 +201,7 @@ def report(
             typer.echo(f"{folder}: not planned yet; kfbench study {folder} --dry-run plans it", err=True)
             continue
         made[folder.resolve()] = page = making.make(folder, results)
-        typer.echo(f"{folder / 'index.html'}: {page.done} of {page.planned} runs")
+        typer.echo(f"{folder / 'index.html'}: {page.told}")
     for parent in dict.fromkeys(folder.resolve().parent for folder in chosen):
         every = sorted(path.parent for path in parent.glob("*/study.toml") if (path.parent / "plan.json").is_file())
         pages = []

@@ -7,6 +7,7 @@ import numpy as np
 
 from kfbench.reporting import pairs
 from kfbench.reporting.grid import Array, Grid
+from kfbench.reporting.render import count
 from kfbench.studies.definition import Claim
 
 Word = Literal["reproduced", "not reproduced", "undecided"]
@@ -30,7 +31,7 @@ class Verdict:
         if not gap.pairs:
             return "no finished runs to compare yet"
         text = f"{_signed(gap.value)} {self.unit}"
-        runs = _count(gap.pairs, "pair of runs" if self.claim.better else "run")
+        runs = count(gap.pairs, "pair of runs" if self.claim.better else "run")
         if gap.is_constant:
             text += f" in each of {runs}: without any spread there is no interval"
         elif np.isnan(gap.low):
@@ -39,18 +40,13 @@ class Verdict:
             text += f", 95 % interval {_signed(gap.low)} to {_signed(gap.high)}, {runs}"
             text += f", effect size {_signed(gap.effect)}"
             if not gap.is_clear:
-                more = "over a thousand more seeds" if gap.more_seeds is None else _count(gap.more_seeds, "more seed")
+                more = "over a thousand more seeds" if gap.more_seeds is None else count(gap.more_seeds, "more seed")
                 text += f"; about {more} would decide it if the effect stays"
         return text + (f"; nothing yet on {', '.join(self.absent)}" if self.absent else "")
 
 
 def _signed(number: float) -> str:
     return f"{number:+.2f}".replace("-", "−")
-
-
-def _count(number: int, thing: str) -> str:
-    head, of, tail = thing.partition(" of ")
-    return f"{number} {head}{'s' if number != 1 else ''}{of}{tail}"
 
 
 def verdict(claim: Claim, grid: Grid) -> Verdict:

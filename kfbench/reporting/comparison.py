@@ -15,6 +15,7 @@ import numpy as np
 from kfbench import registry
 from kfbench.errors import KfbenchError, near
 from kfbench.kinds import Kind
+from kfbench.reporting.render import count
 from kfbench.reporting.stats import Array
 from kfbench.running import records
 from kfbench.running.records import RunRecord
@@ -115,7 +116,7 @@ def _but_seed(record: RunRecord) -> str:
 
 def _recipe(record: RunRecord) -> str:
     recipe = record.spec["recipe"]
-    size = f"{recipe['train_size']:,} images" if recipe.get("train_size") else ""
+    size = count(recipe["train_size"], "image") if recipe.get("train_size") else ""
     long, unit = registry.kind_of(record.spec["task"]).duration(recipe)
     length = "" if unit == "progress" else f"{long:g} {unit}{'s' if long != 1 and not unit.endswith('s') else ''}"
     return ", ".join(filter(None, (recipe["network"], size, length)))
@@ -232,7 +233,8 @@ def text(table: Table) -> str:
         lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         lines += [f"    {more}"] if more else []
     if table.left_out:
-        lines.append(f"  left out: {table.left_out} single runs with other settings; compare their keys to see them")
+        lone = count(table.left_out, "single run")
+        lines.append(f"  left out: {lone} with other settings; compare their keys to see them")
     return "\n".join(lines)
 
 
@@ -272,8 +274,8 @@ def _draw(table: Table, axis: Any) -> None:
     from kfbench.reporting.curve_plots import draw_line
 
     kind = table.contenders[0].kind
-    whole, unit = kind.duration(table.contenders[0].runs[0].spec["recipe"])
     for index, contender in enumerate(table.contenders):
+        whole, unit = kind.duration(contender.runs[0].spec["recipe"])  # its own: keys may be of any recipes
         metric = f"val_{kind.metric}"
         points = [
             {round(row["progress"], 6): row[metric] for row in record.curve if metric in row}

@@ -38,12 +38,15 @@ def band(values: Array) -> tuple[Array, Array, Array]:
     return mean, low, high
 
 
-def scale(grid: Grid, column: str) -> tuple[float, str]:
-    """Return what progress 1 is on the time axis, and the axis's name: epochs, or million frames."""
-    for (_, label), cell in grid.cells.items():
-        if label == column and cell.planned.spec is not None:
-            return grid.kind(column).duration(cell.planned.spec.to_json()["recipe"])
-    return 1.0, "progress"
+def scale(grid: Grid, row: str, column: str) -> tuple[float, str]:
+    """Return what progress 1 of a row is on the time axis, and the axis's name: epochs, or million frames.
+
+    Rows of a column may be trained for different lengths.
+    """
+    cell = grid.cells.get((row, column))
+    if cell is None or cell.planned.spec is None:
+        return 1.0, "progress"
+    return grid.kind(column).duration(cell.planned.spec.to_json()["recipe"])
 
 
 def foremost(grid: Grid) -> list[str]:
@@ -89,18 +92,25 @@ def curves(grid: Grid) -> Drawn:
         return None
     coloured = foremost(grid)
     figure, axes = style.panels(len(ready), width=6.9 if len(ready) == 1 and len(grid.rows) > 8 else 3.4)
+    lengths = set()
     for column, axis in zip(ready, axes, strict=True):
-        whole, name = scale(grid, column)
         for row in grid.rows:
             times, values = curve(grid, row, column, metrics[column])
-            if values.size and row in coloured:
+            if not values.size:
+                continue
+            whole, name = scale(grid, row, column)
+            lengths.add((column, whole))
+            axis.set_xlabel(name)
+            if row in coloured:
                 draw_line(axis, times * whole, values, row, coloured.index(row))
-            elif values.size:
+            else:
                 axis.plot(times * whole, band(values)[0], color=style.INK, linewidth=0.7, alpha=0.3, label="others")
-        axis.set(title=column, xlabel=name, ylabel=_axis_name(grid, column))
+        axis.set(title=column, ylabel=_axis_name(grid, column))
         _frame(axis, lowest=0.0 if grid.kind(column).is_percent else -np.inf)
     style.legend(figure, axes)
     caption = "The student alone, on validation data; mean over seeds with Student's pointwise 95 % interval."
+    if len(lengths) > len(ready):
+        caption += " Each is drawn over its own training: some rows are trained for longer than others."
     if len(coloured) < len(grid.rows):
         caption += f" In colour: {grid.study.baseline}, what the claims name, and the best; the others are thin lines."
     return "Learning curves", caption, figure
@@ -115,7 +125,7 @@ def attached(grid: Grid) -> Drawn:
         return None
     figure, axes = style.panels(len(pairs))
     for (row, column), axis in zip(pairs, axes, strict=True):
-        whole, name = scale(grid, column)
+        whole, name = scale(grid, row, column)
         alone = ATTACHED.removesuffix("_attached")
         for index, (metric, label) in enumerate([(ATTACHED, "with teachers"), (alone, "alone")]):
             times, values = curve(grid, row, column, metric)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kfbench import registry
 from kfbench.kinds import Kind
+from kfbench.reporting.render import count
 from kfbench.running import records as run_records
 from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
@@ -142,9 +143,25 @@ class Grid:
         """Return the task of a column."""
         return next(c.task for c in self.study.tasks if c.label == column)
 
+    def lack(self, row: str, columns: Sequence[str]) -> str:
+        """Say how many of a row's runs on these columns there are; nothing if all are, or none."""
+        cells = [self.cells[row, column] for column in columns if (row, column) in self.cells]
+        done, planned = sum(len(cell.done) for cell in cells), sum(len(cell.records) for cell in cells)
+        return f"{done} of {count(planned, 'run')}" if 0 < done < planned else ""
+
     def done(self) -> list[RunRecord]:
         """Return every finished record once, by cell and seed."""
         return list({record.key: record for cell in self.cells.values() for record in cell.done}.values())
+
+    def failed(self) -> list[RunRecord]:
+        """Return every record of a failed run once."""
+        return list({record.key: record for cell in self.cells.values() for record in cell.failed}.values())
+
+    @cached_property
+    def planned(self) -> int:
+        """How many runs are planned; cells that share a run share its count."""
+        runs = [spec for cell in self.cells.values() for spec in cell.planned.runs(self.study.seeds)]
+        return len({digest(spec.to_json()) for spec in runs})
 
     def mixed(self) -> list[str]:
         """Return what is compared here but was made with other data or teachers, a sentence each; usually none."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kfbench.reporting import pairs, transfer_metrics
+from kfbench.reporting import intervals, pairs, transfer_metrics
 from kfbench.reporting.grid import Grid
-from kfbench.reporting.render import Shown, Table, interval
+from kfbench.reporting.render import Shown, Table, count, interval
 
 Array = NDArray[np.float64]
 
@@ -39,9 +39,10 @@ def learning(grid: Grid) -> Table:
         "From validation curves of the student alone, in hundredths of the normalised score (points of accuracy). "
         "First look (jumpstart) and last look (asymptotic gain): the difference of runs that share a seed, with the "
         "wider of the bootstrap's and Student's 95 % intervals. Area: mean area under the curve over that of "
-        f"{base} (the transfer score of progressive networks). Budget: the part of its own budget until a run first "
-        f"reaches the mean last score of {base}, the mean up to 1 (Kaplan-Meier; runs that never do are censored), and "
-        "how many runs do. Means over the columns that both have run."
+        f"{base} (the transfer score of progressive networks), of columns where the 95 % interval of {base}'s lies "
+        "above zero, as a ratio over what may be nothing says nothing. Budget: the part of its own budget until a run "
+        f"first reaches the mean last score of {base}, the mean up to 1 (Kaplan-Meier; runs that never do are "
+        "censored), and how many runs do. Means over the columns that both have run."
     )
     return Table("learning", "How they learn", caption, head, tuple((row, _row(grid, row)) for row in grid.rows))
 
@@ -56,18 +57,20 @@ def curves(grid: Grid, row: str, column: str) -> Curves | None:
 
 
 def _row(grid: Grid, row: str) -> tuple[Shown, ...]:
-    both = []
+    base, of_columns = grid.study.baseline, {}
     for column in grid.columns:
-        ours, theirs = curves(grid, row, column), curves(grid, grid.study.baseline, column)
+        ours, theirs = curves(grid, row, column), curves(grid, base, column)
         if ours is not None and theirs is not None:
-            both.append((ours, theirs))
-    count = Shown(f"{len(both)} of {len(grid.columns)}", values={"value": len(both)})
+            of_columns[column] = (ours, theirs)
+    both = list(of_columns.values())
+    number: dict[str, float | int | str] = {"value": len(both)}
+    columns = Shown(f"{len(both)} of {len(grid.columns)}", note=grid.lack(row, list(of_columns)), values=number)
     if not both:
-        return (count, *(Shown("–"),) * 4)
+        return (columns, *(Shown("–"),) * 4)
     keys = tuple(key for ours, _ in both for key in ours.keys)
     reached = _reached(both, keys)
-    if row == grid.study.baseline:
-        return (count, *(Shown("·"),) * 3, reached)
+    if row == base:
+        return (columns, *(Shown("·"),) * 3, reached)
     gaps = [
         pairs.difference(
             *(np.stack([side.scores[:, look] for side in sides], axis=1) for sides in zip(*both, strict=True))
@@ -75,10 +78,22 @@ def _row(grid: Grid, row: str) -> tuple[Shown, ...]:
         for look in (0, -1)
     ]
     shown = [interval(gap.interval, keys, sign="+", digits=1) for gap in gaps]
-    ratios = [transfer_metrics.area_ratio(o.times, o.scores, t.scores, t.times) for o, t in both]
-    ratio = float(np.mean(ratios))
-    area = Shown("–") if np.isnan(ratio) else Shown(f"{ratio:.2f}", values={"value": ratio}, keys=keys)
-    return (count, *shown, area, reached)
+    return (columns, *shown, _area(base, both, keys), reached)
+
+
+def _area(base: str, both: list[tuple[Curves, Curves]], keys: tuple[str, ...]) -> Shown:
+    """Return the mean ratio of areas, over the columns on which the baseline's is clearly above zero."""
+    clear = [(ours, theirs) for ours, theirs in both if _is_above_zero(theirs)]
+    unclear = f"{count(len(both) - len(clear), 'column')} on which {base}'s area is not clearly above zero"
+    note = "" if len(clear) == len(both) else f"without {unclear}"
+    if not clear:
+        return Shown("–", note=note)
+    ratio = float(np.mean([transfer_metrics.area_ratio(o.times, o.scores, t.scores, t.times) for o, t in clear]))
+    return Shown(f"{ratio:.2f}", note=note, values={"value": ratio}, keys=keys)
+
+
+def _is_above_zero(theirs: Curves) -> bool:
+    return intervals.mean(transfer_metrics.area(theirs.times, theirs.scores)[:, None]).low > 0
 
 
 def _reached(both: list[tuple[Curves, Curves]], keys: tuple[str, ...]) -> Shown:

@@ -132,7 +132,7 @@ def _panels(name: str, title: str, caption: str, mixes: list[Mix], kind: str, fi
 def _stack(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> None:
     """Stack mean shares: the student below, its teachers above it."""
     bottom: Array | None = None
-    whole, unit = scale(mix.grid, mix.column)
+    whole, unit = scale(mix.grid, mix.row, mix.column)
     for who in mix.members("share", layers):
         times, means = mix.means("share", layers, who)
         mean = np.sum(means, axis=0) / len(layers)  # a teacher has no share of a layer it is not linked to
@@ -146,7 +146,7 @@ def _stack(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> None
 
 def _strengths(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> None:
     """Draw each teacher's influence, the largest over the layers."""
-    whole, unit = scale(mix.grid, mix.column)
+    whole, unit = scale(mix.grid, mix.row, mix.column)
     axis.axhline(1, color=style.INK, linewidth=0.8)
     for who in mix.members("influence", layers):
         times, means = mix.means("influence", layers, who)

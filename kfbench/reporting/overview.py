@@ -1,5 +1,6 @@
 """What a reader wants first: which method won, by how much, whether that is decided, and how the claims ended."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,10 @@ from kfbench.reporting import pairs, stats
 from kfbench.reporting.claims import Verdict
 from kfbench.reporting.grid import Array, Grid
 from kfbench.reporting.pairs import Difference
+from kfbench.reporting.render import count
 
 LISTED = 3  # names in a sentence before the rest is counted
+BEAT, TIE = "beat it", "cannot be told from it"
 LARGER = 1.2  # times the baseline's parameters
 
 
@@ -115,37 +118,79 @@ def _size(grid: Grid, row: str) -> float:
 
 
 def _headline(grid: Grid, standings: list[Standing], unit: str) -> str:
-    """Say who of those with the most tasks is best, by how much, and who cannot be told from it on tasks of both."""
+    """Say which of the clearly better methods is best, by how much, and who is not told from it; or that none is."""
     base = grid.study.baseline
     if not grid.done():
         return "No run has finished yet."
     if not standings:
         return ""
     most = max(standing.tasks for standing in standings)
-    best = next(standing for standing in standings if standing.tasks == most)
-    if best.gap.value <= 0:
-        ties = [standing.row for standing in standings if not standing.gap.is_clear]
-        rest = f"; {_listed(ties)} cannot be told from it" if ties else ", and all are clearly worse"
-        return f"No method is better than {base} on average{rest}."
-    ahead = f"{best.row}, {best.text} {unit} over {base}"
-    if np.isnan(best.gap.low):
-        return f"Best on average: {ahead}, from too few runs to say more."
-    if not best.gap.is_clear:
-        return f"No method is clearly better than {base}. Best on average: {ahead}."
+    whole = [standing for standing in standings if standing.tasks == most]
+    clear = [standing for standing in standings if standing.mark == "▲"]
+    if not clear:
+        return _undecided(standings, whole, base, unit)
+    best = next((standing for standing in whole if standing in clear), clear[0])
     others = [standing for standing in standings if standing is not best]
-    return f"Best on average: {ahead}.{_rivals(grid, best, others)}{_beside(best, others, base)}"
+    ahead = f"{best.row}, {best.text} {unit} over {base}"
+    if best.tasks < most:
+        text = f"Over {count(most, 'task')} no method is clearly better than {base}; on {best.tasks} of them: {ahead}."
+    elif best is whole[0]:
+        text = f"Best on average{_over(standings, best)}: {ahead}."
+    else:
+        higher = [f"{standing.row}, {standing.text}" for standing in whole[: whole.index(best)]]
+        text = f"Best of what is clearly better than {base}: {ahead}. Higher, but not clearly: {'; '.join(higher)}."
+    return f"{text}{_rivals(grid, best, others)}{_beside(best, others, base)}"
+
+
+def _undecided(standings: list[Standing], whole: list[Standing], base: str, unit: str) -> str:
+    """Return the headline where no method is clearly better than the baseline."""
+    best = whole[0]
+    if best.gap.value > 0:
+        ahead = f"{best.row}, {best.text} {unit} over {base}"
+        if np.isnan(best.gap.low):
+            return f"Best on average{_over(standings, best)}: {ahead}, from too few runs to say more."
+        return f"No method is clearly better than {base}. Best on average{_over(standings, best)}: {ahead}."
+    ties = [standing for standing in standings if not standing.gap.is_clear]
+    if not ties:
+        return f"No method is better than {base} on average, and all are clearly worse."
+    told = _told((TIE, _on(standing.tasks, best.tasks), standing.row) for standing in ties)
+    return f"No method is better than {base} on average{_over(standings, best)}.{told}"
+
+
+def _over(standings: list[Standing], best: Standing) -> str:
+    """Name the tasks of a mean if a method that ran on fewer gained more on those."""
+    more = [s for s in standings if s.tasks < best.tasks and s.gap.value > max(best.gap.value, 0)]
+    return f" over {count(best.tasks, 'task')}" if more else ""
 
 
 def _rivals(grid: Grid, best: Standing, others: list[Standing]) -> str:
-    ours = _scores(grid, best.row)
-    gaps = {standing.row: pairs.difference(ours, _scores(grid, standing.row)) for standing in others}
-    ahead = [row for row, gap in gaps.items() if gap.high < 0]
-    ties = [row for row, gap in gaps.items() if not gap.is_clear]
-    if not gaps:
-        return ""
-    text = f" {_listed(ahead)} beat{'s' * (len(ahead) == 1)} it on fewer tasks." if ahead else ""
-    text += f" {_listed(ties)} cannot be told from it." if ties else ""
-    return text or " It is clearly ahead of all others."
+    """Say who beats the best and who is not told from it, and on how much of what it ran."""
+    said = []
+    for standing in others:
+        gaps = _scores(grid, standing.row) - _scores(grid, best.row)
+        gap = pairs.difference(gaps, np.zeros_like(gaps))
+        where = _on(int((stats.counts(gaps) > 0).sum()), best.tasks)
+        if not gap.pairs:
+            said.append(("cannot be compared with it", "", standing.row))
+        elif gap.value > 0 or not gap.is_clear:
+            said.append((BEAT if gap.is_clear else TIE, where, standing.row))
+    is_ahead = bool(others) and all(where for _, where, _ in said)
+    return _told(said) + " It is clearly ahead of all others." * is_ahead
+
+
+def _on(tasks: int, most: int) -> str:
+    return " on fewer tasks" if tasks < most else ""
+
+
+def _told(said: Iterable[tuple[str, str, str]]) -> str:
+    """Return a sentence for each (what, where), of all rows of which it is said."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for what, where, row in said:
+        rows.setdefault((what, where), []).append(row)
+    return "".join(
+        f" {_listed(names)} {what if len(names) > 1 else what.replace('beat', 'beats')}{where}."
+        for (what, where), names in sorted(rows.items())
+    )
 
 
 def _beside(best: Standing, others: list[Standing], base: str) -> str:
@@ -154,7 +199,9 @@ def _beside(best: Standing, others: list[Standing], base: str) -> str:
         return ""
     plain = next((standing for standing in others if not standing.is_larger), None)
     size = f" It keeps {best.size:.1f} times {base}'s parameters"
-    return f"{size}; best of those that keep no more: {plain.row}, {plain.text}." if plain else f"{size}."
+    if plain is None:
+        return f"{size}."
+    return f"{size}; best of those that keep no more: {plain.row}, {plain.text}{_on(plain.tasks, best.tasks)}."
 
 
 def _listed(names: list[str]) -> str:

@@ -38,6 +38,11 @@ class Page:
         """Share of the runs that are done, in whole percent."""
         return round(100 * self.done / self.planned) if self.planned else 0
 
+    @property
+    def told(self) -> str:
+        """How many runs there are: "1 of 2 runs"."""
+        return f"{self.done} of {render.count(self.planned, 'run')}"
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -57,7 +62,7 @@ def make(folder: Path, results: Path) -> Page:
     for table in every:
         base = folder / "tables" / table.name
         write_text(base.with_suffix(".md"), render.markdown(table))
-        write_text(base.with_suffix(".tex"), render.latex(table))
+        write_text(base.with_suffix(".tex"), render.latex(table, cells.study.name))
         write_text(base.with_suffix(".csv"), render.as_csv(table))
     provenance = {table.name: table.provenance() for table in every}
     write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
@@ -80,8 +85,8 @@ def _of(cells: Grid, top: Overview) -> Page:
         cells.study.name,
         cells.study.title,
         cells.study.about.strip().split("\n\n")[0],
-        sum(len(cell.done) for cell in cells.cells.values()),
-        sum(len(cell.records) for cell in cells.cells.values()),
+        len(cells.done()),
+        cells.planned,
         top,
     )
 
@@ -142,7 +147,6 @@ def _page(
     results: Path,
 ) -> str:
     done = cells.done()
-    failed = sum(len(cell.failed) for cell in cells.cells.values())
     return _template("study.html").render(
         css=Markup(_asset("style.css")),
         study=cells.study,
@@ -156,19 +160,23 @@ def _page(
         cells=[run_list.cell(cells, cell, folder, results) for cell in cells.cells.values()],
         places=run_list.places(done),
         example=done[0].key if done else "KEY",
-        total=len(done) + failed,
+        total=render.count(len(done) + len(cells.failed()), "record"),
     )
 
 
 def _facts(cells: Grid) -> list[tuple[Any, str]]:
-    done = cells.done()
-    planned = sum(len(cell.records) for cell in cells.cells.values())
-    failed = sum(len(cell.failed) for cell in cells.cells.values())
+    done, failed = cells.done(), len(cells.failed())
     hours = sum(record.cost.get("seconds", 0.0) for record in done) / 3600
-    facts: list[tuple[Any, str]] = [(f"{len(done)} of {planned}", "runs"), (len(cells.rows), "methods")]
-    facts += [(len(cells.columns), "tasks"), (len(cells.study.seeds), "seeds"), (cells.study.budget, "budget")]
+    facts: list[tuple[Any, str]] = [(f"{len(done)} of {cells.planned}", _many(cells.planned, "run"))]
+    sizes = {"method": len(cells.rows), "task": len(cells.columns), "seed": len(cells.study.seeds)}
+    facts += [(number, _many(number, thing)) for thing, number in sizes.items()]
+    facts += [(cells.study.budget, "budget")]
     facts += [(f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min", "training, students")] if done else []
-    return facts + ([(failed, "failed runs")] if failed else [])
+    return facts + ([(failed, _many(failed, "failed run"))] if failed else [])
+
+
+def _many(number: int, thing: str) -> str:
+    return render.count(number, thing).partition(" ")[2]
 
 
 def _chosen(folder: Path) -> list[str]:
@@ -182,7 +190,7 @@ def _chosen(folder: Path) -> list[str]:
         began = choice.get("started")
         before = f"; {began:.1f} with the settings it began with" if began is not None else ""
         lines.append(
-            f"{row}: {values} (the best of {choice['trials']} trials on {choice['column']}: "
+            f"{row}: {values} (the best of {render.count(choice['trials'], 'trial')} on {choice['column']}: "
             f"{choice['validation']:.1f} on validation data{before})"
         )
     return lines

@@ -50,6 +50,12 @@ class Table:
         }
 
 
+def count(number: int, thing: str) -> str:
+    """Return a number of things: "1 task", "2 pairs of runs" of "pair of runs"."""
+    head, of, tail = thing.partition(" of ")
+    return f"{number:,} {head}{'s' if number != 1 else ''}{of}{tail}"
+
+
 def interval(estimate: Interval, keys: tuple[str, ...], *, sign: str = "", digits: int = 3) -> Shown:
     """Return an estimate with the ends of its interval: "0.41 [0.38, 0.44]"; "–" for NaN."""
     if math.isnan(estimate.value):
@@ -79,8 +85,8 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex(table: Table) -> str:
-    r"""Return the table for \input: needs `\usepackage{booktabs,amssymb}`."""
+def latex(table: Table, study: str) -> str:
+    r"""Return the table for \input, labelled `tab:STUDY-NAME`: needs `\usepackage{booktabs,amssymb}`."""
     notes, tex = table.notes(), escape.tex
 
     def cell(shown: Shown) -> str:
@@ -91,7 +97,7 @@ def latex(table: Table) -> str:
         return text + (rf"\textsuperscript{{{notes.index(shown.note) + 1}}}" if shown.note else "")
 
     lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{tex(table.title)}. {tex(table.caption)}}}"]
-    lines += [rf"\label{{tab:{table.name}}}", r"\begin{tabular}{l" + "r" * len(table.head) + "}", r"\toprule"]
+    lines += [rf"\label{{tab:{study}-{table.name}}}", r"\begin{tabular}{l" + "r" * len(table.head) + "}", r"\toprule"]
     lines.append(" & ".join([tex(table.corner), *map(tex, table.head)]) + r" \\")
     lines.append(r"\midrule")
     lines += [" & ".join([tex(label), *map(cell, cells)]) + r" \\" for label, cells in table.rows]

@@ -8,8 +8,12 @@ from typing import Any
 from markupsafe import Markup
 
 from kfbench.reporting import tables
+from kfbench.reporting.cost_table import machine
 from kfbench.reporting.grid import Cell, Grid
+from kfbench.reporting.render import count
 from kfbench.running.records import RunRecord, path_of
+
+NAMED = 3  # commits that a line has by name
 
 
 def cell(grid: Grid, runs: Cell, folder: Path, results: Path) -> dict[str, Any]:
@@ -62,15 +66,19 @@ def _spark(record: RunRecord, metric: str) -> Markup:
 
 
 def places(done: list[RunRecord]) -> list[str]:
-    """Say on what hardware and with which versions the runs were made, each kind once with its number of runs."""
-    counted: dict[str, int] = {}
+    """Say on what hardware and with which versions the runs were made, each kind once with its runs and commits."""
+    groups: dict[str, list[RunRecord]] = {}
     for record in done:
-        origin = record.provenance
-        versions = ", ".join(f"{name} {version}" for name, version in sorted(origin.get("versions", {}).items()))
-        threads = origin.get("threads")
-        parts = [origin.get("processor") or origin.get("device"), f"{threads} thread(s)" if threads else None, versions]
-        commit = f"commit {origin['commit'][:12]}" if origin.get("commit") else None
-        changed = "with changes not committed" if origin.get("code_changed") else None
-        text = "; ".join(part for part in [*parts, commit, changed] if part)
-        counted[text] = counted.get(text, 0) + 1
-    return [f"{count} run{'s' if count > 1 else ''}: {text}." for text, count in sorted(counted.items())]
+        versions = sorted(record.provenance.get("versions", {}).items())
+        told = [machine(record), ", ".join(f"{name} {version}" for name, version in versions)]
+        groups.setdefault("; ".join(filter(None, told)), []).append(record)
+    return [f"{count(len(runs), 'run')}: {told}{_code(runs)}." for told, runs in sorted(groups.items())]
+
+
+def _code(runs: list[RunRecord]) -> str:
+    """Say from which commits runs come; of many their number, as each record has its own."""
+    commits = sorted({run.provenance["commit"][:12] for run in runs if run.provenance.get("commit")})
+    changed = sum(bool(run.provenance.get("code_changed")) for run in runs)
+    named = f"; commit {', '.join(commits)}" if commits else ""
+    text = named if len(commits) <= NAMED else f"; {count(len(commits), 'commit')}, which the records name"
+    return text + (f"; {count(changed, 'run')} with changes not committed" if changed else "")

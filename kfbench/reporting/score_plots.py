@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kfbench.reporting import intervals, stats, style
-from kfbench.reporting.cost_table import short
+from kfbench.reporting.cost_table import short, timed
 from kfbench.reporting.curve_plots import Drawn
 from kfbench.reporting.grid import Grid
 
@@ -51,15 +51,28 @@ def _scored(grid: Grid, row: str, column: str) -> bool:
 
 
 def cost(grid: Grid) -> Drawn:
-    """Score against training time, the teachers' training as the hollow end of a line."""
+    """Score against training time over the baseline's, the teachers' training as the hollow end of a line."""
+    base = grid.study.baseline
+    means = {
+        (row, column): np.mean(pairs, axis=0)
+        for row in grid.rows
+        for column in grid.columns
+        if (pairs := timed(grid, row, column))
+    }
+    if all(row == base for row, _ in means):
+        return None
+    known = {place: float(ours / theirs) for place, (ours, theirs) in means.items()}
     return _against(
         grid,
-        lambda row, column: grid.cells[row, column].cost("seconds"),
-        lambda row, column: grid.cells[row, column].cost("teacher_seconds"),
-        "training, seconds",
+        lambda row, column: known.get((row, column), np.nan),
+        lambda row, column: grid.cells[row, column].cost("teacher_seconds") / grid.cells[base, column].cost("seconds"),
+        f"training time ÷ {base}'s",
         "Score and training cost",
-        "Filled: seconds to train the student; hollow: with the training of its teachers, where it has some. The best "
-        "corner is the lower left (for games the upper left).",
+        f"Filled: the time of training the student over that of {base}, mean over the seeds that both ran with the "
+        "same processor, device and number of threads; what has none is left out. Hollow: with the training of its "
+        f"teachers, on whatever machine made them, over the mean of all of {base}'s runs. Wall time of machines that "
+        "may be shared tells their load too: the table of costs has the range. The best corner is the lower left (for "
+        "games the upper left).",
     )
 
 
@@ -90,10 +103,10 @@ def _against(
     ready = [c for c in grid.columns if any(_scored(grid, row, c) and not np.isnan(x(row, c)) for row in grid.rows)]
     if not ready:
         return None
-    figure, axes = style.panels(len(ready))
+    figure, axes = style.panels(len(ready), width=6.9 if len(ready) == 1 and len(grid.rows) > 8 else 3.4)
     for column, axis in zip(ready, axes, strict=True):
         for index, row in enumerate(grid.rows):
-            if not _scored(grid, row, column):
+            if not _scored(grid, row, column) or np.isnan(x(row, column)):
                 continue
             place, score = x(row, column), float(stats.mean(grid.scores(row, [column])))
             more = extra(row, column) if extra else 0.0

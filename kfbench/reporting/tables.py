@@ -8,10 +8,13 @@ import numpy as np
 from kfbench.kinds import Kind
 from kfbench.reporting import intervals, pairs, rank_table, stats
 from kfbench.reporting.cost_table import cost
-from kfbench.reporting.grid import Cell, Grid
+from kfbench.reporting.grid import Array, Cell, Grid
+from kfbench.reporting.intervals import Interval
 from kfbench.reporting.learning_table import learning
-from kfbench.reporting.render import Shown, Table, interval
+from kfbench.reporting.render import Shown, Table, count, interval
 from kfbench.studies.definition import Table as Layout
+
+TRIMMED = 4  # scores, or more: a quarter of them is one
 
 
 def tables(grid: Grid) -> list[Table]:
@@ -35,8 +38,9 @@ def scores(grid: Grid, layout: Layout) -> Table:
     base = grid.study.baseline
     caption = (
         f"{'; '.join(units).capitalize()}. Test score of the {weights}, the student alone: mean ± standard deviation "
-        "over seeds (number of seeds). Bold: the best mean, and what its paired 95 % interval does not tell from it. "
-        f"▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
+        "over seeds (number of seeds). Bold: the best mean of those with several runs, or who clearly beats it on the "
+        "seeds of both, and what a paired 95 % interval does not tell from that one: it is as good, or undecided; what "
+        f"varies much can be bold far below. ▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
     )
     return Table(layout.name, layout.title, caption, tuple(columns), shown)
 
@@ -46,16 +50,24 @@ def _unit(kind: Kind) -> str:
 
 
 def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
-    """Return the row with the best mean and all rows not clearly below it; empty if that cannot be said."""
+    """Return the best row and all rows not clearly below it, of those with several runs; empty if that cannot be said.
+
+    The best has the best mean; but rows may have run other seeds, and then one that clearly beats it takes its place.
+    """
     scores = {row: grid.better(row, [column]) for row in rows}
-    means = {row: float(stats.mean(values)) for row, values in scores.items() if not np.isnan(values).all()}
-    if len(means) < 2:
+    scores = {row: values for row, values in scores.items() if stats.counts(values)[0] > 1}
+    if len(scores) < 2:
         return set()
-    top = max(means, key=lambda row: means[row])
-    gaps = {row: pairs.difference(scores[top], scores[row]) for row in means if row != top}
+    tops = [max(scores, key=lambda row: float(stats.mean(scores[row])))]
+    while True:
+        gaps = {row: pairs.difference(scores[row], scores[tops[-1]]) for row in scores if row != tops[-1]}
+        ahead = [row for row, gap in gaps.items() if gap.low > 0 and row not in tops]
+        if not ahead:
+            break
+        tops.append(max(ahead, key=lambda row: gaps[row].value))
     if all(np.isnan(gap.low) for gap in gaps.values()):
         return set()
-    return {top} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
+    return {tops[-1]} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
 
 
 def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:
@@ -87,9 +99,9 @@ def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
     digits = 1 if grid.kind(column).is_percent or abs(mean) < 100 else 0
     spread = "" if np.isnan(sd) else f" ± {sd:.{digits}f}"
     whole = len(there) == len(cell.records)
-    count = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"
+    runs = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"
     return Shown(
-        f"{mean:.{digits}f}{spread} ({count})",
+        f"{mean:.{digits}f}{spread} ({runs})",
         is_best=is_best,
         mark=_mark(grid, row, column),
         note="" if whole else _lack(grid, cell),
@@ -124,7 +136,8 @@ def summary(grid: Grid) -> Table:
     shown = tuple((row, tuple(_summary(grid, row))) for row in grid.rows)
     caption = (
         "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
-        "all runs, with 95 % intervals: the stratified bootstrap's, stretched for few runs, and Student's. Difference: "
+        "all runs, with 95 % intervals: the stratified bootstrap's, stretched for few runs, and Student's, cut where "
+        "accuracies end. The IQM of fewer than four runs trims nothing and is left out. Difference: "
         "paired by seed, in hundredths of the normalised score (points of accuracy), with the wider of the bootstrap's "
         f"and Student's intervals. P: probability that a run of the method beats one of {base}, mean over tasks, with "
         "Newcombe's score interval, which holds near 0 and 1 too. Transfer: number of tasks where the method is "
@@ -138,13 +151,14 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     base, every = grid.study.baseline, grid.columns
     normal = grid.normalised(row, every)
     keys = tuple(r.key for column in every if (row, column) in grid.cells for r in grid.cells[row, column].done)
-    count = int((~np.isnan(normal)).any(0).sum())
-    most = max(int((~np.isnan(grid.normalised(other, every))).any(0).sum()) for other in grid.rows)
-    part = f"over {count} columns, others over {most}: IQM and mean do not compare" if 0 < count < most else ""
-    columns = Shown(f"{count} of {len(every)}", note=part, values={"value": count})
+    there = int((stats.counts(normal) > 0).sum())
+    most = max(int((stats.counts(grid.normalised(other, every)) > 0).sum()) for other in grid.rows)
+    part = f"over {count(there, 'column')}, others over {most}: IQM and mean do not compare"
+    notes = [part if 0 < there < most else "", grid.lack(row, every)]
+    columns = Shown(f"{there} of {len(every)}", note="; ".join(filter(None, notes)), values={"value": there})
     if not keys:
         return [columns, *[Shown("–")] * 5]
-    aggregates = [interval(estimate(normal), keys) for estimate in (intervals.iqm, intervals.mean)]
+    aggregates = [interval(estimate, keys) for estimate in _aggregates(grid, normal)]
     if row == base or base not in grid.rows:
         return [columns, *aggregates, *[Shown("·")] * 3]
     ours, theirs = 100 * normal, 100 * grid.normalised(base, every)
@@ -154,10 +168,23 @@ def _summary(grid: Grid, row: str) -> list[Shown]:
     gap = pairs.difference(ours, theirs)
     marks = [_mark(grid, row, column) for column, known in zip(every, both, strict=True) if known]
     counts = [marks.count(mark) for mark in ("▲", "", "▼")]
-    return [
-        columns,
-        *aggregates,
+    few = "" if both.sum() == there else f"over the {count(int(both.sum()), 'column')} that {base} has too"
+    lone = int(stats.counts(ours)[both].sum()) - gap.pairs
+    unpaired = f"without {count(lone, 'run')} whose seed {base} lacks" if lone else ""
+    compared = (
         interval(gap.interval, keys, sign="+", digits=2),
         interval(intervals.improvement(ours, theirs), keys, digits=2),
         Shown(" / ".join(map(str, counts)), values=dict(zip(("better", "unclear", "worse"), counts, strict=True))),
-    ]
+    )
+    of_each = ("; ".join(filter(None, [few, unpaired])), few, few)
+    return [columns, *aggregates, *(replace(shown, note=note) for shown, note in zip(compared, of_each, strict=True))]
+
+
+def _aggregates(grid: Grid, normal: Array) -> list[Interval]:
+    """Return IQM and mean of normalised scores [N, M]; NaN for an IQM of too few scores to trim any.
+
+    An interval of accuracies ends where accuracies do.
+    """
+    iqm = intervals.iqm(normal) if stats.counts(normal).sum() >= TRIMMED else Interval(np.nan, np.nan, np.nan)
+    low, high = (0.0, 1.0) if all(grid.kind(column).is_percent for column in grid.columns) else (-np.inf, np.inf)
+    return [of._replace(low=max(of.low, low), high=min(of.high, high)) for of in (iqm, intervals.mean(normal))]

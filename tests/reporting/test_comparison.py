@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats as scipy_stats
 
@@ -91,7 +92,7 @@ def test_settings_tell_contenders_of_one_method_apart(small: tuple[Path, Path]) 
                 records.write(results, changed.model_copy(update={"key": digest(identity)}))
     [table] = comparison.of_methods(results, ["scratch", "kf"], "cifar100")
     assert [contender.label for contender in table.contenders] == ["scratch", "kf", "kf, mix_rate=5"]
-    assert table.left_out == 1 and "left out: 1 single runs" in comparison.text(table)
+    assert table.left_out == 1 and "left out: 1 single run with" in comparison.text(table)
     assert "    mix_rate=5" in comparison.text(table).splitlines()
 
 
@@ -126,6 +127,21 @@ def test_curves_are_drawn(name: str, small: tuple[Path, Path], tmp_path: Path) -
         assert image.shape[1] > 800 and len(np.unique(image.reshape(-1, 3), axis=0)) > 50
     else:
         assert (b"scratch" in content and b"<svg" in content) if name.endswith(".svg") else content.startswith(b"%PDF")
+
+
+def test_runs_of_other_lengths_are_drawn_over_their_own(small: tuple[Path, Path]) -> None:
+    """Keys may be of any recipes: 12 epochs beside 36."""
+    runs = some(small[1], "scratch")
+    spec = runs[0].spec
+    longer = {**spec, "recipe": {**spec["recipe"], "epochs": 3 * spec["recipe"]["epochs"]}}
+    contenders = [
+        comparison.Contender(label, tuple(run.model_copy(update={"spec": of}) for run in runs))
+        for label, of in (("short", spec), ("long", longer))
+    ]
+    axis = Figure().subplots()
+    comparison._draw(comparison.Table("t", tuple(contenders)), axis)
+    ends = {line.get_label(): max(line.get_xdata()) for line in axis.lines}
+    assert ends == {"short": spec["recipe"]["epochs"], "long": 3 * spec["recipe"]["epochs"]}
 
 
 def test_the_command(type_in: Any, small: tuple[Path, Path], tmp_path: Path) -> None:

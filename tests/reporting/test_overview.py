@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gains import made
 
 from kfbench.reporting import claims, grid, overview
 from kfbench.studies import definition
@@ -74,6 +75,45 @@ def test_a_winner_that_keeps_more_is_said_to(cells):
     of = top(changed(cells, larger))
     assert of.standings[0].is_larger and not of.standings[1].is_larger
     assert "It keeps 3.0 times scratch's parameters; best of those that keep no more: pathnet" in of.headline
+
+
+NOISY, GOOD, BAD = [10.0, -5.0, 5.0], [2.0, 1.9, 2.2], [-2.0, -2.3, -1.8]
+
+
+def test_a_clear_gain_is_not_hidden_by_a_larger_one_that_is_not():
+    of = top(made({"noisy": {"cifar10": NOISY}, "good": {"cifar10": GOOD}}))
+    assert [standing.mark for standing in of.standings] == ["", "▲"]
+    assert of.headline == (
+        "Best of what is clearly better than scratch: good, +2.0 [+1.7, +2.4] points of accuracy over scratch. Higher, "
+        "but not clearly: noisy, +3.3 [−15.6, +22.3]. noisy cannot be told from it."
+    )
+
+
+def test_a_clear_gain_on_fewer_tasks_is_told_with_them():
+    of = top(made({"bad": {"cifar10": BAD, "cifar100": BAD}, "good": {"cifar10": GOOD}}))
+    assert of.headline == (
+        "Over 2 tasks no method is clearly better than scratch; on 1 of them: good, +2.0 [+1.7, +2.4] points of "
+        "accuracy over scratch. It is clearly ahead of all others."
+    )
+    level = [0.1, -0.2, 0.0]
+    of = top(made({"bad": {"cifar10": BAD, "cifar100": BAD}, "level": {"cifar10": level}, "lucky": {"cifar10": NOISY}}))
+    assert of.headline == (
+        "No method is better than scratch on average over 2 tasks. lucky and level cannot be told from it on "
+        "fewer tasks."
+    )
+
+
+def test_ties_and_rivals_on_fewer_tasks_are_said_to_have_them():
+    other = [GOOD[1], GOOD[0] + 0.1, GOOD[2] - 0.2]
+    part, ahead, apart = {"cifar10": other}, {"cifar10": [9.0, 9.3, 8.8]}, {"cifar100": [None, None, 1.0]}
+    whole = {"good": {"cifar10": GOOD, "cifar100": [4.0, 4.2, None]}}
+    of = top(made(whole | {"part": part}))
+    assert of.headline.endswith("part cannot be told from it on fewer tasks. It is clearly ahead of all others.")
+    of = top(made(whole | {"part": part, "ahead": ahead, "apart": apart}))
+    assert of.headline.startswith("Best on average over 2 tasks: good")
+    assert of.headline.endswith(
+        "ahead beats it on fewer tasks. apart cannot be compared with it. part cannot be told from it on fewer tasks."
+    )
 
 
 def test_without_runs_or_baseline_there_is_no_winner(cells):

@@ -12,8 +12,10 @@ import pytest
 
 from kfbench.cli import study
 from kfbench.errors import KfbenchError
+from kfbench.reporting import grid, overview, run_list
 from kfbench.reporting import page as report
 from kfbench.running import records
+from kfbench.studies import definition
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -155,6 +157,39 @@ def test_the_readme_has_tables_and_pictures(reported):
     pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert len(pictures) == 9 and all((folder / picture).exists() for picture in pictures)
     assert "| kf beats scratch on images (this study) | **reproduced** |" in text
+
+
+def test_a_run_that_two_rows_share_counts_once_on_the_page_and_in_the_index(small):
+    folder, results = small
+    study = definition.load(folder)
+    cells = grid.load(folder, study, results)
+    twin = study.model_copy(update={"methods": [*study.methods, study.methods[0].model_copy(update={"label": "twin"})]})
+    shared = {("twin", column): cell for (row, column), cell in cells.cells.items() if row == "scratch"}
+    both = grid.Grid(twin, cells.cells | shared)
+    of = report._of(both, overview.of(both, []))
+    assert (of.done, of.planned) == (52, 60) and report._facts(both)[0] == ("52 of 60", "runs")
+
+
+def test_hardware_is_a_line_a_kind_whatever_the_commits(reported):
+    done = [record for record in records.records(reported[1]) if record.status == "done"][:6]
+    told = [{"processor": "P", "device": "cpu", "threads": 1, "versions": {"torch": "2.14"}}] * 5 + [{"device": "cuda"}]
+    told = [each | {"commit": f"{n % 4}" * 40, "code_changed": n == 0} for n, each in enumerate(told)]
+    runs = [record.model_copy(update={"provenance": each}) for record, each in zip(done, told, strict=True)]
+    assert run_list.places(runs) == [
+        "5 runs: P, cpu, 1 thread; torch 2.14; 4 commits, which the records name; 1 run with changes not committed.",
+        "1 run: cuda; commit 111111111111.",
+    ]
+    assert run_list.places(runs[:2])[0].startswith("2 runs: P, cpu, 1 thread; torch 2.14; commit 000000000000, 1111")
+
+
+def test_one_is_singular(small):
+    folder, results = small
+    study = definition.load(folder).model_copy(update={"seeds": [0]})
+    one = study.model_copy(update={"methods": study.methods[:1], "tasks": study.tasks[:1]})
+    cells = grid.load(folder, study, results).cells
+    lone = grid.Grid(one, {("scratch", "cifar10, 250 images"): cells["scratch", "cifar10, 250 images"]})
+    assert report._facts(lone)[:4] == [("1 of 1", "run"), (1, "method"), (1, "task"), (1, "seed")]
+    assert report._of(lone, overview.of(lone, [])).told == "1 of 1 run"
 
 
 def test_the_index_names_the_study(reported):

@@ -1,5 +1,7 @@
 """Plots: what they draw, and that the same records give the same bytes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -39,6 +41,36 @@ def test_curves_line_up_by_progress_and_skip_what_is_absent(made):
     assert values.shape == (4, 9) and times.max() == 0.8  # teachers are cut off at 0.9
     assert curve_plots.curve(made, "scratch", "cifar100", "share/student")[1].size == 0
     assert curve_plots.curve(made, "pathnet", "cifar100", "val_error")[1].size == 0
+
+
+def _longer(made, row, factor):
+    """The same study with a row that trained for longer: its curves say the same of their progress."""
+    cells = dict(made.cells)
+    for place, cell in made.cells.items():
+        if place[0] == row and cell.planned.spec is not None and place[1] != "atari/krull":
+            recipe = replace(cell.planned.spec.recipe, epochs=factor * cell.planned.spec.recipe.epochs)
+            cells[place] = replace(cell, planned=replace(cell.planned, spec=replace(cell.planned.spec, recipe=recipe)))
+    return replace(made, cells=cells)
+
+
+def _ends(axis):
+    return {line.get_label(): np.max(line.get_xdata()) for line in axis.lines}
+
+
+def test_a_row_that_trains_for_longer_is_drawn_over_its_own_length(made):
+    epochs = made.cells["kf", "cifar100"].planned.spec.recipe.epochs
+    longer = _longer(made, "kf", 3)
+    with style.in_style():
+        (_, whole, curves), (_, said, apart) = curve_plots.curves(made), curve_plots.curves(longer)
+        shares, influence = mixing_plots.mixing(longer)
+        attached = curve_plots.attached(longer)[2]
+    panel = made.columns.index("cifar100")
+    assert _ends(curves.axes[panel]) == {"scratch": epochs, "kf": epochs, "kd, T 4": epochs}
+    assert _ends(apart.axes[panel]) == {"scratch": epochs, "kf": 3 * epochs, "kd, T 4": epochs}
+    assert "longer than others" in said and "longer" not in whole
+    assert {round(axis.get_xlim()[1], 6) for axis in influence.figure.axes if axis.get_visible()} == {3.0 * epochs}
+    assert shares.figure.axes[0].get_xlim()[1] == 3 * epochs
+    assert _ends(attached.axes[0])["alone"] == 3 * epochs
 
 
 def test_the_band_is_students_interval_at_each_point():

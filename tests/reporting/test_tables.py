@@ -5,13 +5,15 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
+import gains
 import numpy as np
 import pytest
 
 from kfbench.errors import KfbenchError
 from kfbench.games import reference
-from kfbench.reporting import claims, grid, render, tables
+from kfbench.reporting import claims, grid, render, score_plots, tables
 from kfbench.running import records
 from kfbench.studies import definition
 
@@ -48,6 +50,25 @@ def test_one_seed_makes_nothing_bold(made):
     assert not any(shown.is_best or shown.mark for _, row in table.rows for shown in row)
 
 
+def bold(grid):
+    table = tables.tables(grid)[0]
+    return {row for row, shown in table.rows if shown[0].is_best}
+
+
+def test_one_lucky_seed_takes_nobodys_bold():
+    some = {"a": {"cifar10": [5.0, 4.9, 5.2]}, "b": {"cifar10": [5.1, 4.9, 5.0]}}
+    assert bold(gains.made(some)) == {"a", "b"}
+    assert bold(gains.made(some | {"lucky": {"cifar10": [9.0, None, None]}})) == {"a", "b"}
+
+
+def test_easy_seeds_alone_make_no_row_bold():
+    """On the seeds that both ran b is clearly better; its mean is worse, as it ran the hard ones too."""
+    rows = {"a": {"cifar10": [None, None, 2.0, 1.8]}, "b": {"cifar10": [5.0, 4.9, 4.1, 4.2]}}
+    made = gains.made(rows, scratch=[50.0, 49.9, 60.0, 59.9])
+    means = {row: made.better(row, ["cifar10"]) for row in rows}
+    assert np.nanmean(means["a"]) > np.nanmean(means["b"]) and bold(made) == {"b"}
+
+
 def test_missing_failed_and_impossible_cells_say_so(made):
     table = tables.tables(made)[0]
     missing = cell(table, "pathnet", "cifar100")
@@ -66,6 +87,50 @@ def test_failed_runs_do_not_spoil_an_aggregate(made):
     cut = len(there) // 4
     assert shown.values["value"] == pytest.approx(there[cut : len(there) - cut].mean())
     assert cell(summary, "pathnet", "columns").text == "3 of 4"
+
+
+def test_an_iqm_that_trims_nothing_is_left_out_and_an_accuracy_has_no_interval_beyond_its_ends():
+    three = tables.summary(gains.made({"a": {"cifar10": [49.0, -40.0, 20.0]}}))
+    four = tables.summary(gains.made({"a": {"cifar10": [49.0, -40.0, 20.0, 20.0]}}))
+    assert cell(three, "a", "IQM").text == "–" and cell(three, "a", "mean").text == "0.597 [0.000, 1.000]"
+    assert cell(four, "a", "IQM").values["value"] == pytest.approx(0.7)
+
+
+def test_a_summary_says_what_its_numbers_are_over():
+    part = {"whole": {"cifar10": [1.0, 2.0], "cifar100": [1.0, 2.0]}, "some": {"cifar10": [None, 2.0]}}
+    made = gains.made(part, scratch=[50.0, None])
+    lone = gains.made(part)
+    del lone.cells["scratch", "cifar100"]
+    assert cell(tables.summary(made), "whole", "columns").note == ""
+    assert cell(tables.summary(made), "scratch", "columns").note == "2 of 4 runs"
+    assert cell(tables.summary(made), "some", "columns").note == (
+        "over 1 column, others over 2: IQM and mean do not compare; 1 of 2 runs"
+    )
+    assert (
+        cell(tables.summary(made), "whole", "difference to scratch").note == "without 2 runs whose seed scratch lacks"
+    )
+    for head in ("difference to scratch", "P(better than scratch)", "transfer ▲ / · / ▼"):
+        assert cell(tables.summary(lone), "whole", head).note == "over the 1 column that scratch has too"
+        assert cell(tables.summary(lone), "some", head).note == ""
+
+
+def test_no_area_is_set_over_a_base_that_may_be_zero(made):
+    """Where scratch stands at the random return, its area is one seed's luck, and a ratio to it says nothing."""
+    cells = dict(made.cells)
+    for row, factor in (("scratch", 0.01), ("kf", 1.0)):
+        records = [
+            record.model_copy(
+                update={"curve": [{**r, "val_return": 1598 + factor * r["val_return"] * luck} for r in record.curve]}
+            )
+            for record, luck in zip(made.cells[row, "atari/krull"].records, (-3, 1, 1, 2), strict=True)
+        ]
+        cells[row, "atari/krull"] = replace(made.cells[row, "atari/krull"], records=tuple(records))
+    shown = cell(tables.learning(replace(made, cells=cells)), "kf", "area ÷ scratch's")
+    images = tables.learning(replace(made, cells={at: c for at, c in made.cells.items() if at[1] != "atari/krull"}))
+    assert shown.values == cell(images, "kf", "area ÷ scratch's").values
+    assert shown.note == "without 1 column on which scratch's area is not clearly above zero"
+    game = {at: c for at, c in cells.items() if at[1] == "atari/krull"}
+    assert cell(tables.learning(replace(made, cells=game)), "kf", "area ÷ scratch's").text == "–"
 
 
 def test_games_are_normalised_by_human_scores(made):
@@ -101,14 +166,70 @@ def test_provenance_leads_to_the_records(made, small):
                 assert methods == {made.study.row(label).method}
 
 
+def on(made, places):
+    """The same study with the (processor, threads, seconds, latency) of some runs, by row and seed."""
+    cells = dict(made.cells)
+    for (row, column), old in made.cells.items():
+        records = list(old.records)
+        for seed, (processor, threads, seconds, latency) in enumerate(places.get(row, ())):
+            told = {"processor": processor, "device": "cpu", "threads": threads}
+            costs = {**records[seed].cost, "seconds": seconds, "latency_ms": latency}
+            records[seed] = records[seed].model_copy(update={"cost": costs, "provenance": told})
+        cells[row, column] = replace(old, records=tuple(records))
+    return replace(made, cells=cells)
+
+
+MACHINES = {
+    "scratch": [("A", 1, 100.0, 0.5), ("A", 1, 80.0, 0.4), ("B", 1, 10.0, 0.1), ("B", 1, 10.0, 0.1)],
+    "kf": [("A", 1, 150.0, 0.45), ("A", 1, 200.0, 0.6), ("A", 1, 900.0, 0.7), ("B", 2, 900.0, 0.1)],
+    "kd, T 4": [("B", 1, 50.0, 0.2), ("B", 1, 50.0, 0.2), ("A", 1, 50.0, 0.9), ("A", 1, 50.0, 0.8)],
+}
+
+
+def test_times_are_compared_on_one_kind_of_machine_only(made):
+    """Of kf the first two seeds had scratch's processor and threads, of kd none: so has the plot."""
+    images = {at: c for at, c in made.cells.items() if at[1] == "cifar100" and at[0] != "pathnet"}
+    mixed = on(replace(made, cells=images), MACHINES)
+    table, head = tables.cost(mixed), "training ÷ scratch"
+    ours = cell(table, "kf", head)
+    assert ours.text == "× 1.94 (1.50–2.50)" and ours.values["low"] == pytest.approx(350 / 180)
+    assert ours.note == "over 2 of 4 pairs of runs: the others had two kinds of machine"
+    none = cell(table, "kd, T 4", head)
+    assert (none.text, none.note, none.keys) == ("–", "no seed was run on the same kind of machine as scratch's", ())
+    assert cell(table, "scratch", head).text == "× 1.00" and "load" in table.caption
+    _, caption, figure = score_plots.cost(mixed)
+    drawn = {line.get_label(): line.get_xdata()[0] for line in figure.axes[0].lines if line.get_label()[:1] != "_"}
+    assert drawn == {"scratch": 1, "kf": pytest.approx(350 / 180)} and "load" in caption
+    assert score_plots.cost(on(replace(made, cells=images), MACHINES | {"kf": MACHINES["kd, T 4"]})) is None
+
+
+def test_a_network_has_one_latency_on_one_kind_of_machine(made):
+    images = {at: c for at, c in made.cells.items() if at[1] == "cifar100" and at[0] != "pathnet"}
+    table = tables.cost(on(replace(made, cells=images), MACHINES))
+    assert {cell(table, row, "latency, ms").text for row in MACHINES} == {"0.4"}
+    assert "measured on A, cpu, 1 thread" in table.caption
+    larger = [
+        r.model_copy(update={"cost": r.cost | {"parameters": 1e6}}) for r in images["kd, T 4", "cifar100"].records
+    ]
+    images["kd, T 4", "cifar100"] = replace(images["kd, T 4", "cifar100"], records=tuple(larger))
+    elsewhere = {"kf": [("A", 1, 50.0, 0.2)] * 4, "kd, T 4": [("B", 1, 50.0, 0.2)] * 3}
+    unknown = cell(tables.cost(on(replace(made, cells=images), MACHINES | elsewhere)), "kd, T 4", "latency, ms")
+    assert unknown.text == "–" and unknown.note == "not all that it keeps was measured on A, cpu, 1 thread"
+
+
 def test_latex_escapes(made):
-    text = render.latex(tables.tables(made)[0])
-    assert r"\toprule" in text and r"$\pm$" in text and text.count(r"\\") == 1 + len(made.rows)
+    text = render.latex(tables.tables(made)[0], "small")
+    assert (
+        r"\label{tab:small-scores}" in text
+        and r"\toprule" in text
+        and r"$\pm$" in text
+        and text.count(r"\\") == 1 + len(made.rows)
+    )
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(made, tmp_path):
-    body = "\n".join(render.latex(table) for table in tables.tables(made))
+    body = "\n".join(render.latex(table, made.study.name) for table in tables.tables(made))
     head = "\\documentclass{article}\n\\usepackage{booktabs,amssymb,graphicx}\n\\begin{document}\n"
     (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
@@ -225,8 +346,6 @@ def test_how_runs_learn_is_measured_on_their_curves(made):
 
 def test_a_curve_value_that_is_the_same_in_every_run_decides_and_equal_scores_do_not(made):
     """A share of exactly 1 is above 0.9; a difference without any spread has no interval."""
-    from dataclasses import replace
-
     cells = {}
     for place, old in made.cells.items():
         scores = {"last": {"error": 40.0 + (place[0] == "kf")}}

@@ -1,7 +1,7 @@
 """RunSpec -> RunRecord: the whole life of a run, after what it needs has been planned (`prepare.py`)."""
 
 import dataclasses
-import os
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kfbench import machine
-from kfbench.errors import Diverged, KfbenchError
+from kfbench.errors import Diverged, KfbenchError, NoRoom, is_full
 from kfbench.running import outcome, prepare, provenance, records, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.heartbeat import heartbeat
@@ -126,6 +126,8 @@ def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
     except Exception as error:
         if isinstance(error, KfbenchError) and not isinstance(error, Diverged):
             raise  # what the user can mend is no failure of the run
+        if is_full(error):
+            raise NoRoom(f"the disk is full ({error}); make room, and the same command goes on") from error
         record.curve, record.error = loop.curve, f"{type(error).__name__}: {error}".splitlines()[0]
         record.traceback = "".join(traceback.format_exception(error))
         _leave(record, place, file)
@@ -205,16 +207,14 @@ def _provenance(setup: Setup, plan: Plan, conditions: Conditions) -> dict[str, o
 
 
 def check_room(results: Path) -> None:
-    """Find out before training, not after, whether results can be written. Raises KfbenchError."""
-    probe = results / f".probe-{os.getpid()}"
+    """Find out before training, not after, whether results can be written. Raises NoRoom, or KfbenchError."""
     try:
         results.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"0" * 4096)
-        probe.unlink()
+        with tempfile.TemporaryDirectory(dir=results, prefix=".probe-") as probe:
+            (Path(probe) / "probe").write_bytes(b"0" * 4096)
         free = machine.free(results)
     except OSError as error:
-        raise KfbenchError(
-            f"cannot write to '{results}' ({error.strerror}); give another folder with --results"
-        ) from error
+        kind = NoRoom if is_full(error) else KfbenchError
+        raise kind(f"cannot write to '{results}' ({error.strerror}); give another folder with --results") from error
     if free < ROOM:
-        raise KfbenchError(f"only {free / 1e6:.0f} MB free for '{results}'; free some, or give --results elsewhere")
+        raise NoRoom(f"only {free / 1e6:.0f} MB free for '{results}'; free some, or give --results elsewhere")

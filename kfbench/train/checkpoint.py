@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,23 +11,31 @@ from typing import Any
 
 import torch
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.train.loop import Loop
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors and plain values, never half: an older one stays if this one cannot be written."""
-    half = path.with_suffix(f".{os.getpid()}.tmp")
+    """Write a state of tensors and plain values, never half: an older one stays if this one cannot be written.
+
+    Raises NoRoom on a full disk, KfbenchError if the file may not be written.
+    """
+    half = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        handle, half = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".tmp")
+        os.close(handle)
         torch.save({"threads": torch.get_num_threads(), **state}, half)
+        os.chmod(half, 0o644)
         os.replace(half, path)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        raise KfbenchError(
+        kind = NoRoom if is_full(error) or isinstance(error, RuntimeError) else KfbenchError
+        raise kind(
             f"cannot write '{path}' ({_first_line(error)}); make room, and the same command goes on from the last one"
         ) from error
     finally:
-        half.unlink(missing_ok=True)
+        if half is not None:
+            Path(half).unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -19,9 +19,14 @@ def recorded(results: Path) -> dict[str, Path]:
     found = {}
     for record in records.records(results) if results.is_dir() else ():
         path = records.path_of(results, record.key, record.run_spec())
-        if is_current(record) and (results.name != "teachers" or path.with_suffix(".safetensors").is_file()):
+        if counts(record, path, results):
             found[digest(record.spec)] = path
     return found
+
+
+def counts(record: records.RunRecord, path: Path, results: Path) -> bool:
+    """Say whether a record of a results folder counts for its run; in a teacher store it must have its weights."""
+    return is_current(record) and (results.name != "teachers" or path.with_suffix(".safetensors").is_file())
 
 
 def is_current(record: records.RunRecord) -> bool:

@@ -65,7 +65,7 @@ def _speaker(console: Console) -> Callable[[str], None]:
 
 def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict[str, str]:
     with trials.storage(place.url) as storage:
-        grid = trials.Grid(storage, name, jobs)
+        grid = trials.Grid(storage, place.queue(name), jobs)
         teachers = missing.missing_teachers([job.spec for job in jobs], place.results)
         return drive(grid, teachers, place, name=name, console=console)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jobs_here
 import pytest
 from rich.console import Console
 
@@ -14,6 +15,7 @@ from kfbench.reporting import grid
 from kfbench.running import estimate, records
 from kfbench.spec import RunSpec
 from kfbench.studies import definition, plan, steps
+from kfbench.studies.place import Place
 
 STUDY = """
 title = "Digits"
@@ -197,3 +199,19 @@ def test_a_student_that_is_trained_as_a_teacher_is_has_a_run_of_its_own(tmp_path
     assert student.name in [path.name for path in (tmp_path / "results" / "teachers").rglob("*.json")]
     student.unlink()
     assert "1 to make" in kfbench(place, "study", "twins") and student.is_file()
+
+
+def test_drivers_of_one_study_from_two_results_folders_share_a_database(tmp_path: Path, monkeypatch) -> None:
+    """Neither closes the other's trials; where nobody shares the database, a study keeps its own name in it."""
+    jobs, grids = jobs_here.jobs()[1:2], []
+    monkeypatch.setattr(steps, "drive", lambda grid, *_, **__: grids.append((grid, grid.next(lambda job: True))) or {})
+    for name in ("ours", "theirs"):
+        place = Place(tmp_path / name, storage=f"sqlite:///{tmp_path}/shared.db")
+        steps._make(jobs, place, name="quick", console=Console(quiet=True))
+    for queue, job in grids:
+        queue.report(job, 1, 50.0)
+        queue.ended(job, "failed", "", None)
+        jobs_here.dispose(queue._study._storage)
+    steps._make(jobs, Place(tmp_path / "alone"), name="quick", console=Console(quiet=True))
+    names = [queue._study.study_name for queue, _ in grids]
+    assert len({*names}) == 3 and names[2] == "quick" and all(name.startswith("quick-") for name in names[:2])

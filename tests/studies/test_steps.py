@@ -1,11 +1,13 @@
 """A study from the command line, on real digits: teachers first, failures kept, tuned, verified."""
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jobs_here
 import pytest
@@ -14,9 +16,10 @@ from rich.console import Console
 from kfbench.reporting import grid
 from kfbench.running import estimate, records
 from kfbench.spec import RunSpec
-from kfbench.studies import definition, plan, steps
+from kfbench.studies import definition, picks, plan, steps
 from kfbench.studies.place import Place
 
+REPORTS = Path(__file__).parents[2] / "reports"
 STUDY = """
 title = "Digits"
 budget = "smoke"
@@ -130,6 +133,55 @@ def test_a_study_with_a_search_tunes_first_and_its_page_says_what_was_chosen(pla
     assert 1000 in seeds
     again = kfbench(place, "study", "reports/tuned", "--results", "searched")
     assert "searching" not in again and "0 to make" in again
+
+
+def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh clone has the committed tuned.json and no database: what that holds of the same search stays."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 60.0)
+    methods = 'methods = ["scratch", "kf", { method = "kd", teachers = ["digits/high"] }]'
+    (tmp_path / "study.toml").write_text(TUNED.replace('methods = ["scratch", "kf"]', methods))
+    made, asked, said = Place(tmp_path / "results"), [], io.StringIO()
+
+    @contextlib.contextmanager
+    def searched(wanted, place, *, console):
+        asked.append(wanted.spec.method)
+        chosen = {"temperature": 3.0, "alpha": 0.5} if wanted.spec.method == "kd" else {"cut": 0.5}
+        yield SimpleNamespace(best_trial=SimpleNamespace(params=chosen, value=60.0), trials=[])
+
+    def dry(row: str | None = None) -> list[str]:
+        said.truncate(said.seek(0))
+        console = Console(file=said, width=200)
+        steps.dry(tmp_path, results=made.results, row=row, column=None, console=console)
+        return said.getvalue().splitlines()
+
+    def tune(row: str | None = None) -> list[str]:
+        asked.clear()
+        steps.tune_all(tmp_path, definition.load(tmp_path), made, {}, row=row, console=Console(quiet=True))
+        return [*asked]
+
+    monkeypatch.setattr(steps, "_search", searched)
+    lines = dry()
+    for row in ("kf", "kd"):
+        assert f"search {row}: 2 trials, less those made already: about 1 min a run" in lines
+    assert "3 runs, 3 to make, 4 of searches: about " in lines[-2] and "multiply-adds" in lines[-1]
+    assert "3 of searches" not in dry("scratch")[-2] and tune("scratch") == []
+    assert tune("kd") == ["kd"] and list(plan.tuned(tmp_path)) == ["kd"]
+    assert tune() == ["kf"] and list(plan.tuned(tmp_path)) == ["kf", "kd"] and tune() == []
+    assert not [line for line in dry() if "search" in line]
+    (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace("trials = 2", "trials = 3"))
+    assert tune("kd") == ["kd"] and plan.chosen(tmp_path)["kd"]["trials"] == 3
+    (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace("epochs = 2", "epochs = 3"))
+    assert tune() == ["kf", "kd"]  # other runs, another search
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in REPORTS.glob("*/tuned.json")), ids=str)
+def test_what_was_chosen_for_committed_studies_is_of_the_search_that_they_ask_for(folder: Path) -> None:
+    """Else whoever clones them searches again, and overwrites what the tables hold."""
+    made = definition.load(folder)
+    assert steps._to_search(steps._searches(made, picks.read(folder)), plan.chosen(folder), row=None) == {}
 
 
 def test_verify_finds_the_same_bits_and_a_changed_number(place, ran):

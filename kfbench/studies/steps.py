@@ -247,8 +247,8 @@ def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
         yield source.study
 
 
-def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> str:
-    """Search, run the best settings on fresh seeds, and return what was found in a few lines."""
+def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> tuple[str, int]:
+    """Search, run the best settings on fresh seeds; return what was found in a few lines, and how many runs failed."""
     search.space(asked.spec.method)
     with _search(asked, place, console=console) as found:
         trial = search.best(found)
@@ -259,11 +259,11 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]
     left = missing.missing(runs, place.results)
-    if left:
-        _make(left, place, name=f"{asked.name}-fresh", console=console)
+    bad = _make(left, place, name=f"{asked.name}-fresh", console=console) if left else {}
     done = missing.recorded(place.results)
     for record in (records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done):
         scores = ", ".join(f"{name} {value:.2f}" for name, value in record.scores["last"].items())
         lines.append(f"  seed {record.spec['seed']}: {scores}  [{record.key}]")
+    lines += [f"  seed {job.spec.seed}: not made: {bad[job.name]}" for job in left if job.name in bad]
     lines.append(f"  study       {asked.name} in {trials.public(place.url)}; see it with optuna-dashboard")
-    return "\n".join(lines)
+    return "\n".join(lines), len(bad.keys() & {job.name for job in left})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jobs_here
 import pytest
@@ -267,3 +268,23 @@ def test_drivers_of_one_study_from_two_results_folders_share_a_database(tmp_path
     steps._make(jobs, Place(tmp_path / "alone"), name="quick", console=Console(quiet=True))
     names = [queue._study.study_name for queue, _ in grids]
     assert len({*names}) == 3 and names[2] == "quick" and all(name.startswith("quick-") for name in names[:2])
+
+
+def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
+    tmp_path: Path, type_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    @contextlib.contextmanager
+    def searched(wanted, place, *, console):
+        yield SimpleNamespace(best_trial=SimpleNamespace(params={"alpha": 0.5}, value=60.0, number=3))
+
+    def make(jobs, place, **_):
+        return {jobs[0].name: "it broke", "teacher-x": "a teacher is no fresh run"} if fails else {}
+
+    monkeypatch.setattr(steps, "_search", searched)
+    monkeypatch.setattr(steps, "_make", make)
+    words = ["search", "--method", "kd", "--task", "digits/high", "--budget", "smoke", "--seeds", "2"]
+    for fails in (True, False):
+        done = type_in(*words)
+        assert done.code == int(fails) and ("  seed 0: not made: it broke" in done.out.splitlines()) == fails

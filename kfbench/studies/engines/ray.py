@@ -170,6 +170,16 @@ def datasets(spec: RunSpec) -> set[str]:
     return {task.dataset for task in declared if isinstance(task, ImageTask)}
 
 
+def environment() -> dict[str, dict[str, str]]:
+    """Return, as Ray's runtime environment, where one's own methods, tasks and networks lie, on any node.
+
+    A cluster that was there before the driver knows nothing of the driver's variables.
+    """
+    names = ("KFBENCH_METHODS", "KFBENCH_TASKS", "KFBENCH_NETWORKS")
+    there = {name: os.environ[name] for name in names if name in os.environ}
+    return {"env_vars": there} if there else {}
+
+
 class Ray:
     """Runs as tasks of a cluster: that at $RAY_ADDRESS, else one on this machine."""
 
@@ -193,7 +203,7 @@ class Ray:
         self._needs = {"CPU": float(place.threads), "GPU": place.gpus}
         memory = place.memory * 2**30 or None
         self._task = ray.remote(on_node).options(
-            num_cpus=place.threads, num_gpus=place.gpus, memory=memory, max_retries=0
+            num_cpus=place.threads, num_gpus=place.gpus, memory=memory, max_retries=0, runtime_env=environment()
         )
 
     @property

@@ -1,5 +1,6 @@
 """The one exception that users are meant to read, and the near-match sentence it ends with."""
 
+import errno
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
@@ -8,6 +9,15 @@ class KfbenchError(Exception):
     """A user's mistake or a missing thing, in one line with its remedy; the command line exits with `exit_code`."""
 
     exit_code = 2
+
+
+class NoRoom(KfbenchError):
+    """A disk is full: once there is room, what was begun goes on from where it was last written down."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether an error means that a disk is full, or what its owner may take of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class KfbenchWarning(UserWarning):

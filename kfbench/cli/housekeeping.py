@@ -24,6 +24,11 @@ def clean(
     from kfbench.running import housekeeping
 
     piles = [pile for pile in housekeeping.piles(results, kinds or ()) if pile.paths]
+    if bags := housekeeping.jobs(results):
+        typer.echo(
+            f"left alone: {len(bags)} runs in '{bags[0].parent}' that SLURM may have, and what they need; the same "
+            "kfbench study --on slurm finds them. A run whose job is gone for good: delete its file 'job'"
+        )
     if not piles:
         typer.echo(f"nothing to clean in '{results}'")
         return

@@ -140,7 +140,7 @@ def search(
 ) -> None:
     """Choose a method's settings on validation data.
 
-    Optuna tries them; the best is then run on fresh seeds.
+    Optuna tries them; the best is then run on fresh seeds. Exit code 1: one of these failed.
     """
     _fit(on, memory=memory, slurm=slurm, checkpoint_mb=checkpoint_mb)
     recipe = recipe_of(set_recipe, network=network, train_size=train_size)
@@ -172,13 +172,14 @@ def search(
         checkpoint_mb=checkpoint_mb,
         options=pairs(slurm, "--slurm"),
     )
-    text = steps.tune(
+    text, failed = steps.tune(
         Search(spec, trials, seeds_per_trial),
         place,
         seeds=list(range(seeds)),
         console=Console(stderr=True, highlight=False),
     )
     typer.echo(text)
+    raise typer.Exit(1 if failed else 0)
 
 
 def report(

@@ -33,7 +33,7 @@ def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
             lines.append(
                 f"  memory      {share:.1f} % of the {asked:,.0f} rows asked of teachers took no pass of this run"
             )
-    lines.append(f"  record      {records.path_of(results, record.key, record.run_spec())}")
+    lines.append(f"  record      {records.path_of(results, record.key, record.spec)}")
     if whole:
         lines += [f"  teachers    {', '.join(spec['teachers']) or 'none'}"]
         lines += [f"  {name:<11} {_flat(spec[name])}" for name in ("recipe", "settings")]

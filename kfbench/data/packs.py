@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.folders import at_home
 
 SplitName = Literal["train", "val", "test"]
@@ -205,17 +205,18 @@ def workplace(name: str) -> Path:
 
 
 def require_room(size: int) -> None:
-    """Raise KfbenchError if the data folder has no room for `size` bytes twice: decoded, and in the pack."""
+    """Raise NoRoom if the data folder has no room for `size` bytes twice: decoded, and in the pack."""
     free = shutil.disk_usage(data_folder()).free
     if free < 2 * size:
-        raise KfbenchError(
+        raise NoRoom(
             f"the images need {2 * size / 1e6:,.1f} MB in the data folder '{data_folder()}' while they are packed, and "
             f"{free / 1e6:,.1f} MB are free; free some, or set KFBENCH_DATA to another folder"
         )
 
 
 def not_writable(error: Exception) -> KfbenchError:
-    return KfbenchError(f"cannot write to the data folder '{data_folder()}' ({error}); set KFBENCH_DATA to another")
+    kind = NoRoom if is_full(error) else KfbenchError
+    return kind(f"cannot write to the data folder '{data_folder()}' ({error}); set KFBENCH_DATA to another")
 
 
 def _replace(made: Path, place: Path) -> None:

@@ -61,6 +61,17 @@ def of_name(name: str) -> tuple[Family, dict[str, str | None]]:
     raise KfbenchError(f"no network '{name}'; {near(name, there, most=len(there))}")
 
 
+def file_of(name: str) -> Path | None:
+    """Return the file of the family that makes a network; None where none does, as for a library's."""
+    for family in families():
+        if re.fullmatch(family.pattern, name):
+            if family.module.startswith("kfbench.networks."):
+                return files("networks")[family.file]
+            spec = importlib.util.find_spec(family.module) if family.module else None
+            return Path(spec.origin) if spec and spec.origin else None
+    return None
+
+
 def load(family: Family) -> ModuleType:
     """Import a family's file. Raises KfbenchError if that fails, or if it has no function `make`."""
     import kfbench.networks

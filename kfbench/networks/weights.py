@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kfbench import networks
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.networks import fitting, saved
 from kfbench.networks.network import Network
 from kfbench.networks.saved import Saved
@@ -31,14 +31,16 @@ def save(network: Network, path: Path, about: dict[str, Any], *, half: bool = Fa
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     except OSError as error:
-        raise KfbenchError(f"cannot write '{path}' ({error.strerror}); make room, or write elsewhere") from error
+        kind = NoRoom if is_full(error) else KfbenchError
+        raise kind(f"cannot write '{path}' ({error.strerror}); make room, or write elsewhere") from error
     os.close(handle)
     try:
         save_file(tensors, name, metadata={"kfbench": json.dumps(kept, sort_keys=True)})
         os.chmod(name, 0o644)
         os.replace(name, path)
     except (OSError, SafetensorError) as error:
-        raise KfbenchError(f"cannot write '{path}' ({error}); make room, or write elsewhere") from error
+        kind = NoRoom if is_full(error) or isinstance(error, SafetensorError) else KfbenchError  # its writer's own
+        raise kind(f"cannot write '{path}' ({error}); make room, or write elsewhere") from error
     finally:
         Path(name).unlink(missing_ok=True)
     return digest(tensors)

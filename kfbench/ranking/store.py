@@ -1,5 +1,6 @@
 """The teachers of a results folder by their names: candidates where nobody named any."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -20,9 +21,10 @@ def names(results: Path) -> dict[str, str]:
     for path in record_files(folder):
         if path.with_suffix(".safetensors").is_file():
             record = records.read(path)
-            name = name_of(record.run_spec())
-            if record.status == "done" and name is not None:
-                trained[name] = record.spec["task"]
+            with contextlib.suppress(KfbenchError):  # of a task that is not here
+                name = name_of(record.run_spec())
+                if record.status == "done" and name is not None:
+                    trained[name] = record.spec["task"]
     imported = {
         f"imported:{path.stem}": str(header.read(path).get("task", ""))
         for path in (folder / "imported").glob("*.safetensors")

@@ -37,7 +37,7 @@ def _run(grid: Grid, column: str, record: RunRecord, folder: Path, results: Path
     score = record.scores.get(grid.study.score, {}).get(metric)
     unit = " %" if grid.kind(column).is_percent else ""
     long = {"curve", "traceback", "identity"}
-    path = path_of(results, record.key, record.run_spec())
+    path = path_of(results, record.key, record.spec)
     return {
         "seed": record.spec["seed"],
         "key": record.key,

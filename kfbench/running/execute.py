@@ -1,19 +1,20 @@
 """RunSpec -> RunRecord: the whole life of a run, after what it needs has been planned (`prepare.py`)."""
 
 import dataclasses
-import os
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kfbench import machine
-from kfbench.errors import Diverged, KfbenchError
-from kfbench.running import outcome, prepare, provenance, records, teacher_store
+from kfbench.errors import Diverged, KfbenchError, NoRoom, is_full
+from kfbench.running import identity, outcome, prepare, provenance, records, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.heartbeat import heartbeat
 from kfbench.running.identity import HARNESS
@@ -82,6 +83,11 @@ def run(
         checkpoint_of(plan, results).unlink(missing_ok=True)
     elif record := finished(plan, results):
         conditions.watcher.say(f"recorded already: {spec.method} on {spec.task}, seed {spec.seed} [{record.key}]")
+        if edited := identity.changed(spec, record.provenance.get("code", {})):
+            conditions.watcher.say(
+                f"note: {' and '.join(edited)} changed since; run it again with --force, or raise the method's "
+                "`revision`, and none of its records counts any more"
+            )
         return record
     return _make(plan, results, conditions)
 
@@ -126,6 +132,8 @@ def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
     except Exception as error:
         if isinstance(error, KfbenchError) and not isinstance(error, Diverged):
             raise  # what the user can mend is no failure of the run
+        if is_full(error):
+            raise NoRoom(f"the disk is full ({error}); make room, and the same command goes on") from error
         record.curve, record.error = loop.curve, f"{type(error).__name__}: {error}".splitlines()[0]
         record.traceback = "".join(traceback.format_exception(error))
         _leave(record, place, file)
@@ -165,9 +173,9 @@ def _setup(plan: Plan, place: Path, conditions: Conditions) -> Setup:
 
 def _train(loop: Loop, spec: RunSpec, file: Path, conditions: Conditions) -> None:
     """Drive the loop to its end, from a checkpoint if one is there, with checkpoints on the way and at a signal."""
-    watcher, every = conditions.watcher, conditions.checkpoint_seconds
+    watcher, every, code = conditions.watcher, conditions.checkpoint_seconds, identity.code(spec)
     if file.is_file():
-        checkpoint.restore(loop, file)
+        checkpoint.restore(loop, file, changed=partial(identity.changed, spec))
         watcher.say(f"goes on from step {loop.position:,} of {loop.total:,}")
     watcher.start(spec, loop)
     try:
@@ -177,7 +185,7 @@ def _train(loop: Loop, spec: RunSpec, file: Path, conditions: Conditions) -> Non
                 watcher.step(loop, row)
                 due = time.monotonic() - saved >= every
                 if (due or asked) and loop.position < loop.total:
-                    checkpoint.write(file, loop.state())
+                    checkpoint.write(file, loop.state(), code=code)
                     saved = time.monotonic()
                 if asked:
                     raise Interrupted(
@@ -186,7 +194,7 @@ def _train(loop: Loop, spec: RunSpec, file: Path, conditions: Conditions) -> Non
     finally:
         watcher.stop()
     if loop.seconds > every:  # whatever is wrong with scoring or the disk, the training is not lost
-        checkpoint.write(file, loop.state())
+        checkpoint.write(file, loop.state(), code=code)
 
 
 def _provenance(setup: Setup, plan: Plan, conditions: Conditions) -> dict[str, object]:
@@ -198,6 +206,7 @@ def _provenance(setup: Setup, plan: Plan, conditions: Conditions) -> dict[str, o
         **provenance.of_run(setup.device),
         "data": plan.identity["data"],
         "teachers": teachers,
+        "code": identity.code(plan.spec),
         "compiled": conditions.compiled,
         "remembers": setup.memory is not None,
         **({"teachers_chosen": dict(conditions.chosen)} if conditions.chosen is not None else {}),
@@ -205,16 +214,14 @@ def _provenance(setup: Setup, plan: Plan, conditions: Conditions) -> dict[str, o
 
 
 def check_room(results: Path) -> None:
-    """Find out before training, not after, whether results can be written. Raises KfbenchError."""
-    probe = results / f".probe-{os.getpid()}"
+    """Find out before training, not after, whether results can be written. Raises NoRoom, or KfbenchError."""
     try:
         results.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"0" * 4096)
-        probe.unlink()
+        with tempfile.TemporaryDirectory(dir=results, prefix=".probe-") as probe:
+            (Path(probe) / "probe").write_bytes(b"0" * 4096)
         free = machine.free(results)
     except OSError as error:
-        raise KfbenchError(
-            f"cannot write to '{results}' ({error.strerror}); give another folder with --results"
-        ) from error
+        kind = NoRoom if is_full(error) else KfbenchError
+        raise kind(f"cannot write to '{results}' ({error.strerror}); give another folder with --results") from error
     if free < ROOM:
-        raise KfbenchError(f"only {free / 1e6:.0f} MB free for '{results}'; free some, or give --results elsewhere")
+        raise NoRoom(f"only {free / 1e6:.0f} MB free for '{results}'; free some, or give --results elsewhere")

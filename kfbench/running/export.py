@@ -56,7 +56,7 @@ def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
     folder, record = records.locate(results, key)
     if record.status != "done":
         raise KfbenchError(f"run '{record.key}' failed ({record.error}): it kept no network")
-    path = records.path_of(folder, record.key, record.run_spec()).with_suffix(".safetensors")
+    path = records.path_of(folder, record.key, record.spec).with_suffix(".safetensors")
     if not path.is_file():
         raise KfbenchError(
             f"the weights of run '{record.key}' are not here; kfbench verify {record.key} puts them back, where the "

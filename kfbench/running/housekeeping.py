@@ -1,6 +1,7 @@
 """What a results folder may lose: `clean` takes what can be made again, `delete` one run. Imports no torch."""
 
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ ABOUT = {  # what lies in a results folder, and in its teacher store, beside rec
     "status": "what kfbench status knows of runs that stopped or failed",
     "leftovers": "files of processes that were killed while they wrote",
 }
+LONG = 86_400.0  # seconds of silence until a process elsewhere is gone: clocks differ, an evaluation may be long
 LOGS = ("logs", "tensorboard", "wandb")
 
 
@@ -33,7 +35,7 @@ class Pile:
 def piles(results: Path, kinds: Iterable[str] = ()) -> list[Pile]:
     """Return what may be deleted, of these kinds or of all. Raises KfbenchError for an unknown kind, or if runs go on.
 
-    What is of no kind (a study's database, for one) is left alone.
+    What is of no kind (a study's database, for one) is left alone, and what SLURM's jobs may be at: see `jobs`.
     """
     chosen = list(kinds) or list(ABOUT)
     for kind in chosen:
@@ -41,16 +43,38 @@ def piles(results: Path, kinds: Iterable[str] = ()) -> list[Pile]:
             raise KfbenchError(f"nothing to clean called '{kind}'; {near(kind, ABOUT)}")
     if not results.is_dir():
         raise KfbenchError(f"no folder '{results}'; give the one to clean with --results")
-    alive = [row for row in status.read(results) if row.get("state") == "running" or row.get("over") is False]
-    alive = [row for row in alive if not row.get("lost")]
-    if alive:
-        what = alive[0].get("label") or f"study {alive[0]['study']}"
-        raise KfbenchError(f"{what} is running with its results in '{results}'; wait for it, or stop it first")
-    found = []
+    _require_rest(results)
+    found, bags = [], jobs(results)
     for kind in chosen:
-        paths = tuple(path for folder in (results, results / "teachers") for path in _places(folder, kind))
+        every = (path for folder in (results, results / "teachers") for path in _places(folder, kind))
+        paths = tuple(path for path in every if not _is_in_use(path, kind, bags))
         found.append(Pile(kind, ABOUT[kind], paths, sum(map(size_of, paths))))
     return found
+
+
+def jobs(results: Path) -> list[Path]:
+    """Return the folders of runs that SLURM has or had when their driver died; the study's next driver finds them."""
+    return sorted(path.parent for path in (results / ".cache" / "runs").glob("*/job"))
+
+
+def _is_in_use(path: Path, kind: str, bags: list[Path]) -> bool:
+    """Say whether a job may need a file: its folder, its log, what teachers said."""
+    in_bag = any(bag == path or bag in path.parents for bag in bags)
+    return in_bag or (kind == "memory" and bool(bags)) or (kind == "logs" and path.stem in {bag.name for bag in bags})
+
+
+def _require_rest(results: Path) -> None:
+    """Raise KfbenchError if a run goes on, or one on another machine may."""
+    for row in status.read(results, silent=LONG):
+        if row.get("lost") or (row.get("state") != "running" and row.get("over") is not False):
+            continue
+        what, who = row.get("label") or f"study {row['study']}", row.get("driver") or row
+        if status.is_alive(who["pid"], who["node"], row["updated"]):
+            raise KfbenchError(f"{what} is running with its results in '{results}'; wait for it, or stop it first")
+        silent = status.spoken(time.time() - row["updated"])
+        raise KfbenchError(
+            f"{what} may still be running on '{who['node']}', silent for {silent}; if it is not, delete '{row['file']}'"
+        )
 
 
 def _places(folder: Path, kind: str) -> Iterator[Path]:

@@ -44,7 +44,7 @@ def write(folder: Path, key: str, repository: str, *, results: Path, licence: st
     """Write what a repository of a run's student holds into a folder. Raises KfbenchError if the weights are gone."""
     record, network, about = export.load(key, results=results)
     place, _ = records.locate(results, key)
-    shutil.copy(records.path_of(place, record.key, record.run_spec()).with_suffix(".safetensors"), folder / WEIGHTS)
+    shutil.copy(records.path_of(place, record.key, record.spec).with_suffix(".safetensors"), folder / WEIGHTS)
     config = {
         "library_name": "kfbench",
         "network": network.name,

@@ -1,13 +1,18 @@
 """What a run's key is a digest of: its spec, and whatever else decides the numbers. No data are read for it."""
 
+import ast
 import hashlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kfbench import registry
+from kfbench.folders import folders
 from kfbench.kinds import Declared
 from kfbench.methods import Method
+from kfbench.networks import family
 from kfbench.spec import RunSpec
 
 HARNESS = 1  # raise it when a change of the harness changes numbers: older records then no longer count as this run
@@ -19,22 +24,68 @@ def of(spec: RunSpec, teachers: Sequence[str]) -> dict[str, Any]:
     Raises KfbenchError if the data are not on this machine.
     """
     method = registry.recorded_method(spec.method, spec.settings)
-    file, others = method_file(spec), stage_tasks(method, spec)
+    others = stage_tasks(method, spec)
     return {
         "spec": spec.to_json(),
         "data": registry.load_task(spec.task).checksum(),
         "teachers": list(teachers),
         "method_revision": method.revision,
         "harness_revision": HARNESS,
-        **({} if file is None else {"method_file": file}),
+        **own_files(spec),
         **({"stages": {name: other.checksum() for name, other in others.items()}} if others else {}),
     }
 
 
-def method_file(spec: RunSpec) -> str | None:
-    """Return the sha256 of a method that is run from its file, `--method path/to/mine.py`; None for others."""
+def own_files(spec: RunSpec) -> dict[str, str]:
+    """Return {"method_file", "network_file": sha256} of those that are the user's own.
+
+    Such a file lies in no commit of ours: a path, a folder such as `$KFBENCH_METHODS`, another package. Who edits it
+    has another run. For ours there are revisions.
+    """
+    files = {"method_file": _method_file(spec), "network_file": family.file_of(spec.recipe.network)}
+    ours = [Path(folders(kind)[0]).resolve() for kind in ("methods", "networks")]
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in files.items()
+        if path is not None and path.is_file() and path.resolve().parent not in ours
+    }
+
+
+def code(spec: RunSpec) -> dict[str, str]:
+    """Return {name: digest} of the files that define a run's method and network, whoever's they are.
+
+    Docstrings, comments and layout do not count.
+    """
+    found = {}
+    for path in (_method_file(spec), family.file_of(spec.recipe.network)):
+        if path is not None and path.is_file():
+            found[f"{path.parent.name}/{path.name}"] = _essence(path, path.stat().st_mtime_ns)
+    return found
+
+
+def changed(spec: RunSpec, before: Mapping[str, str]) -> list[str]:
+    """Return the names of files of `code` that are not as they were before."""
+    return [name for name, now in code(spec).items() if before.get(name, now) != now]
+
+
+@lru_cache(maxsize=256)
+def _essence(path: Path, _changed: int) -> str:
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+
+
+def _method_file(spec: RunSpec) -> Path | None:
     stem, _ = registry.split(spec.method)
-    return hashlib.sha256(Path(stem).read_bytes()).hexdigest() if stem.endswith(".py") else None
+    if stem.endswith(".py"):
+        return Path(stem)
+    there = registry.files("methods").get(stem)
+    if there is not None or stem not in registry.plugins("methods"):
+        return there
+    found = importlib.util.find_spec(registry.plugins("methods")[stem].module)
+    return Path(found.origin) if found and found.origin else None
 
 
 def stage_tasks(method: Method, spec: RunSpec) -> dict[str, Declared]:

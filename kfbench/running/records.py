@@ -2,14 +2,14 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kfbench import registry
-from kfbench.errors import KfbenchError, KfbenchWarning
+from kfbench.errors import KfbenchError, KfbenchWarning, NoRoom, is_full
 from kfbench.running.files import record_files, write_text
 from kfbench.spec import RunSpec, digest
 
@@ -58,21 +58,24 @@ class RunRecord(BaseModel):
         return registry.read_spec(self.spec)
 
 
-def path_of(results: Path, key: str, spec: RunSpec) -> Path:
-    """Return where a record lies: results/<task>/<method>/<key>.json; a file from anywhere goes by its stem."""
-    stem, variant = registry.split(spec.method)
-    return results / spec.task / Path(stem).name.removesuffix(".py") / (variant or "") / f"{key}.json"
+def path_of(results: Path, key: str, spec: RunSpec | Mapping[str, Any]) -> Path:
+    """Return where a record lies: results/<task>/<method>/<key>.json; a file from anywhere goes by its stem.
+
+    The spec may be as a record has it: its task need not be known here.
+    """
+    method, task = (spec.method, spec.task) if isinstance(spec, RunSpec) else (spec["method"], spec["task"])
+    stem, variant = registry.split(method)
+    return results / task / Path(stem).name.removesuffix(".py") / (variant or "") / f"{key}.json"
 
 
 def write(results: Path, record: RunRecord) -> Path:
     """Write a record in place of an older one with its key, never half. Raises KfbenchError if it cannot be written."""
-    path = path_of(results, record.key, record.run_spec())
+    path = path_of(results, record.key, record.spec)
     try:
         write_text(path, json.dumps(record.model_dump(), indent=1) + "\n")
     except OSError as error:
-        raise KfbenchError(
-            f"cannot write '{path}' ({error.strerror}); make room, or give --results elsewhere"
-        ) from error
+        kind = NoRoom if is_full(error) else KfbenchError
+        raise kind(f"cannot write '{path}' ({error.strerror}); make room, or give --results elsewhere") from error
     return path
 
 

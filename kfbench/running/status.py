@@ -7,7 +7,8 @@
 
 It is deleted when the run is done. A study writes one file for all its runs (`studies/board.py`): `<study>.json` with
 the keys `study`, `driver`, `total`, `ended`, `failed`, `running`, `over`; a row under `running` has the fields above.
-`kfbench status` shows both; a process that is gone is told by its pid on its own node, else by 5 minutes of silence.
+`read` adds `file`, where it lies. `kfbench status` shows both;
+a process that is gone is told by its pid on its own node, else by 5 minutes of silence (for `clean`, by a day).
 """
 
 import contextlib
@@ -27,18 +28,19 @@ def place(results: Path) -> Path:
     return results / ".cache" / "status"
 
 
-def read(results: Path) -> list[dict[str, Any]]:
+def read(results: Path, *, silent: float = SILENT) -> list[dict[str, Any]]:
     """Return what the status files of a results folder and its teacher store say; a damaged one is left out.
 
-    A run that is said to run, but whose process is gone, has the state "lost"; such a study is `over`.
+    A run that is said to run, but whose process is gone, has the state "lost"; such a study is `lost`. `silent` is for
+    how many seconds a process on another machine may say nothing.
     """
     found = []
     for folder in (place(results), place(results / "teachers")):
         for path in sorted(folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 told = json.loads(path.read_bytes())
-                who = told["driver"] if "study" in told else told
-                alive = is_alive(who["pid"], who["node"], told["updated"])
+                told["file"], who = str(path), told["driver"] if "study" in told else told
+                alive = is_alive(who["pid"], who["node"], told["updated"], silent=silent)
                 if "run" in told and told["state"] == "running" and not alive:
                     told |= {"state": "lost", "why": f"its process {told['pid']} on {told['node']} is gone"}
                 if "study" in told:
@@ -47,10 +49,10 @@ def read(results: Path) -> list[dict[str, Any]]:
     return found
 
 
-def is_alive(pid: int, node: str, updated: float) -> bool:
+def is_alive(pid: int, node: str, updated: float, *, silent: float = SILENT) -> bool:
     """Tell whether a process is there: its own machine is asked where it can say, else what it last wrote."""
     if node != platform.node() or os.name != "posix":
-        return time.time() - updated < SILENT
+        return time.time() - updated < silent
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

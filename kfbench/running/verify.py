@@ -15,6 +15,13 @@ from kfbench.running import execute, records, teacher_store
 from kfbench.running.records import RunRecord
 from kfbench.train.loop import Watcher
 
+OTHERS = {  # parts of an identity with which it is another run, whatever it scores
+    "data": "the data",
+    "stages": "the data of a stage",
+    "teachers": "the teachers' weights",
+    "method_file": "the lines of the method's file",
+    "network_file": "the lines of the network's file",
+}
 Word = Literal["bit-equal", "equal within its interval", "different"]
 TIMES = ("seconds", "images_per_second", "frames_per_second", "rate")  # of a curve's row: no two runs agree on these
 
@@ -50,7 +57,7 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
             new = execute.run(record.run_spec(), results=fresh, device=device, remember=remember, watcher=watcher)
             place = fresh
         ours, theirs = (
-            records.path_of(where, each.key, record.run_spec()).with_suffix(".safetensors")
+            records.path_of(where, each.key, record.spec).with_suffix(".safetensors")
             for where, each in ((folder, record), (place, new))
         )
         if new.provenance.get("weights") == record.provenance.get("weights") and theirs.is_file() and not ours.exists():
@@ -74,8 +81,12 @@ def compare(old: RunRecord, new: RunRecord, siblings: list[RunRecord]) -> Compar
     """Compare a record with its rerun; siblings are finished runs of the same spec with other seeds."""
     differ = differences(old, new)
     if old.key != new.key:
-        changed = [name for name in old.identity if old.identity[name] != new.identity.get(name)]
+        changed = [
+            name for name in {**old.identity, **new.identity} if old.identity.get(name) != new.identity.get(name)
+        ]
         differ = (f"identity: {', '.join(changed)}", *differ)
+        if others := [OTHERS[name] for name in changed if name in OTHERS]:
+            return Comparison("different", differ, f"{' and '.join(others)} are not those of the record")
     if not differ:
         return Comparison("bit-equal", (), "every score and every point of the curve is equal to the bit")
     metric = registry.kind_of(old.spec["task"]).metric

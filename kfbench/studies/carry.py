@@ -4,6 +4,7 @@ The folder mirrors `results/`: teachers lie in `teachers/`, the checkpoint in `.
 and what comes out; nothing here knows where it is.
 """
 
+import contextlib
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from kfbench import registry
-from kfbench.errors import Diverged, KfbenchError
+from kfbench.errors import Diverged, KfbenchError, NoRoom, is_full
 from kfbench.running import execute, prepare, records, teacher_store
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Watcher
@@ -29,7 +30,7 @@ from kfbench.version import __version__
 TELL = 1.0  # seconds between reports
 PATIENCE = 30.0  # seconds that a judged run waits for the pruner's verdict
 Files = Mapping[str, Path | bytes]  # {place below a results folder: a file or folder on this machine, or its content}
-State = Literal["done", "failed", "refused", "pruned", "stopped", "lost", "memory"]
+State = Literal["done", "failed", "refused", "pruned", "stopped", "full", "lost", "memory"]
 Word = Literal["go", "stop", "prune"]
 Report = Callable[[dict[str, Any]], Word]  # takes an event of the run, returns what it is to do
 
@@ -52,7 +53,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. "lost": its worker died; "memory": for want of memory; "stopped": it left a checkpoint."""
+    """How a run ended.
+
+    "stopped": it left a checkpoint; "full": its disk has no room, and an older checkpoint may be there; "lost": its
+    worker died; "memory": for want of memory.
+    """
 
     state: State
     why: str = ""
@@ -84,13 +89,17 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
         )
     except execute.Interrupted as error:
         state, why = "stopped", str(error)
+    except NoRoom as error:
+        state, why = "full", str(error)
     except KfbenchError as error:
         state = "pruned" if isinstance(error, Pruned) else "failed" if isinstance(error, Diverged) else "refused"
         why = str(error)
     except Exception as error:
-        traceback.print_exc(file=sys.stdout)
-        state, why = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
-    print(f"{state}{': ' if why else ''}{why}", flush=True)
+        state, why = "full" if is_full(error) else "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+        with contextlib.suppress(OSError):
+            traceback.print_exc(file=sys.stdout)
+    with contextlib.suppress(OSError):  # of a full disk: what there is to say is in the outcome
+        print(f"{state}{': ' if why else ''}{why}", flush=True)
     left = {path.relative_to(folder).as_posix(): path for path in _left(place, spec)}
     return Outcome(state, why, left)
 

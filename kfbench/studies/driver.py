@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
-from kfbench.errors import KfbenchError
-from kfbench.running import imported, prepare, records, teacher_store
+from kfbench.errors import KfbenchError, is_full
+from kfbench.running import execute, imported, prepare, records, teacher_store
 from kfbench.running.records import RunRecord
-from kfbench.studies import carry, engines, missing
+from kfbench.spec import digest
+from kfbench.studies import carry, claims, engines, missing
 from kfbench.studies.board import Board, open_board
 from kfbench.studies.carry import Files, Order, Outcome
 from kfbench.studies.engines import Engine
@@ -29,6 +29,8 @@ from kfbench.studies.trials import Job, Source, teacher_called
 
 MOST_DEATHS = 5  # workers that a run may take down, with no new checkpoint between, before it counts as failed
 LAST_LINES = 20  # of its log, in the record of such a run
+REST = 60.0  # seconds until a run is handed over again that another driver has, or whose disk was full
+LOOK = 5.0  # seconds between two looks for room
 INSIST = 120.0  # seconds that runs have for their checkpoints when all is to stop
 
 
@@ -40,14 +42,26 @@ class Stopped(KfbenchError):
 
 @dataclass
 class UnderWay:
-    """A run that an engine has."""
+    """A run that an engine has, or that rests until it is handed over."""
 
     job: Job
     deaths: int = 0
+    rests: float | None = None  # until when; with an outcome, a full disk, it keeps its place meanwhile
+    is_others: bool = False  # another driver had it when it was last asked for
     judged: int = -1  # step of the latest score that was seen
     checkpoint: float = 0.0  # age of the checkpoint it began with
     outcome: Outcome | None = None  # how it ended, until that is kept
     log: str = ""  # the key that its log is called by, once it has one
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it counts among the engine's runs."""
+        return self.rests is None or self.outcome is not None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has rested."""
+        return self.rests is not None and self.rests <= time.monotonic()
 
 
 def drive(
@@ -60,9 +74,9 @@ def drive(
     for folder in ("logs", "runs"):
         (place.cache / folder).mkdir(exist_ok=True)
     total = source.total + len(teachers)
-    with _alone(place, name), _signals(), open_board(name, total, place.cache, console) as board:
+    with claims.alone(place, name), _signals(), open_board(name, total, place.cache, console) as board:
         engine = engine or engines.make(place, place.cache / "runs")
-        driver = Driver(source, teachers, place, engine, board)
+        driver = Driver(source, teachers, place, engine, board, name=name)
         try:
             while driver.turn():
                 time.sleep(engine.pause)
@@ -82,66 +96,128 @@ def drive(
 class Driver:
     """What is under way, what is recorded, what went wrong."""
 
-    def __init__(self, source: Source, teachers: list[Job], place: Place, engine: Engine, board: Board) -> None:
+    def __init__(
+        self, source: Source, teachers: list[Job], place: Place, engine: Engine, board: Board, *, name: str
+    ) -> None:
         self._source, self._waiting, self._place, self._engine, self._board = source, teachers, place, engine, board
+        self._name = name
         stored = missing.recorded(teacher_store.folder(place.results))
         self._recorded = {teacher_called(name): path for name, path in stored.items()} | missing.recorded(place.results)
+        self._read: dict[Path, int] = {}  # other records that were looked at, and when those were written
         self._under_way: dict[str, UnderWay] = {}
-        self._has_room = True  # on the disk
+        self._has_room, self._looked, self._is_told = True, 0.0, False  # on the disk, when it was looked for, said
         self.bad: dict[str, str] = {}  # {name: why}
 
     def turn(self) -> bool:
-        """Hand over what there is room for, hear reports, keep what has ended; say whether anything is left."""
-        while len(self._under_way) < self._engine.slots:
-            job = self._waiting.pop(0) if self._waiting else self._source.next(self._is_ready)
-            if job is None:
+        """Hand over what there is room for, hear reports, keep what has ended; say whether anything is left.
+
+        While the disk is full, nothing is done.
+        """
+        if not self._finds_room():
+            self._board.look()
+            return True
+        for run in [run for run in self._under_way.values() if run.is_due and run.has_place]:
+            self._hand_over(run)
+        while sum(run.has_place for run in self._under_way.values()) < self._engine.slots:
+            following = self._next()
+            if following is None:
                 break
-            self._board.begin(job)
-            self._under_way[job.name] = UnderWay(job)
-            self._hand_over(self._under_way[job.name])
+            self._hand_over(following)
         if not self._under_way:
             return False
         self._hear()
-        for run in list(self._under_way.values()):
+        for run in [run for run in self._under_way.values() if run.rests is None]:
             run.outcome = run.outcome or self._engine.look(run.job.name)
             if run.outcome is not None:
                 self._ended(run, run.outcome)
         self._board.look()
         return True
 
+    def _next(self) -> UnderWay | None:
+        """Return the next run to hand over: one that has rested, a teacher, or the source's next; None: none is due."""
+        rested = next((run for run in self._under_way.values() if run.is_due), None)
+        if rested is not None:
+            return rested
+        job = self._waiting.pop(0) if self._waiting else self._source.next(self._is_ready)
+        if job is None:
+            return None
+        self._board.begin(job)
+        self._under_way[job.name] = UnderWay(job)
+        return self._under_way[job.name]
+
+    def _finds_room(self, *, now: bool = False) -> bool:
+        """Say whether results can be written, as was found a moment ago; that they cannot is told once."""
+        if now or time.monotonic() - self._looked > LOOK:
+            self._looked, self._has_room = time.monotonic(), True
+            try:
+                execute.check_room(self._place.results)
+            except KfbenchError as error:
+                self._has_room = False
+                self._wait(str(error))
+        return self._has_room
+
+    def _wait(self, why: str) -> None:
+        """Say once what is waited for."""
+        if not self._is_told:
+            self._board.say(f"{why}; waiting for room")
+        self._is_told = True
+
     def stop(self) -> None:
         """Ask every run for a checkpoint and wait for it; keep what ends by itself meanwhile."""
         until = time.monotonic() + INSIST
-        for name in self._under_way:
-            self._engine.answer(name, "stop")
-        while self._under_way and time.monotonic() < until:
-            for name, run in list(self._under_way.items()):
-                outcome = run.outcome or self._engine.look(name)
-                if outcome is not None:
-                    del self._under_way[name]
-                    self._keep(run, outcome)
+        there = {name: run for name, run in self._under_way.items() if run.rests is None}
+        unasked = {*there}
+        while there and time.monotonic() < until:
+            for name, run in list(there.items()):
+                with contextlib.suppress(OSError):  # a full disk: all of it is tried again
+                    if run.outcome is None and name in unasked:
+                        self._engine.answer(name, "stop")
+                        unasked.remove(name)
+                    run.outcome = run.outcome or self._engine.look(name)
+                    if run.outcome is not None:
+                        self._keep(run, run.outcome)
+                        del there[name]
             time.sleep(self._engine.pause)
 
     def tidy(self) -> None:
         """Remove the folders of what is recorded: of teachers that a chaining engine's students read, and leftovers."""
-        for bag in (self._place.cache / "runs").iterdir():
+        for bag in list((self._place.cache / "runs").iterdir()):
             if bag.name in self._recorded:
-                shutil.rmtree(bag, ignore_errors=True)
+                self._remove(bag.name)
+
+    def _remove(self, name: str) -> None:
+        """Remove the folder of a run, unless it is another driver's."""
+        bag = self._place.cache / "runs" / name
+        if bag.is_dir() and self._claims(name):
+            shutil.rmtree(bag, ignore_errors=True)
+
+    def _claims(self, name: str) -> bool:
+        """Say whether a run is ours; it is not, too, where the disk has no room to say so."""
+        try:
+            return claims.claim(self._place, name, driver=self._name)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            return False
 
     def _is_ready(self, job: Job) -> bool:
-        """Say whether a run may be handed over: no teacher of it is under way, or the engine waits for them."""
-        return self._engine.chains or not self._under_way.keys() & job.needs
+        """Say whether a run may be handed over: no teacher of it is under way, or the engine has it and waits."""
+        teachers = [self._under_way[name] for name in self._under_way.keys() & job.needs]
+        return not teachers or (self._engine.chains and all(teacher.rests is None for teacher in teachers))
 
     def _hand_over(self, run: UnderWay) -> None:
-        """Give a run to the engine, unless it is recorded by now or cannot be made."""
+        """Give a run to the engine, unless it is recorded by now, cannot be made, or has to rest."""
         job, place = run.job, self._place
+        run.rests = run.outcome = None
         bad = next((bad for bad in self.bad if bad in job.needs), None)
-        if job.name in self._recorded:  # two trials of a search chose the same
+        if self._is_recorded(job):  # two trials of a search chose the same; or another driver made it
             self._close(run, Outcome("done"))
         elif bad is not None:
             self._close(run, Outcome("refused", f"its teacher is missing: {self.bad[bad]}"))
+        elif not self._is_ready(job) or self._is_others(run) or self._is_recorded(job):  # it may be by now
+            run.rests = time.monotonic() + REST
         else:
-            run.checkpoint, run.outcome = self._checkpoint(job), None
+            run.checkpoint = self._checkpoint(job)
             try:
                 files = self._files(job)
             except KfbenchError as error:
@@ -161,9 +237,38 @@ class Driver:
             )
             try:
                 self._engine.start(order, files)
-            except BaseException:
+            except BaseException as error:
+                if is_full(error):
+                    run.outcome = Outcome("full", str(error))
+                    return
                 del self._under_way[job.name]
                 raise
+
+    def _is_others(self, run: UnderWay) -> bool:
+        """Say whether another driver has a run, and tell the user so."""
+        is_ours = self._claims(run.job.name)
+        if not is_ours and not run.is_others:
+            self._board.say(f"{run.job.label}: another study makes it; its record will serve both")
+        run.is_others = not is_ours
+        return run.is_others
+
+    def _is_recorded(self, job: Job) -> bool:
+        """Say whether a run is recorded, by us or, since we began, by the driver of another study."""
+        if job.name in self._recorded:
+            return True
+        results, ours = self._place.results, {*self._recorded.values()}
+        folder = teacher_store.folder(results) if job.is_teacher else results
+        for path in {*records.path_of(folder, "", job.spec).parent.glob("*.json")} - ours:
+            with contextlib.suppress(KfbenchError, FileNotFoundError):
+                written = path.stat().st_mtime_ns
+                if self._read.get(path) == written:
+                    continue
+                record = records.read(path)
+                self._read[path] = written
+                if missing.Present(folder).counts(record, path):
+                    name = digest(record.spec)
+                    self._recorded[teacher_called(name) if job.is_teacher else name] = path
+        return job.name in self._recorded
 
     def _files(self, job: Job) -> Files:
         """Return what a run reads: its teachers' records and weights, and the memory of their answers."""
@@ -171,7 +276,7 @@ class Driver:
         paths = [self._recorded[name] for name in sorted(job.needs) if name in self._recorded]
         for key in (name.removeprefix("run:") for name in job.spec.teachers if name.startswith("run:")):
             folder, record = records.locate(results, key)
-            paths.append(records.path_of(folder, record.key, record.run_spec()))
+            paths.append(records.path_of(folder, record.key, record.spec))
         memory = self._place.cache / "memory"
         memory.mkdir(exist_ok=True)
         theirs = [name.removeprefix("imported:") for name in job.spec.teachers if name.startswith("imported:")]
@@ -195,24 +300,32 @@ class Driver:
 
     def _ended(self, run: UnderWay, outcome: Outcome) -> None:
         """Keep what a run left and close it, or hand it over again; a full disk is waited for, and nothing is lost."""
+        if outcome.state == "lost" and not self._finds_room(now=True):  # then it need not have died of itself
+            outcome = run.outcome = Outcome("full", outcome.why, outcome.files)
         try:
             self._keep(run, outcome)
-            if outcome.state == "lost" and self._checkpoint(run.job) <= run.checkpoint:
-                run.deaths += 1
-            if outcome.state == "memory" or run.deaths >= MOST_DEATHS:
-                why = "no memory left" if outcome.state == "memory" else f"took {run.deaths} workers down"
+            deaths = run.deaths + self._is_death(run, outcome)
+            if outcome.state == "memory" or deaths >= MOST_DEATHS:
+                why = "no memory left" if outcome.state == "memory" else f"took {deaths} workers down"
                 outcome = Outcome("failed", f"{why}: {outcome.why}")
                 self._record_failure(run, outcome.why)
         except OSError as error:
-            if self._has_room:
-                self._board.say(f"cannot write to '{self._place.results}' ({error.strerror}); waiting for room")
-            self._has_room = False
+            self._wait(f"cannot write to '{self._place.results}' ({error.strerror})")
             return
-        self._has_room = True
+        if outcome.state == "full":
+            self._wait(f"{run.job.label}: {outcome.why}")
+            run.rests = time.monotonic() + REST
+            return
+        self._is_told, run.deaths = False, deaths
         if outcome.state in ("lost", "stopped"):
             self._hand_over(run)
         else:
             self._close(run, outcome)
+
+    def _is_death(self, run: UnderWay, outcome: Outcome) -> bool:
+        """Say whether a run took a worker down: it left no new checkpoint, and did not only wait for a teacher."""
+        waited = bool(run.job.needs & self._under_way.keys())
+        return outcome.state == "lost" and not waited and self._checkpoint(run.job) <= run.checkpoint
 
     def _keep(self, run: UnderWay, outcome: Outcome) -> None:
         """Bring home what a run left: record and weights into the results, a checkpoint into the run's own folder."""
@@ -238,14 +351,22 @@ class Driver:
         if not job.is_teacher:
             done = outcome.state == "done" and records.read(self._recorded[job.name])
             self._source.ended(job, outcome.state, outcome.why, done or None)
-        if not job.is_teacher or not self._engine.chains:
-            shutil.rmtree(self._place.cache / "runs" / job.name, ignore_errors=True)
+        is_over = outcome.state in ("done", "pruned", "failed") or not self._checkpoint(job)  # refused: it may go on
+        if is_over and not (job.is_teacher and self._engine.chains):
+            self._remove(job.name)
 
     def _record_failure(self, run: UnderWay, why: str) -> None:
-        """Write the failed record of a run that never came to write its own, with the last lines of its log."""
+        """Write the failed record of a run that never came to write its own, with the last lines of its log.
+
+        There is none where its key cannot be known, for want of a teacher.
+        """
         job = run.job
         folder = teacher_store.folder(self._place.results) if job.is_teacher else self._place.results
-        plan = prepare.plan(job.spec, results=self._place.results)
+        try:
+            plan = prepare.plan(job.spec, results=self._place.results)
+        except KfbenchError as error:
+            self._board.say(f"{job.label}: there is no record of how it ended: {error}")
+            return
         log = self._place.cache / "logs" / f"{job.name}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
         record = RunRecord(key=plan.key, spec=job.spec.to_json(), identity=plan.identity, status="failed", error=why)
@@ -277,22 +398,6 @@ def _write(target: Path, file: Path | bytes) -> None:
     except BaseException:
         Path(half).unlink(missing_ok=True)
         raise
-
-
-@contextlib.contextmanager
-def _alone(place: Place, name: str) -> Iterator[None]:
-    """Let one driver of a study work at a time. Raises KfbenchError if there is another."""
-    path = place.cache / "status" / f"{name.replace('/', '-')}.lock"
-    path.parent.mkdir(exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise KfbenchError(f"'{name}' is being run already in '{place.results}'; see: kfbench status") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """What a study has and what it lacks: recorded runs by name, missing runs, the teachers they need first."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.running import identity, prepare, records, teacher_names, teacher_store
+from kfbench.running.files import record_files
 from kfbench.spec import RunSpec, digest
 from kfbench.studies.definition import Study
 from kfbench.studies.plan import Planned
@@ -17,37 +19,46 @@ def recorded(results: Path) -> dict[str, Path]:
 
     In a teacher store only those whose weights are there count.
     """
-    found = {}
-    present = Present(results)
-    for record in records.records(results) if results.is_dir() else ():
-        path = records.path_of(results, record.key, record.run_spec())
-        whole = results.name != "teachers" or path.with_suffix(".safetensors").is_file()
-        if whole and is_current(record) and present.fits(record):
+    found, present = {}, Present(results)
+    for path in record_files(results) if results.is_dir() else ():
+        record = records.read(path)
+        if present.counts(record, path):
             found[digest(record.spec)] = path
     return found
 
 
 class Present:
-    """The data sets, teachers and method files of this machine, each looked at once; see `identity.of`."""
+    """The data sets, teachers and code of this machine, each looked at once; see `identity.of`."""
 
     def __init__(self, results: Path) -> None:
         self._results = results
         self._known: dict[tuple[str, str], str | None] = {}
 
+    def counts(self, record: records.RunRecord, path: Path) -> bool:
+        """Say whether a record of the folder counts for its run; in a teacher store it must have its weights."""
+        whole = self._results.name != "teachers" or path.with_suffix(".safetensors").is_file()
+        return whole and is_current(record) and self.fits(record)
+
     def fits(self, record: records.RunRecord) -> bool:
         """Say whether none is here as another than a record's run had: what is not here now may be the same."""
         spec, then = record.run_spec(), record.identity
-        pairs = [(self._data(spec.task), then.get("data")), (self._file(spec), then.get("method_file"))]
+        pairs = [(self._data(spec.task), then.get("data"))]
         pairs += [(self._data(name), data) for name, data in then.get("stages", {}).items()]
         weights = zip(spec.teachers, then["teachers"], strict=True)
         pairs += [(self._teacher(name, spec), digest) for name, digest in weights]
-        return all(now in (None, before) for now, before in pairs)
+        return all(now in (None, before) for now, before in pairs) and self._code(spec) == {
+            name: value for name, value in then.items() if name.endswith("_file")
+        }
 
     def _data(self, task: str) -> str | None:
         return self._once("data", task, lambda: registry.load_task(task).checksum())
 
-    def _file(self, spec: RunSpec) -> str | None:
-        return self._once("file", spec.method, lambda: identity.method_file(spec))
+    def _code(self, spec: RunSpec) -> dict[str, str]:
+        place = f"{spec.method} {spec.recipe.network}"
+        found: dict[str, str] = json.loads(
+            self._once("code", place, lambda: json.dumps(identity.own_files(spec))) or "{}"
+        )
+        return found
 
     def _teacher(self, name: str, spec: RunSpec) -> str | None:
         def find() -> str | None:
@@ -71,8 +82,9 @@ def is_current(record: records.RunRecord) -> bool:
     if record.status != "done" or record.identity.get("harness_revision") != identity.HARNESS:
         return False
     try:
+        registry.kind_of(record.spec["task"])
         method = registry.recorded_method(record.spec["method"], record.spec["settings"])
-    except KfbenchError:
+    except KfbenchError:  # of a task or method that is not here
         return False
     return bool(record.identity.get("method_revision") == method.revision)
 

@@ -1,7 +1,10 @@
 """Where and how a study's runs are made, as the user asked."""
 
+import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from kfbench.spec import digest
 
 
 @dataclass(frozen=True)
@@ -31,3 +34,10 @@ class Place:
     def url(self) -> str:
         """The URL of Optuna's database."""
         return self.storage or f"sqlite:///{(self.cache / 'optuna.db').resolve().as_posix()}"
+
+    def queue(self, name: str) -> str:
+        """Return what the database calls the runs of a study: where others share it, with the results folder in it.
+
+        A study that is opened has nothing under way, so one driver of a name would break another's.
+        """
+        return f"{name}-{digest([platform.node(), str(self.results.resolve())], length=6)}" if self.storage else name

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from kfbench import registry
-from kfbench.errors import KfbenchError, near
+from kfbench.errors import KfbenchError
 from kfbench.running import equal_cost, estimate, records, teacher_names
 from kfbench.spec import RunSpec, Setting
 from kfbench.studies import definition, missing, picks, plan, promises, search, trials
@@ -34,9 +34,9 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     """Tune if the study says so and run what is missing; return how many runs failed."""
     say = _speaker(console)
     study = definition.load(folder)
-    _known(study, row, column)
+    definition.require(study, row=row, column=column)
     picked = picks.settle(folder, study, results=place.results, say=say)
-    tuned = tune_all(folder, study, place, picked, console=console) if study.search is not None else {}
+    tuned = tune_all(folder, study, place, picked, row=row, console=console) if study.search is not None else {}
     cells = plan.make(study, tuned, picked)
     plan.write(folder, study, cells)
     promises.require(study, cells)
@@ -65,18 +65,9 @@ def _speaker(console: Console) -> Callable[[str], None]:
 
 def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict[str, str]:
     with trials.storage(place.url) as storage:
-        grid = trials.Grid(storage, name, jobs)
+        grid = trials.Grid(storage, place.queue(name), jobs)
         teachers = missing.missing_teachers([job.spec for job in jobs], place.results)
         return drive(grid, teachers, place, name=name, console=console)
-
-
-def _known(study: Study, row: str | None, column: str | None) -> None:
-    for word, asked, there in (
-        ("row", row, [r.label for r in study.methods]),
-        ("column", column, [c.label for c in study.tasks]),
-    ):
-        if asked is not None and asked not in there:
-            raise KfbenchError(f"study '{study.name}' has no {word} '{asked}'; {near(asked, there)}")
 
 
 def dry(folder: Path, *, results: Path, row: str | None, column: str | None, console: Console) -> None:
@@ -84,7 +75,7 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     torch.set_num_threads(1)  # as runs have
     say = _speaker(console)
     study = definition.load(folder)
-    _known(study, row, column)
+    definition.require(study, row=row, column=column)
     picked = picks.settle(folder, study, results=results, say=say)
     cells = plan.make(study, plan.tuned(folder), picked)
     plan.write(folder, study, cells)
@@ -94,11 +85,18 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     known, until = _known_seconds(results), time.monotonic() + PATIENCE
     total, unknown = 0.0, 0
     students = [spec for _, spec in runs if name_of(spec) in left]
-    teachers = missing.missing_teachers(students, results)
+    searches = _to_search(_searches(study, picked), plan.chosen(folder), row=row)
+    tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]
+    teachers = missing.missing_teachers([*students, *tried], results)
     for job in teachers:
         seconds = _seconds(job.spec, known, until)
         total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
         say(f"{job.label}: {_spoken(seconds)}")
+    for label, asked in searches.items():
+        seconds, count = _seconds(asked.spec, known, until), asked.trials * asked.seeds_per_trial
+        total, unknown = total + (seconds or 0.0) * count, unknown + (seconds is None) * count
+        seeds = f" of {asked.seeds_per_trial} seeds" if asked.seeds_per_trial > 1 else ""
+        say(f"search {label}: {asked.trials} trials{seeds}, less those made already: {_spoken(seconds)} a run")
     for cell in cells:
         own = [spec for planned, spec in runs if planned is cell and name_of(spec) in left]
         if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
@@ -110,11 +108,12 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
             text = f"{cell.row} · {cell.column}: seeds {seeds}: {_spoken(seconds)} a run"
             say(text)
     beside = f", {unknown} of them and of their teachers not counted" if total and unknown else ""
-    if not left:
-        say(f"{len(runs)} runs, 0 to make")
+    told = f"{len(runs)} runs, {len(left)} to make" + (f", {len(tried)} of searches" if tried else "")
+    if not left and not tried:
+        say(told)
     else:
-        say(f"{len(runs)} runs, {len(left)} to make: {_spoken(total or None)} for one job here{beside}")
-        say(_work([*(job.spec for job in teachers), *students]))
+        say(f"{told}: {_spoken(total or None)} for one job here{beside}")
+        say(_work([*(job.spec for job in teachers), *tried, *students]))
 
 
 def _work(specs: list[RunSpec]) -> str:
@@ -137,17 +136,17 @@ def _known_seconds(results: Path) -> dict[tuple[str, str, str], float]:
     for folder in (results, results / "teachers"):
         for record in records.records(folder) if folder.is_dir() else ():
             if record.status == "done" and "seconds" in record.cost:
-                seconds[_kind(record.run_spec())] = record.cost["seconds"]
+                seconds[_kind(record.spec)] = record.cost["seconds"]
     return seconds
 
 
-def _kind(spec: RunSpec) -> tuple[str, str, str]:
-    return spec.method, spec.task, json.dumps(spec.to_json()["recipe"], sort_keys=True)
+def _kind(spec: Mapping[str, Any]) -> tuple[str, str, str]:
+    return spec["method"], spec["task"], json.dumps(spec["recipe"], sort_keys=True)
 
 
 def _alike(spec: RunSpec) -> tuple[str, str, str]:
     """Return what runs on other tasks have in common that take about as long."""
-    method, _, recipe = _kind(spec)
+    method, _, recipe = _kind(spec.to_json())
     networks = [teacher_names.read(name, budget=spec.budget).network or name for name in spec.teachers]
     return method, f"like {','.join(networks)}", recipe
 
@@ -157,7 +156,7 @@ def _seconds(spec: RunSpec, known: dict[tuple[str, str, str], float], until: flo
 
     What is measured serves the same method on other tasks too. None if it cannot be had.
     """
-    for kind in (_kind(spec), _alike(spec)):
+    for kind in (_kind(spec.to_json()), _alike(spec)):
         if kind in known:
             return known[kind]
     if time.monotonic() < until:
@@ -171,29 +170,60 @@ def _spoken(seconds: float | None) -> str:
 
 
 def tune_all(
-    folder: Path, study: Study, place: Place, picked: dict[str, dict[str, Any]], *, console: Console
+    folder: Path,
+    study: Study,
+    place: Place,
+    picked: dict[str, dict[str, Any]],
+    *,
+    row: str | None = None,
+    console: Console,
 ) -> dict[str, dict[str, Setting]]:
-    """Search every row that has a space, with the same number of trials, and keep what was chosen in tuned.json."""
+    """Search every row that has a space, or one, with the same number of trials; keep what was chosen in tuned.json.
+
+    What that file has of the same search is not searched again, whether its trials are in the database or not.
+    """
     assert study.search is not None
-    column = study.search.column or study.tasks[0].label
-    untuned = {(cell.row, cell.column): cell.spec for cell in plan.make(study, {}, picked)}
-    chosen: dict[str, dict[str, Any]] = {}
-    for row in study.methods:
-        spec = untuned.get((row.label, column))
-        if spec is None or not search.has_space(row.method):
-            continue
-        asked = Search(spec, study.search.trials, study.search.seeds_per_trial)
+    every, there = _searches(study, picked), plan.chosen(folder)
+    chosen = {label: there[label] for label in every if label in there}
+    if chosen != there:
+        plan.write_chosen(folder, chosen)
+    for label, asked in _to_search(every, there, row=row).items():
         with _search(asked, place, console=console) as found:
             best = search.best(found)
-            chosen[row.label] = {
+            chosen[label] = {
                 "settings": dict(best.params),
                 "validation": best.value,
-                "started": search.started(found, spec),
+                "started": search.started(found, asked.spec),
                 "trials": asked.trials,
-                "column": column,
+                "column": study.search.column or study.tasks[0].label,
+                "search": asked.name,
             }
-        plan.write_chosen(folder, chosen)
+        plan.write_chosen(folder, {label: chosen[label] for label in every if label in chosen})
     return plan.tuned(folder)
+
+
+def _to_search(
+    every: Mapping[str, Search], kept: Mapping[str, Mapping[str, Any]], *, row: str | None
+) -> dict[str, Search]:
+    """Return the searches, all or one row's, whose choice is not kept, or is one of fewer trials."""
+    return {
+        label: asked
+        for label, asked in every.items()
+        if row in (None, label)
+        and (kept.get(label, {}).get("search") != asked.name or kept[label]["trials"] < asked.trials)
+    }
+
+
+def _searches(study: Study, picked: dict[str, dict[str, Any]]) -> dict[str, Search]:
+    """Return what a study searches, by row: its runs with untuned settings, where the method has a space."""
+    if study.search is None:
+        return {}
+    column, methods = study.search.column or study.tasks[0].label, {row.label: row.method for row in study.methods}
+    return {
+        cell.row: Search(cell.spec, study.search.trials, study.search.seeds_per_trial)
+        for cell in plan.make(study, {}, picked)
+        if cell.column == column and cell.spec is not None and search.has_space(methods[cell.row])
+    }
 
 
 @contextlib.contextmanager
@@ -208,8 +238,8 @@ def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
         yield source.study
 
 
-def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> str:
-    """Search, run the best settings on fresh seeds, and return what was found in a few lines."""
+def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> tuple[str, int]:
+    """Search, run the best settings on fresh seeds; return what was found in a few lines, and how many runs failed."""
     search.space(asked.spec.method)
     with _search(asked, place, console=console) as found:
         trial = search.best(found)
@@ -220,11 +250,11 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]
     left = missing.missing(runs, place.results)
-    if left:
-        _make(left, place, name=f"{asked.name}-fresh", console=console)
+    bad = _make(left, place, name=f"{asked.name}-fresh", console=console) if left else {}
     done = missing.recorded(place.results)
     for record in (records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done):
         scores = ", ".join(f"{name} {value:.2f}" for name, value in record.scores["last"].items())
         lines.append(f"  seed {record.spec['seed']}: {scores}  [{record.key}]")
+    lines += [f"  seed {job.spec.seed}: not made: {bad[job.name]}" for job in left if job.name in bad]
     lines.append(f"  study       {asked.name} in {trials.public(place.url)}; see it with optuna-dashboard")
-    return "\n".join(lines)
+    return "\n".join(lines), len(bad.keys() & {job.name for job in left})

@@ -2,50 +2,70 @@
 
 import os
 import signal
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.train.loop import Loop
 
+Changed = Callable[[Mapping[str, str]], list[str]]
+NONE: Mapping[str, str] = {}
 
-def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state of tensors and plain values, never half: an older one stays if this one cannot be written."""
-    half = path.with_suffix(f".{os.getpid()}.tmp")
+
+def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE) -> None:
+    """Write a state of tensors and plain values, never half: an older one stays if this one cannot be written.
+
+    `code` says which files the run is made by, {name: digest}.
+    Raises NoRoom on a full disk, KfbenchError if the file may not be written.
+    """
+    half = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"threads": torch.get_num_threads(), **state}, half)
+        handle, half = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".tmp")
+        os.close(handle)
+        torch.save({"threads": torch.get_num_threads(), "code": dict(code), **state}, half)
+        os.chmod(half, 0o644)
         os.replace(half, path)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        raise KfbenchError(
+        kind = NoRoom if is_full(error) or isinstance(error, RuntimeError) else KfbenchError
+        raise kind(
             f"cannot write '{path}' ({_first_line(error)}); make room, and the same command goes on from the last one"
         ) from error
     finally:
-        half.unlink(missing_ok=True)
+        if half is not None:
+            Path(half).unlink(missing_ok=True)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a state; nothing but tensors and plain values is unpickled. Raises KfbenchError if it is damaged."""
+def read(path: Path, *, changed: Changed = lambda code: []) -> dict[str, Any]:
+    """Read a state; nothing but tensors and plain values is unpickled.
+
+    `changed` returns which files are others now. Raises KfbenchError if it is damaged, or of other threads or code.
+    """
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        threads = state.pop("threads")
+        threads, code = state.pop("threads"), state.pop("code", {})
     except Exception as error:
         raise KfbenchError(f"checkpoint '{path}' cannot be read; delete it, or start anew with --force") from error
     if threads != torch.get_num_threads():
         raise KfbenchError(
             f"checkpoint '{path}' was made with --threads {threads}; give that, or start anew with --force"
         )
+    if others := changed(code):
+        raise KfbenchError(
+            f"checkpoint '{path}' was made before {' and '.join(others)} changed; delete it, or start anew with --force"
+        )
     return state
 
 
-def restore(loop: Loop, path: Path) -> None:
+def restore(loop: Loop, path: Path, *, changed: Changed = lambda code: []) -> None:
     """Bring a loop to a checkpoint's state. Raises KfbenchError if the file is damaged or of another run."""
-    state = read(path)
+    state = read(path, changed=changed)
     try:
         loop.restore(state)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ and by what fp32 gives when a batch is composed otherwise. Where the recipe is b
 answers in bf16, the memory in fp32: that difference is larger.
 """
 
+import errno
 import math
 import os
 import re
@@ -37,7 +38,7 @@ from kfbench import machine
 from kfbench.batch import Answering, Entry
 from kfbench.data import images
 from kfbench.data.augment import augment, fixed_views
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.networks import taps
 from kfbench.spec import Recipe, digest
 from kfbench.teachers import fit
@@ -195,7 +196,7 @@ class File:
                 there, free = os.fstat(file.fileno()), machine.free(path.parent)
                 taken = getattr(there, "st_blocks", there.st_size // 512) * 512  # Windows does not tell of holes
                 if size - taken > free:
-                    raise OSError(None, f"{size / 1e9:.1f} GB are needed, {free / 1e9:.1f} are free")
+                    raise OSError(errno.ENOSPC, f"{size / 1e9:.1f} GB are needed, {free / 1e9:.1f} are free")
                 if there.st_size < size:
                     file.truncate(size)  # holes: nothing is taken up before it is written
             # never written through the mapping: on a full disk that would kill the process
@@ -238,7 +239,7 @@ class File:
             with open(self.path, "r+b", buffering=0) as file:
                 for place, record in zip(places.tolist(), records, strict=True):
                     if machine.write_at(file, record, place * record.nbytes) < record.nbytes:
-                        raise OSError(None, "the disk is full")
+                        raise OSError(errno.ENOSPC, "the disk is full")
         except OSError as error:
             raise _unwritable(self.path, error) from error
         self.known[places] = True
@@ -250,7 +251,8 @@ def _check(words: Tensor, places: Tensor) -> Tensor:
 
 
 def _unwritable(path: Path, error: OSError) -> KfbenchError:
-    return KfbenchError(
+    kind = NoRoom if is_full(error) else KfbenchError
+    return kind(
         f"the memory of teachers cannot be kept in '{path.parent}' ({error.strerror}); make room, give --results "
         "elsewhere, or use --no-memory"
     )

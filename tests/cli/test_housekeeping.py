@@ -78,6 +78,35 @@ def test_nothing_is_cleaned_below_a_run(type_in: Any, recorded: Path) -> None:
     assert all(path.exists() for path in files.values())
 
 
+def test_what_slurm_may_have_is_left_alone(type_in: Any, recorded: Path) -> None:
+    """The driver is dead, its jobs live on: the next one finds them, their checkpoints and what they left."""
+    files = untidy(recorded)
+    bag = Path("results/.cache/runs/live")
+    for name in ("job", "x.ckpt", "outcome.json", ".tmp-half", "../../logs/live.log"):
+        (bag / name).parent.mkdir(parents=True, exist_ok=True)
+        (bag / name).write_text("7")
+    done = type_in("clean", "--yes")
+    assert done.code == 0 and "left alone: 1 runs in 'results/.cache/runs' that SLURM may have" in done.out
+    assert sorted(path.name for path in bag.iterdir()) == [".tmp-half", "job", "outcome.json", "x.ckpt"]
+    assert (bag / "../../logs/live.log").is_file()
+    assert {name for name, path in files.items() if path.exists()} == {"memory", "a database"}
+    (bag / "job").unlink()
+    assert "left alone" not in type_in("clean", "--yes").out and not bag.exists()
+
+
+def test_a_run_elsewhere_that_is_silent_may_live(type_in: Any, recorded: Path) -> None:
+    """Its clock may be another, its evaluation long: `status` takes it for gone after minutes, `clean` does not."""
+    files = untidy(recorded)
+    told = {"run": "0123456789ab", "label": "kf on digits, seed 0", "state": "running", "pid": 1, "node": "elsewhere"}
+    for hours, code in ((2, 2), (25, 0)):
+        files["status"].write_text(json.dumps({**told, "updated": time.time() - 3600 * hours}))
+        assert status.read(Path("results"))[0]["state"] == "lost"
+        done = type_in("clean", "--yes")
+        assert done.code == code
+        assert code == 0 or f"on 'elsewhere', silent for 2 h; if it is not, delete '{files['status']}'" in done.err
+    assert not files["checkpoints"].exists()
+
+
 def test_delete_takes_the_record_and_its_weights(type_in: Any, recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(recorded, "results")
     key = key_of(Path("results"))

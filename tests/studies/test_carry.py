@@ -140,3 +140,25 @@ def test_the_boards_file_says_what_runs_where_and_what_failed(spec, tmp_path, mo
     told = json.loads((tmp_path / "status" / "study-one.json").read_text())
     assert told["over"] and told["ended"] == 1 and told["running"] == {}
     assert told["failed"][0]["why"] == "it broke" and told["failed"][0]["log"].endswith("/logs/abc.log")
+
+
+def test_a_report_that_cannot_be_written_ends_no_run_and_waits_for_no_verdict(spec, tmp_path):
+    engine, judged = folder.Folder(tmp_path), order(spec, is_judged=True)
+    bag = engine.open(judged)
+    (bag / "events").mkdir()  # nothing can be appended to that, not even by root
+    reports, began = folder.Reports(judged, bag), time.monotonic()
+    assert reports({"score": 5.0}) == "go" and time.monotonic() - began < carry.PATIENCE / 2
+
+
+def test_events_that_are_begun_anew_or_torn_stop_no_driver(spec, tmp_path):
+    """Another worker's file is shorter or longer than what was read; a full disk tears a line."""
+    engine, mine = folder.Folder(tmp_path), order(spec)
+    bag = engine.open(mine)
+    for step in (1, 2, 3):
+        folder.Reports(mine, bag)({"step": step, "score": None})
+    assert len(engine.events()) == 3
+    (bag / "events").write_text('{"step": 7, "score": null}\n')
+    assert engine.events() == [(mine.name, {"step": 7, "score": None})]
+    (bag / "events").write_text('{"step": 10, "what is longer": 1, "score": null}\n{"step": 11, "sco{"step": 12}\n')
+    folder.Reports(mine, bag)({"step": 13, "score": None})
+    assert engine.events() == [(mine.name, {"step": 13, "score": None})]

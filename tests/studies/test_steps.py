@@ -1,20 +1,26 @@
 """A study from the command line, on real digits: teachers first, failures kept, tuned, verified."""
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jobs_here
 import pytest
 from rich.console import Console
 
 from kfbench.reporting import grid
 from kfbench.running import estimate, records
 from kfbench.spec import RunSpec
-from kfbench.studies import definition, plan, steps
+from kfbench.studies import definition, picks, plan, steps
+from kfbench.studies.place import Place
 
+REPORTS = Path(__file__).parents[2] / "reports"
 STUDY = """
 title = "Digits"
 budget = "smoke"
@@ -130,6 +136,55 @@ def test_a_study_with_a_search_tunes_first_and_its_page_says_what_was_chosen(pla
     assert "searching" not in again and "0 to make" in again
 
 
+def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh clone has the committed tuned.json and no database: what that holds of the same search stays."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 60.0)
+    methods = 'methods = ["scratch", "kf", { method = "kd", teachers = ["digits/high"] }]'
+    (tmp_path / "study.toml").write_text(TUNED.replace('methods = ["scratch", "kf"]', methods))
+    made, asked, said = Place(tmp_path / "results"), [], io.StringIO()
+
+    @contextlib.contextmanager
+    def searched(wanted, place, *, console):
+        asked.append(wanted.spec.method)
+        chosen = {"temperature": 3.0, "alpha": 0.5} if wanted.spec.method == "kd" else {"cut": 0.5}
+        yield SimpleNamespace(best_trial=SimpleNamespace(params=chosen, value=60.0), trials=[])
+
+    def dry(row: str | None = None) -> list[str]:
+        said.truncate(said.seek(0))
+        console = Console(file=said, width=200)
+        steps.dry(tmp_path, results=made.results, row=row, column=None, console=console)
+        return said.getvalue().splitlines()
+
+    def tune(row: str | None = None) -> list[str]:
+        asked.clear()
+        steps.tune_all(tmp_path, definition.load(tmp_path), made, {}, row=row, console=Console(quiet=True))
+        return [*asked]
+
+    monkeypatch.setattr(steps, "_search", searched)
+    lines = dry()
+    for row in ("kf", "kd"):
+        assert f"search {row}: 2 trials, less those made already: about 1 min a run" in lines
+    assert "3 runs, 3 to make, 4 of searches: about " in lines[-2] and "multiply-adds" in lines[-1]
+    assert "3 of searches" not in dry("scratch")[-2] and tune("scratch") == []
+    assert tune("kd") == ["kd"] and list(plan.tuned(tmp_path)) == ["kd"]
+    assert tune() == ["kf"] and list(plan.tuned(tmp_path)) == ["kf", "kd"] and tune() == []
+    assert not [line for line in dry() if "search" in line]
+    (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace("trials = 2", "trials = 3"))
+    assert tune("kd") == ["kd"] and plan.chosen(tmp_path)["kd"]["trials"] == 3
+    (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace("epochs = 2", "epochs = 3"))
+    assert tune() == ["kf", "kd"]  # other runs, another search
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in REPORTS.glob("*/tuned.json")), ids=str)
+def test_what_was_chosen_for_committed_studies_is_of_the_search_that_they_ask_for(folder: Path) -> None:
+    """Else whoever clones them searches again, and overwrites what the tables hold."""
+    made = definition.load(folder)
+    assert steps._to_search(steps._searches(made, picks.read(folder)), plan.chosen(folder), row=None) == {}
+
+
 def test_verify_finds_the_same_bits_and_a_changed_number(place, ran):
     root, _ = place
     record = next(r for r in records.records(root / "results") if r.spec["method"] == "kf" and r.status == "done")
@@ -197,3 +252,39 @@ def test_a_student_that_is_trained_as_a_teacher_is_has_a_run_of_its_own(tmp_path
     assert student.name in [path.name for path in (tmp_path / "results" / "teachers").rglob("*.json")]
     student.unlink()
     assert "1 to make" in kfbench(place, "study", "twins") and student.is_file()
+
+
+def test_drivers_of_one_study_from_two_results_folders_share_a_database(tmp_path: Path, monkeypatch) -> None:
+    """Neither closes the other's trials; where nobody shares the database, a study keeps its own name in it."""
+    jobs, grids = jobs_here.jobs()[1:2], []
+    monkeypatch.setattr(steps, "drive", lambda grid, *_, **__: grids.append((grid, grid.next(lambda job: True))) or {})
+    for name in ("ours", "theirs"):
+        place = Place(tmp_path / name, storage=f"sqlite:///{tmp_path}/shared.db")
+        steps._make(jobs, place, name="quick", console=Console(quiet=True))
+    for queue, job in grids:
+        queue.report(job, 1, 50.0)
+        queue.ended(job, "failed", "", None)
+        jobs_here.dispose(queue._study._storage)
+    steps._make(jobs, Place(tmp_path / "alone"), name="quick", console=Console(quiet=True))
+    names = [queue._study.study_name for queue, _ in grids]
+    assert len({*names}) == 3 and names[2] == "quick" and all(name.startswith("quick-") for name in names[:2])
+
+
+def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
+    tmp_path: Path, type_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    @contextlib.contextmanager
+    def searched(wanted, place, *, console):
+        yield SimpleNamespace(best_trial=SimpleNamespace(params={"alpha": 0.5}, value=60.0, number=3))
+
+    def make(jobs, place, **_):
+        return {jobs[0].name: "it broke", "teacher-x": "a teacher is no fresh run"} if fails else {}
+
+    monkeypatch.setattr(steps, "_search", searched)
+    monkeypatch.setattr(steps, "_make", make)
+    words = ["search", "--method", "kd", "--task", "digits/high", "--budget", "smoke", "--seeds", "2"]
+    for fails in (True, False):
+        done = type_in(*words)
+        assert done.code == int(fails) and ("  seed 0: not made: it broke" in done.out.splitlines()) == fails

@@ -66,10 +66,11 @@ class Reports:
         self._order, self._bag, self._count = order, bag, 0
 
     def __call__(self, event: dict[str, Any]) -> Word:
-        """Report an event, and wait for a verdict where a score is judged."""
-        self._count += 1
-        with (self._bag / "events").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        """Report an event, and wait for a verdict where a score is judged; that it cannot be written ends no run."""
+        with contextlib.suppress(OSError):
+            with (self._bag / "events").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(event) + "\n")
+            self._count += 1
         patience = PATIENCE if self._order.is_judged and event["score"] is not None else 0.0
         until = time.monotonic() + patience
         while True:
@@ -109,12 +110,16 @@ class Folder:
     def _new(self, name: str) -> Iterator[dict[str, Any]]:
         path, (start, count) = self.bags / name / "events", self._read[name]
         with contextlib.suppress(OSError), path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < start:  # it was begun anew
+                start = count = 0
             file.seek(start)
             whole = file.read().rpartition(b"\n")[0]
             if whole:
                 lines = whole.split(b"\n")
                 self._read[name] = (start + len(whole) + 1, count + len(lines))
-                yield from map(json.loads, lines)
+                for line in lines:
+                    with contextlib.suppress(ValueError):  # torn, where a disk was full for a while
+                        yield json.loads(line)
 
     def answer(self, name: str, word: Word) -> None:
         """Say to a run what it is to do, and how many of its reports are seen."""

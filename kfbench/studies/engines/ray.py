@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kfbench import registry
 from kfbench.data.packs import data_folder
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, is_full
 from kfbench.running import teacher_names
 from kfbench.spec import RunSpec
 from kfbench.studies.carry import PATIENCE, Files, Order, Outcome, Word, carry
@@ -45,10 +45,11 @@ class Mailbox:
         """Take an event, and a checkpoint if there is a new one; return what the run is to do."""
         for place, content in checkpoint.items():
             target = self._bags / name / place
-            target.parent.mkdir(parents=True, exist_ok=True)
             half = target.with_suffix(".tmp")
-            half.write_bytes(content)
-            half.replace(target)
+            with contextlib.suppress(OSError):  # a full disk ends no run: the one before stays, the next may find room
+                target.parent.mkdir(parents=True, exist_ok=True)
+                half.write_bytes(content)
+                half.replace(target)
         self._events.append((name, event))
         return self._words.get(name, "go")
 
@@ -128,6 +129,8 @@ def on_node(order: Order, files: Refs, data: dict[str, Refs], box: Any, most: fl
                     unpack(name, refs)
             except KfbenchError as error:
                 return Outcome("refused", str(error)), ""
+            except OSError as error:
+                return Outcome("full" if is_full(error) else "refused", str(error)), ""
             here: Files = {place: _content(ref) for place, ref in files.items()}
             outcome = carry(order, {**here, ".cache/memory": memory}, folder=folder, report=reports)
         content = {place: file.read_bytes() for place, file in outcome.files.items() if isinstance(file, Path)}
@@ -167,6 +170,16 @@ def datasets(spec: RunSpec) -> set[str]:
     return {task.dataset for task in declared if isinstance(task, ImageTask)}
 
 
+def environment() -> dict[str, dict[str, str]]:
+    """Return, as Ray's runtime environment, where one's own methods, tasks and networks lie, on any node.
+
+    A cluster that was there before the driver knows nothing of the driver's variables.
+    """
+    names = ("KFBENCH_METHODS", "KFBENCH_TASKS", "KFBENCH_NETWORKS")
+    there = {name: os.environ[name] for name in names if name in os.environ}
+    return {"env_vars": there} if there else {}
+
+
 class Ray:
     """Runs as tasks of a cluster: that at $RAY_ADDRESS, else one on this machine."""
 
@@ -190,7 +203,7 @@ class Ray:
         self._needs = {"CPU": float(place.threads), "GPU": place.gpus}
         memory = place.memory * 2**30 or None
         self._task = ray.remote(on_node).options(
-            num_cpus=place.threads, num_gpus=place.gpus, memory=memory, max_retries=0
+            num_cpus=place.threads, num_gpus=place.gpus, memory=memory, max_retries=0, runtime_env=environment()
         )
 
     @property
@@ -230,7 +243,7 @@ class Ray:
         return events
 
     def _write_log(self, name: str, text: str) -> None:
-        with (self._logs / f"{name}.log").open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), (self._logs / f"{name}.log").open("a", encoding="utf-8") as file:
             file.write(text)
 
     def answer(self, name: str, word: Word) -> None:

@@ -56,9 +56,10 @@ class Slurm(folder.Folder):
         bag = self.bags / order.name
         with contextlib.suppress(OSError):
             job = (bag / "job").read_text(encoding="utf-8")
-            if self._ask(now=True).get(job) in ALIVE:
+            state = self._ask(now=True).get(job)
+            if state in ALIVE or self._answered < self._asked:  # squeue is silent: the job may be there
                 self._read[order.name] = (0, 0)
-                self._jobs[order.name] = job
+                self._jobs[order.name], self._seen[order.name] = job, time.monotonic()
                 (bag / "word").unlink(missing_ok=True)
                 return
         self.open(order)
@@ -92,15 +93,17 @@ class Slurm(folder.Folder):
             self._retry = time.monotonic() + RETRY
             return
         del self._held[name]
-        (bag / "job").write_text(job, encoding="utf-8")
         self._jobs[name], self._seen[name] = job, time.monotonic()
+        with contextlib.suppress(OSError):  # on a full disk the job goes on, but the next driver does not find it
+            (bag / "job").write_text(job, encoding="utf-8")
 
     def answer(self, name: str, word: Word) -> None:
         """Say to a run what it is to do; one that waits in SLURM's queue leaves it."""
         super().answer(name, word)
         if word == "stop":
             self._patience = 0.0
-            subprocess.run(["scancel", "--state=PENDING", self._jobs.get(name, "")], capture_output=True)
+            if name in self._jobs:
+                subprocess.run(["scancel", "--state=PENDING", self._jobs[name]], capture_output=True)
 
     def look(self, name: str) -> Outcome | None:
         """Return how a run ended; None while it waits or goes on."""

@@ -95,3 +95,25 @@ def test_a_driver_outside_the_cluster_is_told_what_to_type(tmp_path, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(KfbenchError, match="use: ray job submit"):
         engine.Ray(Place(tmp_path, on="ray"), tmp_path)
+
+
+def test_a_checkpoint_that_finds_no_room_beside_the_driver_ends_no_run(tmp_path):
+    """The report counts all the same, and the checkpoint before stays."""
+    box, event = engine.Mailbox(tmp_path), {"step": 1}
+    assert box.report("x", event, {"a.ckpt": b"1"}) == "go"
+    (tmp_path / "x" / "a.tmp").mkdir()  # nothing can be written there, not even by root
+    assert box.report("x", event, {"a.ckpt": b"2"}) == "go"
+    assert (tmp_path / "x" / "a.ckpt").read_bytes() == b"1" and len(box.drain()) == 2
+
+
+def test_workers_of_a_cluster_that_was_there_before_learn_where_ones_own_methods_lie(cluster, monkeypatch):
+    ray, ask = engine.ray, engine.ray.remote(lambda name: engine.os.environ.get(name))
+    assert engine.environment() == {}
+    monkeypatch.setenv("KFBENCH_METHODS", "/data/methods")
+    assert engine.environment() == {"env_vars": {"KFBENCH_METHODS": "/data/methods"}}
+    ray.init(address=cluster[0].address, log_to_driver=False)
+    try:
+        told = [ask.options(runtime_env=env).remote("KFBENCH_METHODS") for env in ({}, engine.environment())]
+        assert ray.get(told, timeout=120) == [None, "/data/methods"]
+    finally:
+        ray.shutdown()

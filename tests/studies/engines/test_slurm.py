@@ -12,6 +12,7 @@ import slurm_here
 
 from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.studies import driver
+from kfbench.studies.carry import Order
 from kfbench.studies.engines import slurm
 from kfbench.studies.place import Place
 
@@ -157,3 +158,52 @@ def test_what_slurm_cannot_give_is_refused_in_a_line(cluster, tmp_path):
         with pytest.raises(KfbenchError, match=told) as caught:
             jobs_here.drive(Place(tmp_path / "results", on="slurm", **changes))
         assert "\n" not in str(caught.value)
+
+
+class Executor:
+    """Takes jobs and starts none: what the driver's side does without a cluster."""
+
+    def __init__(self, folder, cluster) -> None:
+        self.folder = folder
+
+    def update_parameters(self, **_) -> None:
+        """Nothing to set."""
+
+    def submit(self, *_):
+        raise AssertionError("nothing is to be submitted")
+
+
+def without_a_cluster(place: Place, monkeypatch, run) -> slurm.Slurm:
+    monkeypatch.setattr(slurm.submitit, "AutoExecutor", Executor)
+    monkeypatch.setattr(slurm.subprocess, "run", run)
+    (place.cache / "runs").mkdir()
+    return slurm.Slurm(place, place.cache / "runs")
+
+
+def test_a_run_that_slurm_does_not_have_is_not_cancelled_there(place, monkeypatch):
+    """`scancel` without a number takes whatever is the user's."""
+    commands = []
+    engine = without_a_cluster(place, monkeypatch, lambda command, **_: commands.append(command))
+    (engine.bags / "held").mkdir()
+    engine.answer("held", "stop")
+    assert commands == [] and (engine.bags / "held" / "word").read_text().startswith("stop")
+
+
+def test_a_driver_that_begins_while_squeue_is_silent_submits_no_job_twice(place, monkeypatch):
+    """The job of the driver before may be there; once squeue answers without it, the job is gone."""
+    answers = [None, None, "", ""]
+
+    def squeue(command, **_):
+        answer = answers.pop(0)
+        if answer is None:
+            raise subprocess.TimeoutExpired(command, slurm.ANSWER)
+        return subprocess.CompletedProcess(command, 0, answer)
+
+    monkeypatch.setattr(slurm, "ASK", 0.0)
+    engine = without_a_cluster(place, monkeypatch, squeue)
+    (engine.bags / "x").mkdir()
+    (engine.bags / "x" / "job").write_text("7")
+    engine.start(Order("x", {}), {})
+    assert engine.look("x") is None and engine.look("x") is None
+    monkeypatch.setattr(engine, "_patience", 0.0)
+    assert engine.look("x").state == "lost"

@@ -41,6 +41,19 @@ def files(kind: str) -> dict[str, Path]:
     return by_name
 
 
+def hidden(kind: str, name: str) -> Path | None:
+    """Return a file of that name in one of the user's folders which `files` passes over for an earlier one."""
+    taken = files(kind).get(name)
+    there = [Path(folder) / f"{name}.py" for folder in folders(kind)]
+    return next((path for path in there if taken and path.is_file() and not path.samefile(taken)), None)
+
+
+def gone(kind: str) -> str:
+    """Say which folders the user has named that are not there; "" if all are."""
+    missing = [folder for folder in folders(kind) if not Path(folder).is_dir()]
+    return f" ($KFBENCH_{kind.upper()} names '{missing[0]}', which is no folder)" if missing else ""
+
+
 def entry_points(group: str) -> tuple[EntryPoint, ...]:
     """Return what installed packages offer in a group, as `kfbench.methods`."""
     return _installed(tuple(sys.path)).get(group, ())

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import entry_points
+from kfbench.folders import entry_points, gone, hidden
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
 from kfbench.spec import RunSpec, Setting
@@ -84,7 +84,9 @@ def require(kind: str, name: str) -> None:
             raise KfbenchError(f"no file '{stem}'; give a method's name or the path of its file")
     elif stem not in files(kind) and stem not in plugins(kind):
         titles = {row["about"].partition(":")[0]: row["name"] for row in describe_all(kind)}
-        raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, titles.values(), titles=titles)}")
+        raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, titles.values(), titles=titles)}{gone(kind)}")
+    elif twin := hidden(kind, stem):
+        raise KfbenchError(f"two files are called '{stem}', '{files(kind)[stem]}' and '{twin}'; rename yours")
     elif variant and kind == "methods":
         written = describe(kind, stem).get("attributes", {}).get("variants")
         if isinstance(written, dict):

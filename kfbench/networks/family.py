@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import entry_points, files, folders
+from kfbench.folders import entry_points, files, folders, gone, hidden
 
 
 class Family(NamedTuple):
@@ -58,7 +58,9 @@ def of_name(name: str) -> tuple[Family, dict[str, str | None]]:
         if parts := re.fullmatch(family.pattern, name):
             return family, parts.groupdict()
     there = names()
-    raise KfbenchError(f"no network '{name}'; {near(name, there, most=len(there))}")
+    twins = [twin for stem in files("networks") if (twin := hidden("networks", stem))]
+    passed = f" ('{twins[0]}' is passed over: rename it, there is a '{twins[0].stem}' already)" if twins else ""
+    raise KfbenchError(f"no network '{name}'; {near(name, there, most=len(there))}{gone('networks')}{passed}")
 
 
 def file_of(name: str) -> Path | None:

@@ -106,7 +106,9 @@ PARTS = ("settings", "teachers")  # of a spec, that may tell contenders of one m
 
 
 def _done(results: Path) -> list[RunRecord]:
-    return [record for record in records.records(results) if record.status == "done"]
+    from kfbench.reporting import grid
+
+    return [record for record in grid.best_known(records.records(results)).values() if record.status == "done"]
 
 
 def _but_seed(record: RunRecord) -> str:
@@ -232,6 +234,9 @@ def text(table: Table) -> str:
     for line, more in zip(cells, below, strict=True):
         lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         lines += [f"    {more}"] if more else []
+    data = {record.identity.get("data") for contender in table.contenders for record in contender.runs}
+    if len(data) > 1:
+        lines.append(f"  these runs were made with {len(data)} different versions of the data")
     if table.left_out:
         lone = count(table.left_out, "single run")
         lines.append(f"  left out: {lone} with other settings; compare their keys to see them")

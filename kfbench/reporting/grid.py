@@ -1,6 +1,6 @@
 """A study with its records: the grid of cells that tables, plots and claims read. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -197,17 +197,17 @@ def _read(paths: tuple[Path, ...], _changed: tuple[int, ...]) -> tuple[RunRecord
 def join(
     study: Study, planned: list[Planned], records: Sequence[RunRecord], ranks: dict[str, dict[str, Any]] | None = None
 ) -> Grid:
-    """Give each cell the records of its specs; of several with one spec the best known wins, see `_rank`."""
-    by_spec: dict[str, RunRecord] = {}
-    for record in records:
-        spec = digest(record.spec)
-        if spec not in by_spec or _rank(record) > _rank(by_spec[spec]):
-            by_spec[spec] = record
-    cells = {}
+    """Give each cell the records of its specs; see `best_known`."""
+    by_spec, cells = best_known(records), {}
     for cell in planned:
         wanted = [by_spec.get(digest(spec.to_json())) for spec in cell.runs(study.seeds)]
         cells[cell.row, cell.column] = Cell(cell, tuple(wanted))
     return Grid(study, cells, ranks or {})
+
+
+def best_known(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
+    """Return {digest of a spec: its record}: a spec has several where data, teachers or code have changed."""
+    return {digest(record.spec): record for record in sorted(records, key=_rank)}
 
 
 def _rank(record: RunRecord) -> tuple[bool, tuple[int, ...], str, str]:

@@ -178,3 +178,21 @@ def test_an_entry_point_that_cannot_be_loaded_is_one_line(type_in: Any, monkeypa
     assert "gone" in type_in("list", "methods").out
     done = type_in("run", "--method", "gone", "--task", "digits")
     assert done.code == 2 and len(done.lines) == 1 and "no_such_package" in done.err, done
+
+
+def test_a_file_of_ones_own_that_hides_behind_another_is_told(
+    type_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, name in (("methods", "kf"), ("networks", "cnn")):
+        monkeypatch.setenv(f"KFBENCH_{kind.upper()}", str(tmp_path / kind))
+        new.write(kind, name, tmp_path / kind)
+    done = type_in("run", "--method", "kf", "--task", "digits")
+    assert done.code == 2 and len(done.lines) == 1
+    assert f"two files are called 'kf', '{folders('methods')[0]}/kf.py' and '{tmp_path}/methods/kf.py'" in done.err
+    done = type_in("run", "--method", "scratch", "--task", "digits", "--network", "mynet")
+    assert f"('{tmp_path}/networks/cnn.py' is passed over: rename it, there is a 'cnn' already)" in done.err
+    monkeypatch.setenv("KFBENCH_METHODS", str(tmp_path / "nowhere"))
+    assert (
+        f"($KFBENCH_METHODS names '{tmp_path}/nowhere', which is no folder)"
+        in type_in("run", "--method", "mine", "--task", "digits").err
+    )

@@ -54,7 +54,7 @@ def test_an_edited_method_or_network_of_ones_own_is_another_run(type_in: Console
 def test_a_changed_file_of_the_checkout_is_told_and_ends_no_run_of_before(
     type_in: Console, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if the folder were the checkout's: a record stays what it is, who finds it is told; half a run does not go on."""
+    """As if the folder were the checkout's: who finds a record of before is told, and half a run does not go on."""
     monkeypatch.setattr(identity, "folders", lambda kind: [str(own / kind)])
     path, words = own / "methods" / "mine.py", (*RUN, "--seed", "1")
     first = key(type_in, "--seed", "1")

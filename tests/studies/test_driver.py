@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from kfbench import registry
 from kfbench.errors import KfbenchError, NoRoom
-from kfbench.running import execute, prepare, records, resolve
+from kfbench.running import execute, identity, prepare, records, resolve
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
 from kfbench.studies import claims, driver, missing, trials
@@ -58,9 +59,10 @@ class Pretended:
 
     def files(self, name: str) -> dict[str, bytes]:
         order = self.orders[name]
-        identity = {"spec": order.spec, "harness_revision": 0}
+        values = identity.of(registry.read_spec(order.spec), ["0" * 64 for _ in order.spec["teachers"]])
+        values["harness_revision"] = 0
         record = RunRecord(
-            key=digest(identity), spec=order.spec, identity=identity, status="done", scores={"val": {"error": 50}}
+            key=digest(values), spec=order.spec, identity=values, status="done", scores={"val": {"error": 50}}
         )
         home = "teachers/" if order.is_teacher else ""
         path = f"{home}{order.spec['task']}/{order.spec['method']}/{record.key}"

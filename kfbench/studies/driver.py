@@ -5,30 +5,24 @@ not made again, what was under way goes on from its checkpoint in `results/.cach
 """
 
 import contextlib
-import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
-from kfbench.errors import KfbenchError, is_full
-from kfbench.running import execute, imported, prepare, records, teacher_store
-from kfbench.running.records import RunRecord
-from kfbench.spec import digest
-from kfbench.studies import carry, claims, engines, missing
+from kfbench.errors import KfbenchError, NoRoom, is_full
+from kfbench.running import execute
+from kfbench.studies import carry, claims, engines
 from kfbench.studies.board import Board, open_board
-from kfbench.studies.carry import Files, Order, Outcome
+from kfbench.studies.carry import Order, Outcome
 from kfbench.studies.engines import Engine
+from kfbench.studies.home import Home
 from kfbench.studies.place import Place
-from kfbench.studies.trials import Job, Source, teacher_called
+from kfbench.studies.trials import Job, Source
 
 MOST_DEATHS = 5  # workers that a run may take down, with no new checkpoint between, before it counts as failed
-LAST_LINES = 20  # of its log, in the record of such a run
 REST = 60.0  # seconds until a run is handed over again that another driver has, or whose disk was full
 LOOK = 5.0  # seconds between two looks for room
 INSIST = 120.0  # seconds that runs have for their checkpoints when all is to stop
@@ -89,21 +83,18 @@ def drive(
             raise
         finally:
             engine.close()
-    driver.tidy()
+    driver.home.tidy()
     return driver.bad
 
 
 class Driver:
-    """What is under way, what is recorded, what went wrong."""
+    """What is under way, and what went wrong."""
 
     def __init__(
         self, source: Source, teachers: list[Job], place: Place, engine: Engine, board: Board, *, name: str
     ) -> None:
         self._source, self._waiting, self._place, self._engine, self._board = source, teachers, place, engine, board
-        self._name = name
-        stored = missing.recorded(teacher_store.folder(place.results))
-        self._recorded = {teacher_called(name): path for name, path in stored.items()} | missing.recorded(place.results)
-        self._read: dict[Path, int] = {}  # other records that were looked at, and when those were written
+        self.home = Home(place, driver=name)
         self._under_way: dict[str, UnderWay] = {}
         self._has_room, self._looked, self._is_told = True, 0.0, False  # on the disk, when it was looked for, said
         self.bad: dict[str, str] = {}  # {name: why}
@@ -175,30 +166,9 @@ class Driver:
                         unasked.remove(name)
                     run.outcome = run.outcome or self._engine.look(name)
                     if run.outcome is not None:
-                        self._keep(run, run.outcome)
+                        self.home.keep(run.job, run.outcome)
                         del there[name]
             time.sleep(self._engine.pause)
-
-    def tidy(self) -> None:
-        """Remove the folders of what is recorded: of teachers that a chaining engine's students read, and leftovers."""
-        for bag in list((self._place.cache / "runs").iterdir()):
-            if bag.name in self._recorded:
-                self._remove(bag.name)
-
-    def _remove(self, name: str) -> None:
-        """Remove the folder of a run, unless it is another driver's."""
-        bag = self._place.cache / "runs" / name
-        if bag.is_dir() and self._claims(name):
-            shutil.rmtree(bag, ignore_errors=True)
-
-    def _claims(self, name: str) -> bool:
-        """Say whether a run is ours; it is not, too, where the disk has no room to say so."""
-        try:
-            return claims.claim(self._place, name, driver=self._name)
-        except OSError as error:
-            if not is_full(error):
-                raise
-            return False
 
     def _is_ready(self, job: Job) -> bool:
         """Say whether a run may be handed over: no teacher of it is under way, or the engine has it and waits."""
@@ -210,19 +180,14 @@ class Driver:
         job, place = run.job, self._place
         run.rests = run.outcome = None
         bad = next((bad for bad in self.bad if bad in job.needs), None)
-        if self._is_recorded(job):  # two trials of a search chose the same; or another driver made it
+        if self.home.has(job):  # two trials of a search chose the same; or another driver made it
             self._close(run, Outcome("done"))
         elif bad is not None:
             self._close(run, Outcome("refused", f"its teacher is missing: {self.bad[bad]}"))
-        elif not self._is_ready(job) or self._is_others(run) or self._is_recorded(job):  # it may be by now
+        elif not self._is_ready(job) or self._is_others(run) or self.home.has(job):  # it may be by now
             run.rests = time.monotonic() + REST
         else:
-            run.checkpoint = self._checkpoint(job)
-            try:
-                files = self._files(job)
-            except KfbenchError as error:
-                self._close(run, Outcome("refused", str(error)))
-                return
+            run.checkpoint = self.home.checkpoint(job)
             order = Order(
                 job.name,
                 job.spec.to_json(),
@@ -236,6 +201,11 @@ class Driver:
                 chosen=job.chosen,
             )
             try:
+                files = self.home.files(job)
+            except KfbenchError as error:
+                self._close(run, Outcome("refused", str(error)))
+                return
+            try:
                 self._engine.start(order, files)
             except BaseException as error:
                 if is_full(error):
@@ -246,43 +216,11 @@ class Driver:
 
     def _is_others(self, run: UnderWay) -> bool:
         """Say whether another driver has a run, and tell the user so."""
-        is_ours = self._claims(run.job.name)
+        is_ours = self.home.claim(run.job.name)
         if not is_ours and not run.is_others:
             self._board.say(f"{run.job.label}: another study makes it; its record will serve both")
         run.is_others = not is_ours
         return run.is_others
-
-    def _is_recorded(self, job: Job) -> bool:
-        """Say whether a run is recorded, by us or, since we began, by the driver of another study."""
-        if job.name in self._recorded:
-            return True
-        results, ours = self._place.results, {*self._recorded.values()}
-        folder = teacher_store.folder(results) if job.is_teacher else results
-        for path in {*records.path_of(folder, "", job.spec).parent.glob("*.json")} - ours:
-            with contextlib.suppress(KfbenchError, FileNotFoundError):
-                written = path.stat().st_mtime_ns
-                if self._read.get(path) == written:
-                    continue
-                record = records.read(path)
-                self._read[path] = written
-                if missing.Present(folder).counts(record, path):
-                    name = digest(record.spec)
-                    self._recorded[teacher_called(name) if job.is_teacher else name] = path
-        return job.name in self._recorded
-
-    def _files(self, job: Job) -> Files:
-        """Return what a run reads: its teachers' records and weights, and the memory of their answers."""
-        results = self._place.results
-        paths = [self._recorded[name] for name in sorted(job.needs) if name in self._recorded]
-        for key in (name.removeprefix("run:") for name in job.spec.teachers if name.startswith("run:")):
-            folder, record = records.locate(results, key)
-            paths.append(records.path_of(folder, record.key, record.spec))
-        memory = self._place.cache / "memory"
-        memory.mkdir(exist_ok=True)
-        theirs = [name.removeprefix("imported:") for name in job.spec.teachers if name.startswith("imported:")]
-        paths += [imported.path_of(results, name) for name in theirs]
-        both = [each for path in paths for each in {path, path.with_suffix(".safetensors")} if each.is_file()]
-        return {".cache/memory": memory, **{path.relative_to(results).as_posix(): path for path in both}}
 
     def _hear(self) -> None:
         for name, event in self._engine.events():
@@ -296,21 +234,23 @@ class Driver:
             run.judged = max(run.judged, event["step"])
             word = self._source.report(run.job, event["step"], event["score"]) if is_new else "go"
             if run.job.is_judged:
-                self._engine.answer(name, word)
+                with contextlib.suppress(OSError):  # of a full disk: the run's patience ends, and it goes on
+                    self._engine.answer(name, word)
 
     def _ended(self, run: UnderWay, outcome: Outcome) -> None:
         """Keep what a run left and close it, or hand it over again; a full disk is waited for, and nothing is lost."""
         if outcome.state == "lost" and not self._finds_room(now=True):  # then it need not have died of itself
             outcome = run.outcome = Outcome("full", outcome.why, outcome.files)
         try:
-            self._keep(run, outcome)
+            run.log = self.home.keep(run.job, outcome) or run.log
             deaths = run.deaths + self._is_death(run, outcome)
             if outcome.state == "memory" or deaths >= MOST_DEATHS:
                 why = "no memory left" if outcome.state == "memory" else f"took {deaths} workers down"
                 outcome = Outcome("failed", f"{why}: {outcome.why}")
                 self._record_failure(run, outcome.why)
-        except OSError as error:
-            self._wait(f"cannot write to '{self._place.results}' ({error.strerror})")
+        except (OSError, NoRoom) as error:
+            told = error.strerror if isinstance(error, OSError) else error
+            self._wait(f"cannot write to '{self._place.results}' ({told})")
             return
         if outcome.state == "full":
             self._wait(f"{run.job.label}: {outcome.why}")
@@ -322,24 +262,19 @@ class Driver:
         else:
             self._close(run, outcome)
 
+    def _record_failure(self, run: UnderWay, why: str) -> None:
+        """Record how a run ended that did not do so itself, or say why that cannot be. Raises NoRoom."""
+        try:
+            run.log = self.home.record_failure(run.job, why)
+        except NoRoom:
+            raise
+        except KfbenchError as error:
+            self._board.say(f"{run.job.label}: there is no record of how it ended: {error}")
+
     def _is_death(self, run: UnderWay, outcome: Outcome) -> bool:
         """Say whether a run took a worker down: it left no new checkpoint, and did not only wait for a teacher."""
         waited = bool(run.job.needs & self._under_way.keys())
-        return outcome.state == "lost" and not waited and self._checkpoint(run.job) <= run.checkpoint
-
-    def _keep(self, run: UnderWay, outcome: Outcome) -> None:
-        """Bring home what a run left: record and weights into the results, a checkpoint into the run's own folder."""
-        job, bag = run.job, self._place.cache / "runs" / run.job.name
-        for name, file in outcome.files.items():
-            is_result = name.endswith((".json", ".safetensors"))
-            target = (self._place.results if is_result else bag) / name
-            if target != file:
-                _write(target, file)
-            if is_result and name.endswith(".json"):
-                record = records.read(target)
-                self._rename_log(run, record.key)
-                if record.status == "done":
-                    self._recorded[job.name] = target
+        return outcome.state == "lost" and not waited and self.home.checkpoint(run.job) <= run.checkpoint
 
     def _close(self, run: UnderWay, outcome: Outcome) -> None:
         """Tell the source how a run ended, and forget it."""
@@ -349,55 +284,12 @@ class Driver:
             self.bad[job.name] = outcome.why
         self._board.end(job, outcome.state, outcome.why, log=run.log or job.name)
         if not job.is_teacher:
-            done = outcome.state == "done" and records.read(self._recorded[job.name])
-            self._source.ended(job, outcome.state, outcome.why, done or None)
-        is_over = outcome.state in ("done", "pruned", "failed") or not self._checkpoint(job)  # refused: it may go on
+            record = self.home.record(job) if outcome.state == "done" else None
+            self._source.ended(job, outcome.state, outcome.why, record)
+        # what was refused may go on from its checkpoint
+        is_over = outcome.state in ("done", "pruned", "failed") or not self.home.checkpoint(job)
         if is_over and not (job.is_teacher and self._engine.chains):
-            self._remove(job.name)
-
-    def _record_failure(self, run: UnderWay, why: str) -> None:
-        """Write the failed record of a run that never came to write its own, with the last lines of its log.
-
-        There is none where its key cannot be known, for want of a teacher.
-        """
-        job = run.job
-        folder = teacher_store.folder(self._place.results) if job.is_teacher else self._place.results
-        try:
-            plan = prepare.plan(job.spec, results=self._place.results)
-        except KfbenchError as error:
-            self._board.say(f"{job.label}: there is no record of how it ended: {error}")
-            return
-        log = self._place.cache / "logs" / f"{job.name}.log"
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
-        record = RunRecord(key=plan.key, spec=job.spec.to_json(), identity=plan.identity, status="failed", error=why)
-        record.traceback = "\n".join(lines)
-        records.write(folder, record)
-        self._rename_log(run, plan.key)
-
-    def _rename_log(self, run: UnderWay, key: str) -> None:
-        """Call a run's log by the key of its record, now that it has one."""
-        run.log, logs = key, self._place.cache / "logs"
-        with contextlib.suppress(OSError):
-            (logs / f"{run.job.name}.log").replace(logs / f"{key}.log")
-
-    def _checkpoint(self, job: Job) -> float:
-        """Return when the latest checkpoint of a run was written; 0: there is none."""
-        bag = self._place.cache / "runs" / job.name
-        return max((path.stat().st_mtime for path in bag.rglob("*.ckpt")), default=0.0)
-
-
-def _write(target: Path, file: Path | bytes) -> None:
-    """Put a file in place, never half."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, half = tempfile.mkstemp(dir=target.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(file if isinstance(file, bytes) else file.read_bytes())
-        os.chmod(half, 0o644)
-        os.replace(half, target)
-    except BaseException:
-        Path(half).unlink(missing_ok=True)
-        raise
+            self.home.remove(job.name)
 
 
 @contextlib.contextmanager

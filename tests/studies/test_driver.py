@@ -14,7 +14,7 @@ from kfbench.errors import KfbenchError, NoRoom
 from kfbench.running import execute, identity, prepare, records, resolve
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
-from kfbench.studies import claims, driver, missing, trials
+from kfbench.studies import claims, driver, home, missing, trials
 from kfbench.studies.carry import Order, Outcome, State
 from kfbench.studies.place import Place
 from kfbench.studies.trials import Job
@@ -126,11 +126,28 @@ def test_a_failure_that_cannot_be_recorded_is_told_and_the_study_goes_on(
     place: Place, student: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Job(resolve.resolve("scratch", "digits/high", budget="smoke", seed=1), "other")
-    monkeypatch.setattr(driver.prepare, "plan", lambda *_, **__: (_ for _ in ()).throw(KfbenchError("no teacher")))
+    monkeypatch.setattr(home.prepare, "plan", lambda *_, **__: (_ for _ in ()).throw(KfbenchError("no teacher")))
     engine = Pretended(place, {student.name: ["lost"] * driver.MOST_DEATHS})
     bad, said = drive(place, engine, [student, other])
     assert bad == {student.name: "took 5 workers down: it was lost"} and "no record of how it ended: no teacher" in said
     assert [record.spec["seed"] for record in records.records(place.results)] == [1]
+
+
+def test_a_failure_whose_record_finds_no_room_is_recorded_later(
+    place: Place, student: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, write_text = [True] * 3, records.write_text
+
+    def writing(path: Path, text: str) -> None:
+        if full and full.pop():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_text(path, text)
+
+    monkeypatch.setattr(records, "write_text", writing)
+    engine = Pretended(place, {student.name: ["memory"]})
+    bad, said = drive(place, engine, [student])
+    assert bad == {student.name: "no memory left: it was memory"} and said.count("waiting for room") == 1
+    assert [record.status for record in records.records(place.results)] == ["failed"]
 
 
 def test_a_run_that_is_refused_keeps_its_checkpoint_and_one_that_failed_does_not(place: Place, student: Job) -> None:
@@ -204,7 +221,7 @@ def test_ctrl_c_on_a_full_disk_is_ctrl_c(place: Place, student: Job) -> None:
             return Outcome("stopped", "", {".checkpoints/y.ckpt": b"y"})
 
     engine, fails = Full(place, {}), [True, True]
-    write = driver._write
+    write = home.write
     with pytest.MonkeyPatch.context() as patch, pytest.raises(driver.Stopped):
 
         def unwritable(target: Path, file) -> None:
@@ -212,7 +229,7 @@ def test_ctrl_c_on_a_full_disk_is_ctrl_c(place: Place, student: Job) -> None:
                 raise OSError(errno.ENOSPC, "No space left on device")
             write(target, file)
 
-        patch.setattr(driver, "_write", unwritable)
+        patch.setattr(home, "write", unwritable)
         drive(place, engine, [student])
     assert engine.said == [(student.name, "stop")]
     assert (engine.bag(student.name) / ".checkpoints" / "y.ckpt").read_bytes() == b"y"
@@ -239,7 +256,7 @@ def test_a_run_of_another_driver_is_left_to_it_and_its_record_serves_both(
             assert name == other.name
             for made in (student.name, third.name):
                 for path, content in theirs.files(made).items():
-                    driver._write(self.place.results / path, content)
+                    home.write(self.place.results / path, content)
             return super().look(name)
 
     engine = Watched(place, {})

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kfbench.errors import KfbenchError
 from kfbench.running import records
-from kfbench.studies import claims, driver, trials
+from kfbench.studies import claims, driver, home, trials
 from kfbench.studies.engines import local
 from kfbench.studies.place import Place
 from kfbench.studies.trials import Grid
@@ -66,7 +66,7 @@ def test_a_driver_that_ends_can_be_started_again(expected, tmp_path, number):
 def test_a_full_disk_is_waited_for(expected, tmp_path, monkeypatch):
     """The first writings of results fail as on a full disk; nothing is made twice, and it is said once."""
     place, tries = Place(tmp_path / "results", jobs=2, checkpoint_seconds=0.3), []
-    write = driver._write
+    write = home.write
 
     def full(target: Path, file: Path) -> None:
         tries.append(target)
@@ -74,7 +74,7 @@ def test_a_full_disk_is_waited_for(expected, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         write(target, file)
 
-    monkeypatch.setattr(driver, "_write", full)
+    monkeypatch.setattr(home, "write", full)
     killer = jobs_here.when_there_is_a_checkpoint(place, lambda: jobs_here.kill(jobs_here.pid_of_the_long_run(place)))
     assert jobs_here.drive(place) == {}
     killer()

@@ -7,6 +7,7 @@ What wraps the weights is taken off: the dict they are nested in beside an optim
 import json
 import pickle
 import warnings
+import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kfbench.errors import KfbenchError, near
+from kfbench.networks import header
 
 WRAPPERS = ("module", "_orig_mod")
 COUNTERS = ("n_averaged",)  # AveragedModel's own, beside the weights
@@ -58,7 +60,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         with safe_open(path, framework="pt") as file:
             noted = (file.metadata() or {}).get("kfbench")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        about = None if noted is None else json.loads(noted)
+        about = None if noted is None else header.checked(json.loads(noted), f"'{path}'")
     except (SafetensorError, OSError, ValueError) as error:
         raise KfbenchError(
             f"'{path}' is not a whole safetensors file ({error}); copy it again, or give a file that torch.save wrote"
@@ -77,6 +79,7 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace, *numbers, np.dtype, *kinds]):
             warnings.simplefilter("ignore")
+            _require_whole(path)
             with path.open("rb") as file:  # torch.load takes a path that ends in .safetensors for what it is called
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -89,6 +92,16 @@ def _unpickled(path: Path) -> Any:
             raise KfbenchError(f"'{path}' is a TorchScript program, which is not run; save its state_dict()") from error
         # a damaged archive fails in as many ways as there are bytes
         raise KfbenchError(f"'{path}' is not a whole file of torch.save ({_reason(error)}); copy it again") from error
+
+
+def _require_whole(path: Path) -> None:
+    """Raise ValueError if a zip archive's content is not that of its checksums: torch.load does not look at them."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        has_sums = any(each.CRC for each in archive.infolist())  # torch can be told to leave them out
+        if has_sums and (bad := archive.testzip()):
+            raise ValueError(f"'{bad}' in it differs from its checksum")
 
 
 def _reason(error: Exception) -> str:

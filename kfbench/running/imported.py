@@ -110,7 +110,7 @@ def statistics(origin: str, task: ImageTask, mean: Sequence[float], std: Sequenc
 
 
 def _require_classes(file: Path, task: str, classes: Sequence[str]) -> None:
-    """Raise KfbenchError if a file, or the description beside it, states other classes than a task's, or their order."""
+    """Raise KfbenchError if a file, or the description beside it, states other classes than a task's, or an order."""
     own, beside = header.read(file), weights.beside(file)
     theirs = own.get("classes", beside.get("classes", classes))
     if tuple(theirs) == tuple(classes):
@@ -168,13 +168,22 @@ def listed(results: Path) -> list[dict[str, Any]]:
 
 
 def error(network: Network, data: images.Images, device: str = "cpu") -> float:
-    """Return the share in % of a task's validation images that a network takes for another class."""
+    """Return the share in % of a task's validation images that a network takes for another class.
+
+    Raises KfbenchError if an output is not finite.
+    """
     place = torch.device(device)
     network = network.to(place).eval()
     wrong = 0
     with torch.no_grad():
         for taken, labels in data.val.chunks():
-            wrong += int((network(taken.to(place)).logits.argmax(1).cpu() != labels).sum())
+            logits = network(taken.to(place)).logits.cpu()
+            if not logits.isfinite().all():
+                raise KfbenchError(
+                    f"the outputs of '{network.name}' for validation images are not finite; its weights, or --mean and "
+                    "--std, are not those of its training"
+                )
+            wrong += int((logits.argmax(1) != labels).sum())
     network.cpu()
     return 100 * wrong / len(data.val)
 

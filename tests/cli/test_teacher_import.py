@@ -175,6 +175,17 @@ def test_classes_that_a_file_states_are_not_taken_for_the_tasks(type_in: Any, bo
     assert type_in(*ours)[0] == type_in(*run[:-1], "file:ours.safetensors")[0] == 2
 
 
+def test_outputs_that_are_not_finite_are_told_of_the_teacher(type_in: Any, body: Any) -> None:
+    body.body.head.weight.data.fill_(3e38)  # finite as it is
+    weights.save(body, Path("huge.safetensors"), {"task": "digits", "classes": load_task("digits").labels(None)})  # type: ignore[arg-type]
+    code, _, err = type_in("teacher", "import", "huge.safetensors", *IMPORT[3:])
+    assert code == 2 and "the outputs of 'resnet8' for validation images are not finite" in err, err
+    run = ("run", "--method", "kd", "--task", "digits", "--budget", "smoke", "--network", "cnn-4", "--epochs", "1")
+    code, _, err = type_in(*run, "--teachers", "file:huge.safetensors", "--threads", "1")
+    assert code == 1 and "the outputs of teacher 'file:huge.safetensors' are not finite: choose another" in err, err
+    assert "a lower rate" not in err
+
+
 def test_a_stand_in_has_the_network_of_an_imported_teacher(type_in: Any, body: Any) -> None:
     assert type_in(*IMPORT)[0] == 0
     spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["imported:best"], recipe={"network": "cnn-4"})

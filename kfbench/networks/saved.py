@@ -76,6 +76,7 @@ def _unpickled(path: Path) -> Any:
     number: Any = np.float64(0).__reduce__()[0]
     numbers: list[Any] = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     kinds: set[Any] = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
+    _refuse_other_archives(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace, *numbers, np.dtype, *kinds]):
             warnings.simplefilter("ignore")
@@ -92,6 +93,22 @@ def _unpickled(path: Path) -> Any:
             raise KfbenchError(f"'{path}' is a TorchScript program, which is not run; save its state_dict()") from error
         # a damaged archive fails in as many ways as there are bytes
         raise KfbenchError(f"'{path}' is not a whole file of torch.save ({_reason(error)}); copy it again") from error
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """Raise KfbenchError for a sound zip archive that is not torch.save's, with what to give in its place."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # a pickle alone, or damaged
+    if files & {"archive_format", "serialized_exported_program.json"}:
+        raise KfbenchError(
+            f"'{path}' is a program of torch.export, which is not run: give weights, as kfbench export KEY "
+            "NAME.safetensors writes them, or the state_dict()"
+        )
+    if "data.pkl" not in files:
+        raise KfbenchError(f"'{path}' is a zip archive, and not one of torch.save; save model.state_dict() with it")
 
 
 def _require_whole(path: Path) -> None:

@@ -423,3 +423,24 @@ def test_as_many_classes_are_named_as_there_are_outputs(tmp_path: Path) -> None:
     weights.save(network(), tmp_path / "a.safetensors", {"classes": ["cat", "dog"]})
     with pytest.raises(KfbenchError, match="a.safetensors' names 2 classes for 10 outputs; name one for each"):
         weights.load(tmp_path / "a.safetensors")
+
+
+def test_a_program_is_told_from_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt2"
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), path)
+    with pytest.raises(KfbenchError, match="is a program of torch.export, .* kfbench export KEY NAME.safetensors"):
+        saved.read(path)
+    np.savez(tmp_path / "a.npz", weight=np.zeros(2))
+    with pytest.raises(KfbenchError, match="a.npz' is a zip archive, and not one of torch.save"):
+        saved.read(tmp_path / "a.npz")
+
+
+def test_the_part_that_fits_is_named() -> None:
+    ours, beside = before("model.", bare(network())), {"criterion.weight": torch.ones(2)}
+    foreign = before("model.", theirs(network()))
+    for tensors in ({**ours, **beside}, {**beside, **ours}, {**foreign, **beside}):
+        assert refusal(tensors) == "'x.pth' holds more than the weights of 'resnet8'; those are --part model"
+    both = {**ours, **before("ema.", bare(network()))}
+    assert refusal(both).endswith("; say which: --part model or --part ema")
+    assert "--part" not in refusal({**before("model.", theirs(network("resnet14"))), **beside})
+    assert "--part" not in refusal({**foreign, **beside}, is_ordered=False)

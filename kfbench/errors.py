@@ -49,6 +49,6 @@ class Diverged(KfbenchError):
 
     exit_code = 1
 
-    def __init__(self, part: str, step: int) -> None:
-        super().__init__(f"loss part '{part}' was not finite at step {step}; try a lower rate: --set-recipe lr=…")
+    def __init__(self, part: str, step: int, then: str = "try a lower rate: --set-recipe lr=…") -> None:
+        super().__init__(f"loss part '{part}' was not finite at step {step}; {then}")
         self.part, self.step = part, step

@@ -59,6 +59,7 @@ def import_data(
         float | None,
         typer.Option(help="Share to hold out as validation split; else val/, or a tenth of train in every run."),
     ] = None,
+    rgb: Annotated[bool, typer.Option("--rgb", help="Pack grey images as colour: three equal channels.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Pack images that lie in class folders or zip archives of them.
@@ -82,7 +83,14 @@ def import_data(
         pack = import_published(name, paths, quiet=as_json)
     else:
         pack = import_folders(
-            name, paths, form=form, test=test, val=val, quiet=as_json, say=lambda line: typer.echo(line, err=True)
+            name,
+            paths,
+            form=form,
+            test=test,
+            val=val,
+            rgb=rgb,
+            quiet=as_json,
+            say=lambda line: typer.echo(line, err=True),
         )
     if older is not None and older.checksum != pack.checksum:
         train, tested = older.counts["train"], older.counts["test"]

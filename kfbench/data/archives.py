@@ -27,13 +27,15 @@ def import_folders(
     form: Form | None = None,
     test: float | None = None,
     val: float | None = None,
+    rgb: bool = False,
     quiet: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> Pack:
     """Pack the images that lie in zip archives and folders.
 
     `form` gives them one size, else all must be alike. `test` and `val` are shares of every class to hold out where the
-    paths have no such split; without `val` the harness draws its own from train. `say` takes news: files left out.
+    paths have no such split; without `val` the harness draws its own from train. `rgb` gives grey images three equal
+    channels. `say` takes news: files left out.
 
     An older pack of that name stays if anything fails. Raises KfbenchError for a name that is no folder's name, and,
     naming the file, for a corrupt archive or image, an image in two paths, a class without images, classes that differ
@@ -58,6 +60,7 @@ def import_folders(
             lambda row: found.entries[row].where,
             quiet,
         )
+        images = images.expand(-1, 3, -1, -1) if rgb else images
         rows = {
             split: Rows(images, labels, torch.tensor(chosen))
             for split in ("train", "val", "test")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from torch import Tensor
@@ -46,11 +47,33 @@ def fit(network: Network, tensors: Tensors, *, is_ordered: bool, where: str) -> 
         for name, value in statistics.items():
             if name in theirs and theirs[name].shape == value.shape:
                 statistics[name] = theirs.pop(name)
-    pairs = by_name(network.name, ours, theirs, where=where)
-    if pairs is None:
-        pairs = by_order(network.name, ours, theirs, is_ordered=is_ordered, where=where)
+    try:
+        pairs = _matched(network.name, ours, theirs, is_ordered=is_ordered, where=where)
+    except KfbenchError as error:
+        parts = _fitting_parts(network.name, ours, theirs, is_ordered=is_ordered)
+        if not parts:
+            raise
+        named = f"say which: {' or '.join(parts)}" if len(parts) > 1 else f"those are {parts[0]}"
+        raise KfbenchError(f"{where} holds more than the weights of '{network.name}'; {named}") from error
     counters = {name: value for name, value in ours.items() if name.endswith(COUNTER)}
     return {**counters, **{name: theirs[key] for name, key in pairs.items()}, **statistics}
+
+
+def _matched(network: str, ours: Tensors, theirs: Tensors, *, is_ordered: bool, where: str) -> dict[str, str]:
+    pairs = by_name(network, ours, theirs, where=where)
+    return by_order(network, ours, theirs, is_ordered=is_ordered, where=where) if pairs is None else pairs
+
+
+def _fitting_parts(network: str, ours: Tensors, theirs: Tensors, *, is_ordered: bool) -> list[str]:
+    """Return the options that choose a module of a file whose tensors alone fit: "--part model"."""
+    found = []
+    for part in dict.fromkeys(name.partition(".")[0] for name in theirs if "." in name):
+        inner = {name: value for name, value in theirs.items() if name.startswith(f"{part}.")}
+        with suppress(KfbenchError):
+            if len(inner) < len(theirs):
+                _matched(network, ours, inner, is_ordered=is_ordered, where="")
+                found.append(f"--part {part}")
+    return found
 
 
 def by_name(network: str, ours: Tensors, theirs: Tensors, *, where: str) -> dict[str, str] | None:

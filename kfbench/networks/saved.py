@@ -7,6 +7,7 @@ What wraps the weights is taken off: the dict they are nested in beside an optim
 import json
 import pickle
 import warnings
+import zipfile
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kfbench.errors import KfbenchError, near
+from kfbench.networks import header
 
 WRAPPERS = ("module", "_orig_mod")
 COUNTERS = ("n_averaged",)  # AveragedModel's own, beside the weights
@@ -58,7 +60,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         with safe_open(path, framework="pt") as file:
             noted = (file.metadata() or {}).get("kfbench")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        about = None if noted is None else json.loads(noted)
+        about = None if noted is None else header.checked(json.loads(noted), f"'{path}'")
     except (SafetensorError, OSError, ValueError) as error:
         raise KfbenchError(
             f"'{path}' is not a whole safetensors file ({error}); copy it again, or give a file that torch.save wrote"
@@ -74,9 +76,11 @@ def _unpickled(path: Path) -> Any:
     number: Any = np.float64(0).__reduce__()[0]
     numbers: list[Any] = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     kinds: set[Any] = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
+    _refuse_other_archives(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace, *numbers, np.dtype, *kinds]):
             warnings.simplefilter("ignore")
+            _require_whole(path)
             with path.open("rb") as file:  # torch.load takes a path that ends in .safetensors for what it is called
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -89,6 +93,32 @@ def _unpickled(path: Path) -> Any:
             raise KfbenchError(f"'{path}' is a TorchScript program, which is not run; save its state_dict()") from error
         # a damaged archive fails in as many ways as there are bytes
         raise KfbenchError(f"'{path}' is not a whole file of torch.save ({_reason(error)}); copy it again") from error
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """Raise KfbenchError for a sound zip archive that is not torch.save's, with what to give in its place."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # a pickle alone, or damaged
+    if files & {"archive_format", "serialized_exported_program.json"}:
+        raise KfbenchError(
+            f"'{path}' is a program of torch.export, which is not run: give weights, as kfbench export KEY "
+            "NAME.safetensors writes them, or the state_dict()"
+        )
+    if "data.pkl" not in files:
+        raise KfbenchError(f"'{path}' is a zip archive, and not one of torch.save; save model.state_dict() with it")
+
+
+def _require_whole(path: Path) -> None:
+    """Raise ValueError if a zip archive's content is not that of its checksums: torch.load does not look at them."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        has_sums = any(each.CRC for each in archive.infolist())  # torch can be told to leave them out
+        if has_sums and (bad := archive.testzip()):
+            raise ValueError(f"'{bad}' in it differs from its checksum")
 
 
 def _reason(error: Exception) -> str:

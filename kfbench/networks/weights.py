@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kfbench import networks
 from kfbench.errors import KfbenchError, NoRoom, is_full
-from kfbench.networks import fitting, saved
+from kfbench.networks import fitting, header, saved
 from kfbench.networks.network import Network
 from kfbench.networks.saved import Saved
 
@@ -86,33 +86,64 @@ def build(kept: Saved, told: Mapping[str, Any], path: Path) -> tuple[Network, di
         ) from error
     with torch.random.fork_rng(devices=[]):
         network = networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs)
-    network.load_state_dict(fitting.fit(network, kept.tensors, is_ordered=kept.is_ordered, where=f"'{path}'"))
+    fitted = fitting.fit(network, kept.tensors, is_ordered=kept.is_ordered, where=f"'{path}'")
+    _require_numbers(network.state_dict(), fitted, kept.tensors, path)
+    network.load_state_dict(fitted)
     if "mean" in told and "std" in told:
-        deviation = channels(told["std"], shape[0])
-        if not (deviation > 0).all():
-            raise KfbenchError(f"std of the images of '{path}' must be above 0, not {told['std']}")
-        network.normalise_by(channels(told["mean"], shape[0]), deviation)
+        network.normalise_by(channels(told["mean"], shape[0]), channels(told["std"], shape[0]))
     elif not {"mean", "std"} <= kept.tensors.keys():
         raise KfbenchError(
             f'\'{path}\' does not say how its images were normalised: write "mean" and "std", a number a channel in '
             f"units of the 0..1 range, into '{path.name}.json' (0 and 1: not at all)"
         )
+    _require_statistics(network.mean.flatten(), network.std.flatten(), path)
     return network, dict(told), digest(network.state_dict() if kept.about is None else kept.tensors)
+
+
+def _require_numbers(
+    ours: Mapping[str, Tensor], fitted: Mapping[str, Tensor], named: Mapping[str, Tensor], path: Path
+) -> None:
+    """Raise KfbenchError, with the file's name of it, for a tensor that torch refuses, or takes for what it is not."""
+    names = {id(value): name for name, value in named.items()}
+    for key, value in fitted.items():
+        where = f"'{names.get(id(value), key)}' in '{path}'"
+        is_dense = value.layout == torch.strided and not value.is_meta
+        if not is_dense or (ours[key].is_floating_point() and not value.is_floating_point()):
+            kind = "meta" if value.is_meta else str(value.dtype if is_dense else value.layout).removeprefix("torch.")
+            raise KfbenchError(f"{where} is {kind}; save the weights dense and in floats, as before any quantising")
+        if not value.float().isfinite().all():
+            raise KfbenchError(f"{where} has values that are not finite; give weights from before training diverged")
+
+
+def _require_statistics(mean: Tensor, std: Tensor, path: Path) -> None:
+    """Raise KfbenchError for a mean or std [C] of the input that no images in 0..1 have."""
+    for name, values in (("mean", mean), ("std", std)):
+        if not values.isfinite().all():
+            raise KfbenchError(f"{name} of the images of '{path}' must be numbers, not {_row(values)}")
+    if not (std > 0).all():
+        raise KfbenchError(f"std of the images of '{path}' must be above 0, not {_row(std)}")
+    if not ((mean >= 0) & (mean <= 1)).all():
+        raise KfbenchError(
+            f"mean of the images of '{path}' must be in 0..1, not {_row(mean)}; divide mean and std by 255 where they "
+            "are of images in 0..255"
+        )
+
+
+def _row(values: Tensor) -> str:
+    return ",".join(f"{value:g}" for value in values.tolist())
 
 
 def beside(path: Path) -> dict[str, Any]:
     """Return what `<path>.json` says of a file of weights; empty if there is none.
 
-    Raises KfbenchError if it is not a JSON object.
+    Raises KfbenchError if it is not a JSON object, or a value has another type than is read.
     """
     file = path.with_name(path.name + ".json")
     try:
         told = json.loads(file.read_bytes()) if file.is_file() else {}
     except ValueError as error:
         raise KfbenchError(f"'{file}' is not JSON ({error})") from error
-    if not isinstance(told, dict):
-        raise KfbenchError(f"'{file}' is not a JSON object; it describes '{path.name}': {{\"network\": NAME, …}}")
-    return told
+    return header.checked(told, f"'{file}'")
 
 
 def channels(values: float | Sequence[float], count: int) -> Tensor:

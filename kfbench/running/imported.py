@@ -15,6 +15,7 @@ import torch
 from kfbench import registry
 from kfbench.data import images
 from kfbench.errors import KfbenchError, near
+from kfbench.kinds import FEATURES
 from kfbench.networks import header, saved, weights
 from kfbench.networks.network import Network
 from kfbench.tasks import ImageTask
@@ -55,7 +56,8 @@ def take_in(
     """Store a file of weights as a teacher; return its name and its description, `val_error` in % among it.
 
     Without statistics of the input, here or in the file, they are those of the task's training images. Raises
-    KfbenchError for weights of another network, a name that is taken by other weights, or a task without classes.
+    KfbenchError for weights of another network, a name that is taken by other weights, a task without classes, or a
+    file that states other classes.
     """
     declared = registry.load_task(task)
     if not isinstance(declared, ImageTask):
@@ -65,6 +67,7 @@ def take_in(
         raise KfbenchError(f"'{name}' cannot be a teacher's name; give --name with letters, digits, '-', '_' and '.'")
     data = images.load(declared)
     kept = saved.read(file, part)
+    _require_classes(file, declared.name, data.classes)
     asked = {"network": network, "shape": data.shape, "outputs": len(data.classes)}
     asked |= statistics(origin, declared, mean, std)
     if "mean" not in asked and not {"mean", "std"} <= kept.tensors.keys():
@@ -106,6 +109,24 @@ def statistics(origin: str, task: ImageTask, mean: Sequence[float], std: Sequenc
     return {"mean": known.mean, "std": known.std}
 
 
+def _require_classes(file: Path, task: str, classes: Sequence[str]) -> None:
+    """Raise KfbenchError if a file, or the description beside it, states other classes than a task's, or an order."""
+    own, beside = header.read(file), weights.beside(file)
+    theirs = own.get("classes", beside.get("classes", classes))
+    if tuple(theirs) == tuple(classes):
+        return
+    if len(theirs) != len(classes):
+        differs = f"it has {len(theirs)} classes, and '{task}' has {len(classes)}"
+    else:
+        place = next(i for i, (its, here) in enumerate(zip(theirs, classes, strict=True), 1) if its != here)
+        order = ", the same classes in another order" if set(theirs) == set(classes) else ""
+        differs = f"its class {place} is '{theirs[place - 1]}', and that of '{task}' is '{classes[place - 1]}'{order}"
+    stated = {**beside, **own}.get("task", task)
+    right = "use the task whose classes it has" + (f", '{stated}'" if stated != task else "")
+    other = f"--teachers file:{file} with {FEATURES}" if "classes" in own else f"correct '{file.name}.json'"
+    raise KfbenchError(f"'{file}' says that {differs}; {right}, or {other}")
+
+
 def load(name: str, results: Path) -> tuple[Network, dict[str, Any]]:
     """Return an imported teacher and its description. Raises KfbenchError if there is none, or it was changed."""
     path = path_of(results, name)
@@ -132,6 +153,7 @@ def of_file(path: Path) -> tuple[Network, dict[str, Any], str]:
         declared = registry.load_task(str(told["task"]))
         if isinstance(declared, ImageTask):
             data = images.load(declared)
+            _require_classes(path, declared.name, data.classes)
             extra = {"shape": data.shape, "outputs": len(data.classes), "classes": list(data.classes)}
             extra |= statistics(str(told.get("from") or ""), declared, told.get("mean", ()), told.get("std", ()))
     return weights.load(path, {**told, **extra} if extra else None)
@@ -146,13 +168,22 @@ def listed(results: Path) -> list[dict[str, Any]]:
 
 
 def error(network: Network, data: images.Images, device: str = "cpu") -> float:
-    """Return the share in % of a task's validation images that a network takes for another class."""
+    """Return the share in % of a task's validation images that a network takes for another class.
+
+    Raises KfbenchError if an output is not finite.
+    """
     place = torch.device(device)
     network = network.to(place).eval()
     wrong = 0
     with torch.no_grad():
         for taken, labels in data.val.chunks():
-            wrong += int((network(taken.to(place)).logits.argmax(1).cpu() != labels).sum())
+            logits = network(taken.to(place)).logits.cpu()
+            if not logits.isfinite().all():
+                raise KfbenchError(
+                    f"the outputs of '{network.name}' for validation images are not finite; its weights, or --mean and "
+                    "--std, are not those of its training"
+                )
+            wrong += int((logits.argmax(1) != labels).sum())
     network.cpu()
     return 100 * wrong / len(data.val)
 

@@ -83,10 +83,5 @@ def _architecture(student: Student, teacher: Candidate) -> Refusal | None:
         return Refusal(
             f"is a '{teacher.network}', not the student's '{wanted}'", f"use {where}--network {teacher.network}"
         )
-    why = misfit(teacher.body, student.network) if teacher.body and student.network else None
-    if why is None:
-        return None
-    return Refusal(
-        f"has other sizes: {why}",
-        "use a teacher for images like those of the task, or a --network that pools them, such as cnn-16",
-    )
+    found = misfit(teacher.body, student.network) if teacher.body and student.network else None
+    return found and Refusal(f"has other sizes: {found.why}", found.remedy)

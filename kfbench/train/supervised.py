@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kfbench import seeding
 from kfbench.batch import Batch
 from kfbench.data import images
+from kfbench.errors import Diverged
 from kfbench.methods import Stage
 from kfbench.networks.network import Output
 from kfbench.spec import Recipe
@@ -61,7 +62,7 @@ class Supervised:
             self.position += 1
             row = None
             if self.position in self.marks or self.position % CHECKED == 0:
-                self.meter.check()
+                self._check()
             if self.position in self.marks:
                 row = self._evaluate(started)
             self.seconds += time.perf_counter() - started
@@ -73,7 +74,7 @@ class Supervised:
         setup.method.begin(setup.student, setup.teachers, stage, self._ordered(), setup.rng)
         self._optimizer = optimizer.make(setup.method, setup.student, self.recipe)
         set_training(setup.student)
-        self.meter.check()
+        self._check()
         self.stage, self.meter = which, Meter()
 
     def _enter(self, stage: Stage) -> None:
@@ -97,6 +98,20 @@ class Supervised:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.meter.add(parts, self.position)
+
+    def _check(self) -> None:
+        """Raise Diverged if a part of the loss was not finite, and name the teacher if its outputs are why."""
+        try:
+            self.meter.check()
+        except Diverged as error:
+            batch = next(self._ordered())
+            for teacher in self.setup.teachers:
+                with autocast(self.device, self.recipe.precision):
+                    is_sound = bool(teacher(batch).logits.isfinite().all())
+                if not is_sound:
+                    then = f"the outputs of teacher '{teacher.name}' are not finite: choose another"
+                    raise Diverged(error.part, error.step, then) from error
+            raise
 
     def _from(self, step: int) -> Iterator[images.Rows]:
         recipe = self.recipe

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from kfbench.errors import KfbenchError
+from kfbench.kinds import Refusal
 from kfbench.methods import Group
 from kfbench.networks.network import Network
 
@@ -16,20 +17,30 @@ def is_head(network: Network, name: str) -> bool:
     return any(name.startswith(f"{head}.") for head in network.heads)
 
 
-def misfit(source: Network, target: Network) -> str | None:
+def misfit(source: Network, target: Network) -> Refusal | None:
     """Return why the bodies of two networks of one architecture differ in size, as they do for other images."""
-    theirs = source.state_dict()
+    here, there = ("×".join(str(side) for side in network.shape) for network in (target, source))
+    channels, theirs = target.shape[0], source.state_dict()
+    if source.shape[0] != channels:
+        kind = {1: "grey images", 3: "images in colour"}.get(channels, f"images of {channels} channels")
+        own = ", or pack pictures of your own as colour: kfbench data import NAME PATH… --rgb"
+        return Refusal(
+            f"it takes images of {there}, and those of the task have other channels, {here}",
+            f"use a teacher trained on {kind}{own if (source.shape[0], channels) == (3, 1) else ''}",
+        )
     for name, value in target.state_dict().items():
         if not is_head(target, name) and theirs[name].shape != value.shape:
-            here, there = ("×".join(str(side) for side in network.shape) for network in (target, source))
-            return f"'{name}' is another size for images of {there} than for those of {here}"
+            return Refusal(
+                f"'{name}' is another size for images of {there} than for those of {here}",
+                "use a teacher for images like those of the task, or a --network that pools them, such as cnn-16",
+            )
     return None
 
 
 def carry(source: Network, target: Network) -> None:
     """Copy weights, buffers and normalisation of all but the heads. Raises KfbenchError if sizes differ."""
-    if why := misfit(source, target):
-        raise KfbenchError(f"a '{source.name}' cannot start from such a teacher: {why}; choose another --network")
+    if refusal := misfit(source, target):
+        raise KfbenchError(f"a '{source.name}' cannot start from such a teacher: {refusal.why}; {refusal.remedy}")
     carried = {name: value for name, value in source.state_dict().items() if not is_head(target, name)}
     target.load_state_dict(carried, strict=False)
 

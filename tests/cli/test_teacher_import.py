@@ -149,6 +149,43 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
     assert torch.equal(imported.of_file(Path("best.pth"))[0].mean, body.mean)
 
 
+def test_classes_that_a_file_states_are_not_taken_for_the_tasks(type_in: Any, body: Any) -> None:
+    digits = load_task("digits").labels(None)  # type: ignore[arg-type]
+    about = {"network": "resnet8", "task": "digits", "mean": [0.3], "std": [0.4]}
+    run = ("run", "--method", "kd", "--task", "digits", "--budget", "smoke", "--teachers", "file:best.pth")
+    other = ["cat", *digits[1:]]
+    for classes, said in {
+        (*digits[1:], digits[0]): "its class 1 is '1', and that of 'digits' is '0', the same classes in another order",
+        tuple(other): "its class 1 is 'cat', and that of 'digits' is '0'; use the task whose classes it has",
+        digits[:9]: "it has 9 classes, and 'digits' has 10",
+    }.items():
+        Path("best.pth.json").write_text(json.dumps({**about, "classes": classes}))
+        for command in (IMPORT, run):
+            code, _, err = type_in(*command)
+            assert code == 2 and f"'best.pth' says that {said}" in err and len(err.splitlines()) == 1, err
+            assert "or correct 'best.pth.json'" in err
+    Path("best.pth.json").write_text(json.dumps({**about, "classes": digits}))
+    assert type_in(*IMPORT)[0] == 0
+
+    weights.save(body, Path("ours.safetensors"), {"task": "pets", "classes": other})
+    ours = ("teacher", "import", "ours.safetensors", *IMPORT[3:])
+    code, _, err = type_in(*ours)
+    assert code == 2 and "'cat'" in err and "it has, 'pets', or --teachers file:ours.safetensors with" in err
+    Path("ours.safetensors.json").write_text(json.dumps({**about, "classes": digits}))  # the file's own word holds
+    assert type_in(*ours)[0] == type_in(*run[:-1], "file:ours.safetensors")[0] == 2
+
+
+def test_outputs_that_are_not_finite_are_told_of_the_teacher(type_in: Any, body: Any) -> None:
+    body.body.head.weight.data.fill_(3e38)  # finite as it is
+    weights.save(body, Path("huge.safetensors"), {"task": "digits", "classes": load_task("digits").labels(None)})  # type: ignore[arg-type]
+    code, _, err = type_in("teacher", "import", "huge.safetensors", *IMPORT[3:])
+    assert code == 2 and "the outputs of 'resnet8' for validation images are not finite" in err, err
+    run = ("run", "--method", "kd", "--task", "digits", "--budget", "smoke", "--network", "cnn-4", "--epochs", "1")
+    code, _, err = type_in(*run, "--teachers", "file:huge.safetensors", "--threads", "1")
+    assert code == 1 and "the outputs of teacher 'file:huge.safetensors' are not finite: choose another" in err, err
+    assert "a lower rate" not in err
+
+
 def test_a_stand_in_has_the_network_of_an_imported_teacher(type_in: Any, body: Any) -> None:
     assert type_in(*IMPORT)[0] == 0
     spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["imported:best"], recipe={"network": "cnn-4"})

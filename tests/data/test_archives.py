@@ -187,6 +187,16 @@ def test_sizes(tmp_path: Path, type_in: Console) -> None:
     assert packs.open_pack(packs.data_folder() / "pets").checksum != stretched
 
 
+def test_grey_pictures_can_be_packed_as_colour(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", *SPLITS)
+    for file in where.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    assert "1×4×5" in type_in("data", "import", "pets", where).out
+    assert "3×4×5" in type_in("data", "import", "pets", where, "--rgb").out
+    found = images.load(registry.load_task("imagefolder/pets")).train.images  # type: ignore[arg-type]
+    assert torch.equal(found, found[:, :1].expand(-1, 3, -1, -1)) and len(found[0].unique()) > 10
+
+
 def empty_class(where: Path) -> None:
     (where / "train" / "c").mkdir()
     (where / "test" / "c").mkdir()

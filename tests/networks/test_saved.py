@@ -1,5 +1,7 @@
 """Files of weights from elsewhere: what wraps them comes off, nothing in them is executed, what differs is one line."""
 
+import io
+import json
 import pickle
 import re
 from argparse import Namespace
@@ -63,6 +65,7 @@ WRAPPED: dict[str, Any] = {
     "compiled inside": lambda made: before("_orig_mod.", made.body.state_dict(prefix="body._orig_mod.")),
     "lightning": lambda made: {"state_dict": before("model.", bare(made)), "epoch": 3, "loops": {"fit": {"a": 1}}},
     "timm": lambda made: {"arch": "x", "args": Namespace(lr=0.1), "metric": 0.7, "state_dict_ema": bare(made)},
+    "float counters": lambda made: {n: v.float() for n, v in bare(made).items()},
     "averaged": lambda made: {"n_averaged": torch.tensor(3), **before("module.", bare(made))},
     "repdistiller": lambda made: {
         "opt": Namespace(model="resnet8"),
@@ -320,3 +323,124 @@ def test_no_two_layers_of_a_family_change_places_unseen(name: str) -> None:
             order[start : start + 2 * size] = [*usual[start + size : start + 2 * size], *usual[start : start + size]]
             with pytest.raises(KfbenchError):
                 fitting.fit(made, file(order), is_ordered=True, where="'x'")
+
+
+def test_a_flipped_byte_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(bare(network()), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # among the numbers: torch.load takes it
+    torch.load(io.BytesIO(content), weights_only=True)
+    path.write_bytes(content)
+    with pytest.raises(KfbenchError, match="is not a whole file of torch.save .*differs from its checksum.; copy it"):
+        saved.read(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(bare(network()), path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert saved.read(path).tensors.keys() == bare(network()).keys()
+
+
+SPOILT: dict[str, tuple[Any, str]] = {
+    "nan": (lambda value: value * torch.nan, "has values that are not finite"),
+    "beyond float32": (lambda value: value.double() * 1e300 + 1e300, "has values that are not finite"),
+    "int8": (lambda value: (10 * value).to(torch.int8), "is int8; save the weights dense and in floats"),
+    "complex": (lambda value: value.to(torch.complex64), "is complex64; save the weights dense and in floats"),
+    "sparse": (lambda value: value.to_sparse(), "is sparse_coo; save the weights dense"),
+    "meta": (lambda value: value.to("meta"), "is meta; save the weights dense"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_weights_that_are_no_numbers_are_refused(kind: str, tmp_path: Path) -> None:
+    spoil, said = SPOILT[kind]
+    tensors = theirs(network())
+    torch.save({**tensors, "layer2.0.conv1.weight": spoil(tensors["layer2.0.conv1.weight"])}, tmp_path / "a.pth")
+    with pytest.raises(KfbenchError, match=f"'layer2.0.conv1.weight' in .*a.pth' {said}") as caught:
+        weights.load(tmp_path / "a.pth", ABOUT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz")
+def test_quantised_weights_are_refused(tmp_path: Path) -> None:
+    tensors = theirs(network())
+    tensors["conv1.weight"] = torch.quantize_per_tensor(tensors["conv1.weight"], 0.1, 0, torch.qint8)
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(KfbenchError, match="'conv1.weight' in .* is qint8; save the weights dense and in floats"):
+        weights.load(tmp_path / "a.pth", ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        ([torch.nan, 0.5, 0.5], 1.0, "mean of the images of .* must be numbers, not nan,0.5,0.5"),
+        (0.5, torch.inf, "std of the images of .* must be numbers"),
+        (0.5, [0.5, -0.5, 0.5], "std of the images of .* must be above 0, not 0.5,-0.5,0.5"),
+        (123.675, 58.4, "mean of the images of .* must be in 0..1, not 123.675,.*; divide mean and std by 255"),
+    ],
+)
+def test_statistics_that_no_images_have_are_refused(mean: Any, std: Any, said: str, tmp_path: Path) -> None:
+    torch.save(bare(network()), tmp_path / "a.pth")
+    with pytest.raises(KfbenchError, match=said):
+        weights.load(tmp_path / "a.pth", {**ABOUT, "mean": mean, "std": std})
+    made = network()
+    made.normalise_by(weights.channels(mean, 3), weights.channels(std, 3))
+    torch.save(made.state_dict(), tmp_path / "b.pth")  # stated by the file itself
+    with pytest.raises(KfbenchError, match=f"{said}|'(mean|std)' in .* has values that are not finite"):
+        weights.load(tmp_path / "b.pth", {key: value for key, value in ABOUT.items() if key not in ("mean", "std")})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("network", 5, "a name in quotes"),
+        ("network", None, "a name in quotes"),
+        ("task", ["digits"], "a name in quotes"),
+        ("part", 5, "a name in quotes"),
+        ("outputs", "2", "a whole number above 0"),
+        ("outputs", True, "a whole number above 0"),
+        ("shape", [3, 16], "[channels, height, width]"),
+        ("shape", "3x16x16", "[channels, height, width]"),
+        ("classes", 2, 'names, as ["cat", "dog"]'),
+        ("classes", [1, 2], 'names, as ["cat", "dog"]'),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_one_line(key: str, value: Any, wanted: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(bare(network()), path)
+    Path(f"{path}.json").write_text(json.dumps({**ABOUT, key: value}))
+    said = f'says "{key}": {json.dumps(value)}; it must be {wanted}'
+    with pytest.raises(KfbenchError, match="a.pth.json' " + re.escape(said)):
+        weights.load(path)
+    ours = tmp_path / "a.safetensors"
+    weights.save(network(), ours, {key: value})
+    with pytest.raises(KfbenchError, match="a.safetensors' " + re.escape(said)):
+        weights.load(ours)
+
+
+def test_as_many_classes_are_named_as_there_are_outputs(tmp_path: Path) -> None:
+    weights.save(network(), tmp_path / "a.safetensors", {"classes": ["cat", "dog"]})
+    with pytest.raises(KfbenchError, match="a.safetensors' names 2 classes for 10 outputs; name one for each"):
+        weights.load(tmp_path / "a.safetensors")
+
+
+def test_a_program_is_told_from_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt2"
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), path)
+    with pytest.raises(KfbenchError, match="is a program of torch.export, .* kfbench export KEY NAME.safetensors"):
+        saved.read(path)
+    np.savez(tmp_path / "a.npz", weight=np.zeros(2))
+    with pytest.raises(KfbenchError, match="a.npz' is a zip archive, and not one of torch.save"):
+        saved.read(tmp_path / "a.npz")
+
+
+def test_the_part_that_fits_is_named() -> None:
+    ours, beside = before("model.", bare(network())), {"criterion.weight": torch.ones(2)}
+    foreign = before("model.", theirs(network()))
+    for tensors in ({**ours, **beside}, {**beside, **ours}, {**foreign, **beside}):
+        assert refusal(tensors) == "'x.pth' holds more than the weights of 'resnet8'; those are --part model"
+    both = {**ours, **before("ema.", bare(network()))}
+    assert refusal(both).endswith("; say which: --part model or --part ema")
+    assert "--part" not in refusal({**before("model.", theirs(network("resnet14"))), **beside})
+    assert "--part" not in refusal({**foreign, **beside}, is_ordered=False)

@@ -112,6 +112,40 @@ def test_the_splits_may_be_given_one_by_one(tmp_path: Path) -> None:
     assert import_folders("zipped", archives).checksum == pack.checksum
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("Train-Images", "test images"), ("train", "testset")]
+)
+@pytest.mark.parametrize("inside", ["", "kaggle"])
+def test_folders_that_are_called_like_splits_are_splits_side_by_side(
+    train: str, test: str, inside: str, tmp_path: Path
+) -> None:
+    names = [f"{split}/{label}" for split in (train, test) for label in ("cats", "dogs")]
+    where = folder(tmp_path / "given" / inside, *names)
+    pack = import_folders("pets", [tmp_path / "given"])
+    assert pack.classes == ("cats", "dogs") and pack.counts == {"train": 20, "test": 20}
+    assert import_folders("parts", [where / train, where / test]).checksum == pack.checksum
+
+
+def test_the_classes_are_told(tmp_path: Path, type_in: Console) -> None:
+    names = [f"{split}/{kind}/{label}" for split in ("train", "test") for kind in "xy" for label in ("cat", "dog")]
+    done = type_in("data", "import", "nest", folder(tmp_path / "nest", *names, count=2))
+    assert done.code == 0 and done.out.splitlines()[1] == "classes: x, y"
+    folder(tmp_path / "many", *(f"{number:02}" for number in range(13)), count=3)
+    told = type_in("data", "import", "many", "many", "--test", "0.2").out
+    assert told.endswith("classes: 00, 01, 02, 03, 04, 05, 06, 07, 08, 09, 10, 11, …\n")
+
+
+def test_a_folder_around_the_images_of_one_path_only_may_be_a_class(tmp_path: Path, type_in: Console) -> None:
+    folder(tmp_path / "parts", "cats/cat/in", "cats/cat/out", "dogs/dog/in", "dogs/dog/out", "more/in", "more/out")
+    for others in (["parts/dogs"], ["parts/more"]):
+        done = type_in("data", "import", "pets", "parts/cats", *others, "--test", "0.2")
+        assert done.code == 2 and "'parts/cats' has all its images in a folder 'cat' and another path has" in done.err
+    assert import_folders("pets", [tmp_path / "parts"], test=0.2).classes == ("cats", "dogs", "more")
+    folder(tmp_path / "half" / "cats" / "cat", "new")
+    pack = import_folders("pets", [tmp_path / "parts" / "cats", tmp_path / "half" / "cats"], test=0.2)
+    assert pack.classes == ("in", "new", "out")  # 'cat' is around all images of both
+
+
 ODD = ["Größe 2", "100 %", "naïve/x"[:5], "a'b", "日本", "a,b;c", "#1", "-rf", "con fusion "]
 
 
@@ -227,6 +261,27 @@ def emptied(where: Path) -> None:
     where.mkdir()
 
 
+def instead(*names: str) -> Callable[[Path], None]:
+    """Put other folders of images into the place."""
+
+    def change(where: Path) -> None:
+        shutil.rmtree(where)
+        folder(where, *names)
+
+    return change
+
+
+def tar(where: Path) -> None:
+    shutil.make_archive(str(where), "gztar", where)
+    shutil.rmtree(where)
+    where.with_name("pets.tar.gz").rename(where)
+
+
+def single(where: Path) -> None:
+    shutil.rmtree(where)
+    picture(where, form="png")
+
+
 def floats(where: Path) -> None:
     Image.fromarray(np.zeros((4, 5), np.float32)).save(where / "train" / "a" / "depth.tiff")
 
@@ -247,6 +302,28 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "all shares": (no_test, "--test 0.5 --val 0.5", "--test and --val take all images together"),
     "too few": (lone_image, "--test 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
     "corrupt": (corrupt, "", "train/a/3.png' cannot be read .*; mend or remove it; 1 more cannot be read"),
+    "a lone split": (
+        instead("test_set/a", "x/b"),
+        "--test 0.2",
+        "folder 'test_set' in 'pets' looks like a split, not a",
+    ),
+    "a doubtful split": (
+        instead("train/a", "train/b", "dev/a"),
+        "--test 0.2",
+        "folder 'dev' in 'pets' looks like a split",
+    ),
+    "a class train": (
+        instead("car", "train", "bus"),
+        "--test 0.2",
+        "folder 'train' in 'pets' was taken for a split, and no",
+    ),
+    "splits below": (
+        instead("cat/train", "cat/test", "dog/train"),
+        "",
+        "folder 'test' in 'pets' was taken for a split",
+    ),
+    "a tar archive": (tar, "", "'pets' is neither a folder nor a zip archive; unpack it if .* and give the folder"),
+    "a picture": (single, "", "'pets' is neither a folder nor a zip archive"),
     "floats": (floats, "", "train/a/depth.tiff' cannot be read .*floats, which have no white of their own"),
     "crop alone": (lambda where: None, "--crop", "--crop needs the size to cut to: --size HxW"),
 }

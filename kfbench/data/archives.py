@@ -16,7 +16,8 @@ from kfbench.data.decode import Form, decode
 from kfbench.data.entries import Found, find
 from kfbench.data.filling import fill
 from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, workplace, write
-from kfbench.data.sources import class_order
+from kfbench.data.photos import PHOTOS
+from kfbench.data.sources import class_order, is_smaller
 from kfbench.errors import KfbenchError, near
 
 
@@ -41,6 +42,8 @@ def import_folders(
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise KfbenchError(f"'{name}' cannot name a data set; use small letters, digits, '-', '_' and '.'")
+    if name in PHOTOS or is_smaller(name):
+        raise KfbenchError(f"'{name}' is a data set that others published; import your images under another name")
     found = find(paths)
     check(paths, found, {"test": test, "val": val})
     if found.others:

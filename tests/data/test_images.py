@@ -115,11 +115,11 @@ def test_a_train_size_that_cannot_be_is_refused(size: int) -> None:
 
 
 def test_data_that_do_not_fit_the_task_are_refused() -> None:
-    pack("mnist", per_class=20)
-    with pytest.raises(KfbenchError, match="needs images of 1×28×28 in 10 classes, .* has 3×8×8 in 3"):
-        images.load(registry.load_task("mnist"))
+    pack("flowers102", per_class=20)
+    with pytest.raises(KfbenchError, match="needs images of 3×224×224 in 102 classes, .* has 3×8×8 in 3"):
+        images.load(registry.load_task("flowers102"))
     with pytest.raises(KfbenchError, match="has no classes '2-5'; it has 0-2"):
-        images.load(registry.load_task("imagefolder/mnist/2-5"))
+        images.load(registry.load_task("imagefolder/flowers102/2-5"))
     pack("lonely", per_class=1)
     with pytest.raises(KfbenchError, match="class 'class-0' of data set 'lonely' has 1 training image"):
         images.load(registry.load_task("imagefolder/lonely"))

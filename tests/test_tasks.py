@@ -69,6 +69,7 @@ def test_a_file_of_literals_is_read_without_importing_it() -> None:
         ("cifar100", None, ("cifar10",)),
         ("cifar100/0-49", range(50), ("cifar100/50-99",)),
         ("cifar100/50-99", range(50, 100), ("cifar100/0-49",)),
+        ("cifar100/1-99", range(1, 100), ("cifar10",)),  # one class is no teacher
         ("cifar100/10-19", range(10, 20), ("cifar10",)),
         ("digits", None, ("digits/low", "digits/high")),
         ("digits/low", range(5), ("digits/high",)),

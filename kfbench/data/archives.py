@@ -15,7 +15,7 @@ import torch
 from kfbench.data.decode import Form, decode
 from kfbench.data.entries import Found, find
 from kfbench.data.filling import fill
-from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, workplace, write
+from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, require_rows, workplace, write
 from kfbench.data.photos import PHOTOS
 from kfbench.data.sources import class_order, is_smaller
 from kfbench.errors import KfbenchError, near
@@ -37,8 +37,8 @@ def import_folders(
     paths have no such split; without `val` the harness draws its own from train. `say` takes news: files left out.
 
     An older pack of that name stays if anything fails. Raises KfbenchError for a name that is no folder's name, and,
-    naming the file, for a corrupt archive or image, an image in two paths, a class without images, classes that differ
-    between splits or by case only, images of different sizes, and data that are not what a well-known name says.
+    naming the file, for a corrupt archive or image, an image in two paths, a class with too few images, classes that
+    differ between splits or by case only, images of different sizes, and data that are not what a well-known name says.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise KfbenchError(f"'{name}' cannot name a data set; use small letters, digits, '-', '_' and '.'")
@@ -70,6 +70,9 @@ def import_folders(
         if shares:
             rows["train"], *held = hold_out(rows["train"], classes, list(shares.values()))
             rows |= dict(zip(shares, held, strict=True))
+        trained = labels[rows["train"].rows()].bincount(minlength=len(classes)).tolist()
+        for label, count in zip(classes, trained, strict=True):
+            require_rows(f"'{label}'", count, has_val="val" in rows)
         source = "import of " + ", ".join(sorted(path.resolve().name for path in paths))
         return write(name, Raw(rows["train"], rows["test"], classes, rows.get("val")), source=source)
     except OSError as error:

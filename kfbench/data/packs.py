@@ -276,6 +276,13 @@ def hold_out(rows: Rows, classes: Sequence[str], shares: Sequence[float]) -> lis
     return [Rows(rows.images, rows.labels, torch.cat(part)) for part in parts]
 
 
+def require_rows(named: str, rows: int, *, has_val: bool) -> None:
+    """Raise KfbenchError if a class has too few training images; without `has_val` one of them validates."""
+    if rows < (1 if has_val else 2):
+        least = "one is the least" if has_val else "one to train on and one to validate with are the least"
+        raise KfbenchError(f"class {named} has {rows} training image(s); {least}: give it more, or leave it out")
+
+
 def _chunks(images: Tensor, order: Tensor) -> Iterator[Tensor]:
     each = max(1, CHUNK // max(1, images[0].numel()))
     for rows in order.split(each):  # type: ignore[no-untyped-call]

@@ -47,10 +47,16 @@ def missing_teachers(*specs: RunSpec, results: Path) -> list[RunSpec]:
     A teacher lacks where its record or its weights do. `execute.teacher` makes one. Raises KfbenchError if the data of
     a run or a teacher are not on this machine, or fewer than asked for.
     """
+    _require_data(specs)
+    wanted = _once(teacher for spec in specs for teacher in teachers_of(spec))
+    missing = [teacher for teacher in wanted if teacher_store.stored(teacher, results) is None]
+    _require_data(missing)
+    return missing
+
+
+def _require_data(specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         training_for(spec).require(registry.load_task(spec.task), spec.recipe)
-    wanted = _once(teacher for spec in specs for teacher in teachers_of(spec))
-    return [teacher for teacher in wanted if teacher_store.stored(teacher, results) is None]
 
 
 def called(teacher: RunSpec) -> str:

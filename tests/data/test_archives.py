@@ -249,6 +249,10 @@ def lone_image(where: Path) -> None:
     folder(where, "train/c", count=1)
 
 
+def lone_to_train(where: Path) -> None:
+    folder(where, "train/c", "test/c", count=1)
+
+
 def kaggles_test(where: Path) -> None:
     """Images to be labelled by the contestant."""
     shutil.rmtree(where / "test")
@@ -301,6 +305,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a share": (no_test, "--test 20", "--test 20 is no share of the images; give one between 0 and 1"),
     "all shares": (no_test, "--test 0.5 --val 0.5", "--test and --val take all images together"),
     "too few": (lone_image, "--test 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
+    "one to train on": (lone_to_train, "", r"class 'c' has 1 training image\(s\); one to train on and one to validate"),
+    "one left": (lone_to_train, "--val 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
     "corrupt": (corrupt, "", "train/a/3.png' cannot be read .*; mend or remove it; 1 more cannot be read"),
     "a lone split": (
         instead("test_set/a", "x/b"),

@@ -164,9 +164,10 @@ def test_pillows_warnings_stay_silent_in_an_import(tmp_path: Any, monkeypatch: p
     assert seen, "Pillow no longer warns of this; find another"
     for label in "ab":
         for split in ("train", "test"):
-            path = tmp_path / "pictures" / split / label / "0.jpg"
-            path.parent.mkdir(parents=True)
-            path.write_bytes(warned)
+            path = tmp_path / "pictures" / split / label
+            path.mkdir(parents=True)
+            for number in range(2):
+                (path / f"{number}.jpg").write_bytes(warned)
     assert import_folders("clear", [tmp_path / "pictures"]).shape == (3, 4, 4)  # warnings are errors here
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,11 @@ COUNTS = {
 AGAIN = "make it again: kfbench data import {name} PATH…, or delete its folder and: kfbench data download {name}"
 
 
+def sha256_of(pixels: np.ndarray) -> bytes:
+    """Return the sha256 of an image's pixels [C, H, W] uint8."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
+
+
 class Rows(NamedTuple):
     """A split as a source gives it: all rows, or some."""
 
@@ -58,12 +64,12 @@ class Rows(NamedTuple):
         """Return the rows [M] of the split."""
         return torch.arange(len(self.labels)) if self.chosen is None else self.chosen
 
-    def of_class(self, number: int) -> Tensor:
-        """Return the rows of a class, sorted by the sha256 of their pixels."""
+    def of_class(self, number: int, digests: Sequence[bytes] | None = None) -> Tensor:
+        """Return the rows of a class, sorted by their digests; None: by the sha256 of their pixels."""
         every = self.rows()
         rows: list[int] = every[self.labels[every] == number].tolist()
-        digests = {row: hashlib.sha256(self.images[row].contiguous().numpy().data).digest() for row in rows}
-        return torch.tensor(sorted(rows, key=digests.__getitem__), dtype=torch.int64)
+        found = {row: sha256_of(self.images[row].numpy()) if digests is None else digests[row] for row in rows}
+        return torch.tensor(sorted(rows, key=found.__getitem__), dtype=torch.int64)
 
 
 class Raw(NamedTuple):
@@ -254,15 +260,19 @@ def in_order(rows: Rows, classes: int) -> Tensor:
     return torch.cat([rows.of_class(number) for number in range(classes)])
 
 
-def hold_out(rows: Rows, classes: Sequence[str], shares: Sequence[float]) -> list[Rows]:
+def hold_out(
+    rows: Rows, classes: Sequence[str], shares: Sequence[float], *, digests: Sequence[bytes] | None = None
+) -> list[Rows]:
     """Take shares of every class out of a split, by the sha256 of the pixels: equal images stay together, mostly.
+
+    `digests` are those of all images, where not the images are to say it but what they were made of.
 
     Returns what is left and then each share's part, of at least one image a class. Raises KfbenchError for a class with
     too few.
     """
     parts: list[list[Tensor]] = [[] for _ in range(len(shares) + 1)]
     for number, name in enumerate(classes):
-        ordered = rows.of_class(number)
+        ordered = rows.of_class(number, digests)
         counts = [max(1, round(share * len(ordered))) for share in shares]
         left = len(ordered) - sum(counts)
         if left < 1:

@@ -1,5 +1,6 @@
 """A user's own images, as users have them: other layouts, odd names, damaged files, no test split; a line each."""
 
+import hashlib
 import json
 import re
 import resource
@@ -67,6 +68,61 @@ def test_a_share_of_every_class_is_held_out(tmp_path: Path) -> None:
     again = import_folders("again", [zip_of(where, tmp_path / "pets.zip")], test=0.2, val=0.3)
     assert again.checksum == pack.checksum  # by the pixels, not by the order of files
     assert import_folders("fewer", [where], test=0.2).checksum != pack.checksum
+
+
+def test_the_images_held_out_are_the_same_at_every_size(tmp_path: Path) -> None:
+    where = tmp_path / "pets"
+    for label in ("a", "b"):
+        for number in range(12):  # half of them grey; each a colour of its own, which it keeps at every size
+            (where / label).mkdir(parents=True, exist_ok=True)
+            shade = 10 * number + (label == "b")
+            colour = (shade, shade, shade) if number % 2 else (shade, 250 - shade, 0)
+            image = Image.new("RGB", (8, 6), colour)
+            (image.convert("L") if number % 2 else image).save(where / label / f"{number}.png")
+
+    def held(name: str, form: decode.Form | None) -> set[tuple[int, ...]]:
+        images, _ = import_folders(name, [where], form=form, test=0.25, val=0.25).read("test")
+        return {tuple(image[:, 0, 0].tolist()) for image in images}
+
+    forms = (decode.Form(6, 8), decode.Form(3, 4), decode.Form(5, 5, crop=True), decode.Form(16, 16))
+    own = held("own", None)
+    assert len(own) == 6 and all(held("other", form) == own for form in forms)
+    grey = folder(tmp_path / "grey", "a", "b")
+    for file in grey.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    for given in (where, grey):  # at their own size it is the sha256 of what is packed, as it was before
+        pack = import_folders("own", [given], test=0.25)
+        splits = [pack.read(split) for split in ("train", "test")]
+        for label in range(2):
+            train, test = ([image.numpy().tobytes() for image in x[y == label]] for x, y in splits)
+            digests = [[hashlib.sha256(each).digest() for each in part] for part in (train, test)]
+            assert max(digests[1]) < min(digests[0])
+
+
+def test_resized_images_are_those_that_are_decoded_at_that_size(tmp_path: Path) -> None:
+    for form in (decode.Form(3, 3), decode.Form(3, 3, crop=True)):
+        for mode in ("L", "RGB"):
+            file = picture(tmp_path / "a.png", (7, 5))
+            Image.open(file).convert(mode).save(file)
+            content = file.read_bytes()
+            assert (decode.formed(decode.decode(content), form) == decode.decode(content, form)).all()
+
+
+def test_images_in_two_splits_or_two_classes_are_told(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", "train/a", "train/b", count=5)
+    shutil.copytree(where / "train", where / "test")
+    picture(where / "test" / "b" / "new.png")
+    done = type_in("data", "import", "pets", where)
+    assert done.code == 0 and done.err == "note: 10 of 11 test images are also training images\n"
+    for number in range(3):
+        shutil.copy(where / "train" / "a" / f"{number}.png", where / "train" / "b" / f"copy-{number}.png")
+    shutil.rmtree(where / "test")
+    done = type_in("data", "import", "pets", where, "--test", "0.2", "--json")
+    assert json.loads(done.out)["classes"] == ["a", "b"]
+    said = (
+        "note: 3 image(s) are in another class, too: 'pets: train/a/0.png' and 'pets: train/b/copy-0.png' are the same"
+    )
+    assert said in done.err.replace(f"{tmp_path}/", "")
 
 
 def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ CLEAR = {
     ),
     "I;16 and a clear value": (png(3, 16, 0, shorts(20_000, 50_000, 257), shorts(50_000)), [[78, 255, 1]]),
     "1 and a clear value": (png(8, 1, 0, bytes([0b00001111]), shorts(0)), [[255] * 8]),
-    "LA of 16 bits": (png(2, 16, 4, shorts(20_000, 65_535, 20_000, 0)), [[78, 255]] * 3),  # Pillow opens it as RGBA
+    "LA of 16 bits": (png(2, 16, 4, shorts(20_000, 65_535, 20_000, 0)), [[78, 255]]),  # Pillow opens it as RGBA
     "RGBA of 16 bits": (png(2, 16, 6, shorts(0, 0, 0, 65_535, 0, 0, 0, 0)), [[0, 255]] * 3),
 }
 

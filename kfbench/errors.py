@@ -1,6 +1,6 @@
 """The one exception that users are meant to read, and the near-match sentence it ends with."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -14,12 +14,20 @@ class KfbenchWarning(UserWarning):
     """Something a user should know, in one line; the command line prints it and goes on."""
 
 
-def near(asked: str, there: Iterable[str], *, most: int = 12, titles: Mapping[str, str] | None = None) -> str:
+def near(
+    asked: str,
+    there: Iterable[str],
+    *,
+    most: int = 12,
+    titles: Mapping[str, str] | None = None,
+    first: Collection[str] = (),
+) -> str:
     """Return "did you mean 'x'?", or the list of what there is; case and punctuation do not count.
 
-    `titles` are longer names, {title: name}, under which people may know a thing.
+    `titles` are longer names, {title: name}, under which people may know a thing; the list begins with the names of
+    `first`.
     """
-    names = sorted(there)
+    names = sorted(there, key=lambda name: (name not in first, name))
     plain: dict[str, str] = {}
     for known, name in [*((name, name) for name in names), *(titles or {}).items()]:
         plain.setdefault(_plain(known), name)

@@ -116,6 +116,9 @@ def test_an_imported_data_set_tells_shape_and_classes_as_soon_as_its_task_is_loa
         ("imagefolder", "needs a name: imagefolder/NAME"),
         ("imagefolder/flower", "no data set 'flower' .*did you mean 'flowers'.*kfbench data import flower PATH"),
         ("imagefolder/flowers/3-5", "task 'imagefolder/flowers' has no classes '3-5'; it has 0-4"),
+        ("imagefolder/xyz", "no data set 'xyz' .*; there is: flowers, aircraft, .* import xyz PATH"),
+        ("flowers", "no task 'flowers', but there is a data set: its task is 'imagefolder/flowers'"),
+        ("flowers/0-2", "its task is 'imagefolder/flowers'"),
         ("cifar10O", "no task 'cifar10O'; did you mean 'cifar100?'"),
     ],
 )

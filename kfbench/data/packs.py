@@ -10,7 +10,6 @@ one is whole. Images are written and read in chunks, so that they need not fit i
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from kfbench.errors import KfbenchError
-from kfbench.folders import at_home
+from kfbench.folders import data_folder as data_folder
 
 SplitName = Literal["train", "val", "test"]
 CHUNK = 2**24  # bytes of images that are in memory while a pack is written
@@ -148,12 +147,6 @@ class Pack:
 
 
 _SOUND: set[tuple[str, int, int, int, str]] = set()  # files whose checksum this process has seen to be right
-
-
-def data_folder() -> Path:
-    """Return where packs lie: $KFBENCH_DATA, else ~/.cache/kfbench. Raises KfbenchError where there is no home."""
-    path = os.environ.get("KFBENCH_DATA") or "~/.cache/kfbench"
-    return at_home(path, instead="name a folder with KFBENCH_DATA")
 
 
 def packed() -> list[str]:

@@ -57,7 +57,8 @@ def remedy(name: str) -> str:
         return f"type: {fetched}{own}"
     if name in DOWNLOADS:
         return f"type: kfbench data download {name}, or with a copy: kfbench data import {name} PATH…"
-    return f"{near(name, known())} (or type: kfbench data import {name} PATH…)"
+    first = set(packed()) - {*LOCAL, *DOWNLOADS, *PHOTOS}
+    return f"{near(name, known(), first=first)} (or type: kfbench data import {name} PATH…)"
 
 
 def known() -> list[str]:

@@ -1,7 +1,7 @@
 """The one exception that users are meant to read, and the near-match sentence it ends with."""
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -17,19 +17,27 @@ class NoRoom(KfbenchError):
 
 def is_full(error: BaseException) -> bool:
     """Say whether an error means that a disk is full, or what its owner may take of it."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
 
 
 class KfbenchWarning(UserWarning):
     """Something a user should know, in one line; the command line prints it and goes on."""
 
 
-def near(asked: str, there: Iterable[str], *, most: int = 12, titles: Mapping[str, str] | None = None) -> str:
+def near(
+    asked: str,
+    there: Iterable[str],
+    *,
+    most: int = 12,
+    titles: Mapping[str, str] | None = None,
+    first: Collection[str] = (),
+) -> str:
     """Return "did you mean 'x'?", or the list of what there is; case and punctuation do not count.
 
-    `titles` are longer names, {title: name}, under which people may know a thing.
+    `titles` are longer names, {title: name}, under which people may know a thing; the list begins with the names of
+    `first`.
     """
-    names = sorted(there)
+    names = sorted(there, key=lambda name: (name not in first, name))
     plain: dict[str, str] = {}
     for known, name in [*((name, name) for name in names), *(titles or {}).items()]:
         plain.setdefault(_plain(known), name)

@@ -1,4 +1,4 @@
-"""Where methods, tasks and networks lie: in the wheel, beside it in a checkout, in the user's folders, in packages."""
+"""Where methods, tasks, networks and data lie: the wheel, beside it in a checkout, the user's folders, packages."""
 
 import importlib.metadata
 import os
@@ -21,6 +21,12 @@ def at_home(path: str, *, instead: str = "write the whole path") -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise KfbenchError(f"this account has no home folder for '{path}'; {instead}, or set HOME") from error
+
+
+def data_folder() -> Path:
+    """Return where packs lie: $KFBENCH_DATA, else ~/.cache/kfbench. Raises KfbenchError where there is no home."""
+    path = os.environ.get("KFBENCH_DATA") or "~/.cache/kfbench"
+    return at_home(path, instead="name a folder with KFBENCH_DATA")
 
 
 def folders(kind: str) -> list[str]:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import entry_points, gone, hidden
+from kfbench.folders import data_folder, entry_points, gone, hidden
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
 from kfbench.spec import RunSpec, Setting
@@ -83,7 +83,11 @@ def require(kind: str, name: str) -> None:
         if not Path(stem).is_file():
             raise KfbenchError(f"no file '{stem}'; give a method's name or the path of its file")
     elif stem not in files(kind) and stem not in plugins(kind):
-        titles = {row["about"].partition(":")[0]: row["name"] for row in describe_all(kind)}
+        rows = describe_all(kind)
+        if kind == "tasks" and (data_folder() / stem / "pack.json").is_file():
+            ways = [f"'{row['name']}/{name}'" for row in rows if row.get("any_dataset") is True]
+            raise KfbenchError(f"no task '{stem}', but there is a data set: its task is {' or '.join(ways)}")
+        titles = {row["about"].partition(":")[0]: row["name"] for row in rows}
         raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, titles.values(), titles=titles)}{gone(kind)}")
     elif twin := hidden(kind, stem):
         raise KfbenchError(f"two files are called '{stem}', '{files(kind)[stem]}' and '{twin}'; rename yours")

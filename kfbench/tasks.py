@@ -144,10 +144,10 @@ class ImageTask(Declared):
         first, last = int(match[1]), int(match[2])
         if first > last or last >= self.outputs:
             raise KfbenchError(f"task '{self.name}' has no classes '{part}'; it has 0-{self.outputs - 1}")
-        below, above = (0, first - 1), (last + 1, self.outputs - 1)
-        others = [f"{self.name}/{low}-{high}" for low, high in (below, above) if low <= high]
+        others = [(low, high) for low, high in ((0, first - 1), (last + 1, self.outputs - 1)) if low <= high]
+        low, high = others[0] if len(others) == 1 else (0, 0)
         keep = tuple(range(first, last + 1)) if self.keep is None else self.keep[first : last + 1]
-        sources = (others[0],) if len(others) == 1 else self.sources
+        sources = (f"{self.name}/{low}-{high}",) if low < high else self.sources  # a teacher has two classes at least
         return replace(self, name=f"{self.name}/{part}", keep=keep, sources=sources, variants={})
 
 

@@ -149,6 +149,7 @@ def test_the_nearest_name_or_all_of_them() -> None:
     assert near("cifar1O", ["cifar10", "svhn"]) == "did you mean 'cifar10'?"
     assert near("x", ["b", "a"]) == "there is: a, b" and near("x", []) == "there is none"
     assert near("x", "abc", most=2) == "there is: a, b, …"
+    assert near("x", "abc", most=2, first=["c"]) == "there is: c, a, …"
 
 
 def test_every_method_loads_with_every_variant_and_its_search_space_is_of_settings() -> None:

@@ -69,6 +69,7 @@ def test_a_file_of_literals_is_read_without_importing_it() -> None:
         ("cifar100", None, ("cifar10",)),
         ("cifar100/0-49", range(50), ("cifar100/50-99",)),
         ("cifar100/50-99", range(50, 100), ("cifar100/0-49",)),
+        ("cifar100/1-99", range(1, 100), ("cifar10",)),  # one class is no teacher
         ("cifar100/10-19", range(10, 20), ("cifar10",)),
         ("digits", None, ("digits/low", "digits/high")),
         ("digits/low", range(5), ("digits/high",)),
@@ -115,6 +116,9 @@ def test_an_imported_data_set_tells_shape_and_classes_as_soon_as_its_task_is_loa
         ("imagefolder", "needs a name: imagefolder/NAME"),
         ("imagefolder/flower", "no data set 'flower' .*did you mean 'flowers'.*kfbench data import flower PATH"),
         ("imagefolder/flowers/3-5", "task 'imagefolder/flowers' has no classes '3-5'; it has 0-4"),
+        ("imagefolder/xyz", "no data set 'xyz' .*; there is: flowers, aircraft, .* import xyz PATH"),
+        ("flowers", "no task 'flowers', but there is a data set: its task is 'imagefolder/flowers'"),
+        ("flowers/0-2", "its task is 'imagefolder/flowers'"),
         ("cifar10O", "no task 'cifar10O'; did you mean 'cifar100?'"),
     ],
 )

@@ -12,6 +12,8 @@ from kfbench.errors import KfbenchError
 if TYPE_CHECKING:
     from kfbench.data.packs import Pack
 
+NAMED = 12  # classes that are told after an import: wrong folders show
+
 app = group("See what data are on this machine, and bring more.")
 
 
@@ -153,3 +155,4 @@ def _tell(pack: "Pack", as_json: bool) -> None:
         f"{pack.name}: {pack.counts['train']:,} training{own} and {pack.counts['test']:,} test images, {shape}, "
         f"{len(pack.classes)} classes, sha256 {pack.checksum[:12]}…, in {pack.folder}"
     )
+    typer.echo(f"classes: {', '.join(pack.classes[:NAMED])}{', …' if len(pack.classes) > NAMED else ''}")

@@ -7,16 +7,18 @@ in alphabetical order are the labels. Images are decoded into a file in the data
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from kfbench.data.decode import Form, decode
+from kfbench.data.decode import Form, decode, formed
 from kfbench.data.entries import Found, find
 from kfbench.data.filling import fill
-from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, workplace, write
-from kfbench.data.sources import class_order
+from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, require_rows, sha256_of, workplace, write
+from kfbench.data.photos import PHOTOS
+from kfbench.data.sources import class_order, is_smaller
 from kfbench.errors import KfbenchError, near
 
 
@@ -35,14 +37,16 @@ def import_folders(
 
     `form` gives them one size, else all must be alike. `test` and `val` are shares of every class to hold out where the
     paths have no such split; without `val` the harness draws its own from train. `rgb` gives grey images three equal
-    channels. `say` takes news: files left out.
+    channels. `say` takes news: files left out, images in two splits or classes.
 
     An older pack of that name stays if anything fails. Raises KfbenchError for a name that is no folder's name, and,
-    naming the file, for a corrupt archive or image, an image in two paths, a class without images, classes that differ
-    between splits or by case only, images of different sizes, and data that are not what a well-known name says.
+    naming the file, for a corrupt archive or image, an image in two paths, a class with too few images, classes that
+    differ between splits or by case only, images of different sizes, and data that are not what a well-known name says.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise KfbenchError(f"'{name}' cannot name a data set; use small letters, digits, '-', '_' and '.'")
+    if name in PHOTOS or is_smaller(name):
+        raise KfbenchError(f"'{name}' is a data set that others published; import your images under another name")
     found = find(paths)
     check(paths, found, {"test": test, "val": val})
     if found.others:
@@ -52,11 +56,19 @@ def import_folders(
     number = {label: row for row, label in enumerate(classes)}
     labels = torch.tensor([number[entry.label] for entry in found.entries])
     place = workplace(name)
+    digests: list[list[bytes]] = [[]] * len(labels)  # of images before they are resized: as they are, and as colour
+
+    def read(row: int) -> np.ndarray:
+        whole = decode(found.entries[row].read())
+        forms = (np.broadcast_to(whole, (channels, *whole.shape[1:])) for channels in sorted({len(whole), 3}))
+        digests[row] = [sha256_of(each) for each in forms]
+        return whole if form is None else formed(whole, form)
+
     try:
         images = fill(
             place / "images",
             len(labels),
-            lambda row: decode(found.entries[row].read(), form),
+            read,
             lambda row: found.entries[row].where,
             quiet,
         )
@@ -67,15 +79,35 @@ def import_folders(
             if (chosen := [row for row, entry in enumerate(found.entries) if (entry.split or "train") == split])
         }
         shares = {split: share for split, share in (("test", test), ("val", val)) if share is not None}
+        originals = [each[0] if images.shape[1] == 1 else each[-1] for each in digests]
         if shares:
-            rows["train"], *held = hold_out(rows["train"], classes, list(shares.values()))
+            rows["train"], *held = hold_out(rows["train"], classes, list(shares.values()), digests=originals)
             rows |= dict(zip(shares, held, strict=True))
+        trained = labels[rows["train"].rows()].bincount(minlength=len(classes)).tolist()
+        for label, count in zip(classes, trained, strict=True):
+            require_rows(f"'{label}'", count, has_val="val" in rows)
+        for line in _twice(rows, labels, originals, found):
+            say(f"note: {line}")
         source = "import of " + ", ".join(sorted(path.resolve().name for path in paths))
         return write(name, Raw(rows["train"], rows["test"], classes, rows.get("val")), source=source)
     except OSError as error:
         raise not_writable(error) from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _twice(rows: dict[str, Rows], labels: torch.Tensor, digests: list[bytes], found: Found) -> Iterator[str]:
+    """Say which images are in two splits, and which in two classes."""
+    train = {digests[row] for row in rows["train"].rows().tolist()}
+    for split, word in (("test", "test"), ("val", "validation")):
+        there = rows[split].rows().tolist() if split in rows else []
+        if same := sum(digests[row] in train for row in there):
+            yield f"{same:,} of {len(there):,} {word} images are also training images"
+    first: dict[bytes, int] = {}
+    odd = [row for row, digest in enumerate(digests) if labels[first.setdefault(digest, row)] != labels[row]]
+    if odd:
+        one, other = (found.entries[row].where for row in (first[digests[odd[0]]], odd[0]))
+        yield f"{len(odd):,} image(s) are in another class, too: '{one}' and '{other}' are the same"
 
 
 def check(paths: Sequence[Path], found: Found, shares: dict[str, float | None]) -> None:

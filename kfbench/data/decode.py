@@ -20,6 +20,7 @@ PIXELS = 100_000_000  # of an image
 GREY = ("1", "L", "LA", "La")
 SIXTEEN = 65_535  # white of 16 bits
 OF_16_BITS = ("PNG", "PPM")  # formats whose "I" holds 16 bits
+GREY_PNG = (0, 4)  # types of colour that a PNG's header says; Pillow opens 16 bits with transparency as colour
 BACKGROUND = "white"  # what transparent parts are composed over
 
 
@@ -50,18 +51,34 @@ def decode(content: bytes, form: Form | None = None) -> np.ndarray:
     kind = opened.format or ""
     opened.load()
     upright = opened if kind == "TIFF" else ImageOps.exif_transpose(opened)  # loading turns a TIFF already
-    return pixels(upright, form, kind=kind)
+    found = pixels(upright, form, kind=kind)
+    return found[:1] if kind == "PNG" and content[25] in GREY_PNG else found
 
 
 def pixels(image: "Image", form: Form | None = None, *, kind: str = "") -> np.ndarray:
     """Return the pixels [C, H, W] uint8 of an opened image; `kind` is the format it came in."""
+    return _array(_formed(_plain(image, kind), form))
+
+
+def formed(pixels: np.ndarray, form: Form | None) -> np.ndarray:
+    """Return the pixels [C, H, W] uint8 of an image in another size."""
+    from PIL import Image
+
+    plain = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return _array(_formed(plain, form))
+
+
+def _formed(plain: "Image", form: Form | None) -> "Image":
     from PIL import Image, ImageOps
 
-    plain = _plain(image, kind)
     if form is not None and plain.size != (form.width, form.height):
         size = (form.width, form.height)
         resized = Image.Resampling.BICUBIC
-        plain = ImageOps.fit(plain, size, resized) if form.crop else plain.resize(size, resized)
+        return ImageOps.fit(plain, size, resized) if form.crop else plain.resize(size, resized)
+    return plain
+
+
+def _array(plain: "Image") -> np.ndarray:
     found = np.asarray(plain)
     return found[None] if found.ndim == 2 else np.ascontiguousarray(found.transpose(2, 0, 1))
 

@@ -1,34 +1,34 @@
 """What lies in a user's folder or zip archive: images with their split and class, before any is decoded.
 
 Two layouts: `train/<class>/…` and `test/<class>/…` (`val/` too), at the top or one folder below; or `<class>/…` alone.
-Names are compared in Unicode's composed form, as a Mac's archives and Linux's folders write them differently.
+`training_set`, `test-images` and the like are splits where two different ones stand side by side, else refused: as
+classes they would be wrong labels. Names are compared in Unicode's composed form, as a Mac's archives and Linux's
+folders write them differently.
 """
 
-import io
-import os
+import re
 import unicodedata
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from kfbench.data.decode import BYTES
+from kfbench.data.listing import Listed, is_hidden, listed
 from kfbench.errors import KfbenchError
 
 SUFFIXES = (".webp", ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
-PIECE = 2**20  # bytes that are unpacked at once
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= {"val": "val", "valid": "val", "validation": "val"}
+LIKE_A_SPLIT = re.compile(
+    rf"({'|'.join(SPLITS)}|eval|evaluation|dev)([ _-]?(set|data|images|split))?"  # dev and eval: which, nobody can tell
+)
 
 
-class Listed(NamedTuple):
-    """A file or folder; `read` gives a file's content."""
+class _File(NamedTuple):
+    """What is listed, and its folders and name."""
 
-    name: str  # with slashes, below what was given
-    is_folder: bool
-    read: Callable[[], bytes]
+    file: Listed
+    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,16 @@ class Found:
 def find(paths: Sequence[Path]) -> Found:
     """List folders and archives, as one.
 
-    Raises KfbenchError for a path that is not there or no sound archive, one without images, and an image in two paths.
+    Raises KfbenchError for a path that is not there or no sound archive, one without images, an image in two paths, and
+    folders of which nobody can tell whether they are classes.
     """
     found = Found([], set(), [])
     places: dict[tuple[str, str, str], str] = {}
-    for path in paths:
+    for path, files, layout in _laid_out(paths):
         before = len(found.entries)
-        _sort(path, [each for each in _listed(path) if not _is_hidden(each.name)], found)
+        _sort(path, files, layout, found)
         if len(found.entries) == before:
-            raise KfbenchError(
-                f"'{path}' holds no images in class folders; they must lie in train/<class>/ and test/<class>/, or in "
-                f"<class>/ ({', '.join(suffix[1:] for suffix in SUFFIXES[:4])}, …)"
-            )
+            raise KfbenchError(_nothing(path, files, layout))
         for entry in found.entries[before:]:
             place = (entry.split, entry.label, entry.file)
             if place in places:
@@ -76,23 +74,95 @@ def find(paths: Sequence[Path]) -> Found:
     return found
 
 
-def _sort(path: Path, listed: list[Listed], found: Found) -> None:
+class _Layout(NamedTuple):
+    """How a path's folders are read."""
+
+    splits: dict[str, str]  # folder name, small -> split
+    top: int  # folders around all images
+    has_splits: bool
+    whole: str  # the split that the path is itself: pets/train, test.zip; "" none
+
+
+def _laid_out(paths: Sequence[Path]) -> list[tuple[Path, list[_File], _Layout]]:
+    """Read the folders of all paths together: a folder around all images of one path may be a class of another's."""
+    given = [
+        (path, [_File(each, _parts(each.name)) for each in listed(path) if not is_hidden(each.name)]) for path in paths
+    ]
+    splits = _splits(given)
+    laid_out = []
+    for path, files in given:
+        pictures = _pictures(files)
+        top = _wrapping(pictures, splits.__contains__)
+        has_splits = any(_depth(parts[top:-1], splits) is not None for parts in pictures)
+        whole = "" if has_splits else splits.get(path.stem.lower(), "")
+        laid_out.append((path, files, _Layout(splits, top, has_splits, whole)))
+    for path, files, layout in laid_out:
+        if layout.has_splits:
+            continue
+        alike = [files for _, files, other in laid_out if (other.has_splits, other.whole) == (False, layout.whole)]
+        common = _wrapping([parts for files in alike for parts in _pictures(files)], splits.__contains__)
+        if common < layout.top:
+            around = _pictures(files)[0][common]
+            raise KfbenchError(
+                f"'{path}' has all its images in a folder '{around}' and another path has not, so it may be a class or "
+                "not; put the class folders of all paths side by side into one folder, and give that"
+            )
+    return laid_out
+
+
+def _splits(given: Sequence[tuple[Path, list[_File]]]) -> dict[str, str]:
+    """Return the folder names that mean a split: the plain ones, and those like them if two kinds are side by side."""
+    like = {
+        name: split
+        for path, files in given
+        for name in {path.stem.lower(), *_tops(files)}
+        if (match := LIKE_A_SPLIT.fullmatch(name)) and (split := SPLITS.get(match[1]))
+    }
+    return SPLITS | like if {"train"} < set(like.values()) else SPLITS
+
+
+def _tops(files: list[_File]) -> set[str]:
+    """Return the names, in small letters, of the first folders that say something."""
+    pictures = _pictures(files)
+    top = _wrapping(pictures, LIKE_A_SPLIT.fullmatch)
+    return {parts[top].lower() for parts in pictures if len(parts) > top + 1}
+
+
+def _nothing(path: Path, files: list[_File], layout: _Layout) -> str:
+    if layout.has_splits:
+        inner = next(
+            inner for parts in _pictures(files) if _depth(inner := parts[layout.top : -1], layout.splits) is not None
+        )
+        split = next(part for part in inner if part.lower() in layout.splits)
+        return (
+            f"folder '{split}' in '{path}' was taken for a split, and no class folders are in it; rename it if it is a "
+            "class, else lay the images in train/<class>/ and test/<class>/"
+        )
+    return (
+        f"'{path}' holds no images in class folders; they must lie in train/<class>/ and test/<class>/, or in "
+        f"<class>/ ({', '.join(suffix[1:] for suffix in SUFFIXES[:4])}, …)"
+    )
+
+
+def _sort(path: Path, files: list[_File], layout: _Layout, found: Found) -> None:
     """Give every file of a path its split and class."""
-    named = [(each, _parts(each.name)) for each in listed]
-    pictures = [parts for each, parts in named if not each.is_folder and _is_picture(each.name)]
-    top = _wrapping(pictures)
-    has_splits = any(_depth(parts[top:-1]) is not None for parts in pictures)
-    whole = SPLITS.get(path.stem.lower(), "")  # the path may be a split itself: pets/train, test.zip
-    for each, parts in named:
+    splits, top, has_splits, whole = layout
+    for each, parts in files:
         inner = parts[top:]
-        depth = _depth(inner if each.is_folder else inner[:-1]) if has_splits else None
-        split = SPLITS[inner[depth].lower()] if depth is not None else whole
+        depth = _depth(inner if each.is_folder else inner[:-1], splits) if has_splits else None
+        split = splits[inner[depth].lower()] if depth is not None else whole
         rest = inner if depth is None else inner[depth + 1 :]
         placed = depth is not None or not has_splits
+        is_image = len(rest) >= 2 and _is_picture(each.name)
         if each.is_folder:
             if placed and len(rest) == 1:
                 found.folders.add((split, rest[0]))
-        elif placed and len(rest) >= 2 and _is_picture(each.name):
+        elif depth is None and not whole and is_image and LIKE_A_SPLIT.fullmatch(rest[0].lower()):
+            raise KfbenchError(
+                f"folder '{rest[0]}' in '{path}' looks like a split, not a class; rename it to train, val or test, or "
+                "to what its class is called"
+            )
+        elif placed and is_image:
             found.folders.add((split, rest[0]))
             found.entries.append(Entry(split, rest[0], "/".join(rest[1:]), f"{path}: {each.name}", each.read))
         else:
@@ -103,90 +173,25 @@ def _parts(name: str) -> tuple[str, ...]:
     return PurePosixPath(unicodedata.normalize("NFC", name)).parts
 
 
-def _is_hidden(name: str) -> bool:
-    """Whether a file or a folder above it is a system's own: .DS_Store, __MACOSX, Thumbs.db."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1:] in (("Thumbs.db",), ("desktop.ini",))
-
-
 def _is_picture(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def _depth(folders: tuple[str, ...]) -> int | None:
+def _pictures(files: list[_File]) -> list[tuple[str, ...]]:
+    return [parts for each, parts in files if not each.is_folder and _is_picture(each.name)]
+
+
+def _depth(folders: tuple[str, ...], splits: Mapping[str, str]) -> int | None:
     """Return where a split's folder is: first or second."""
-    return next((depth for depth, part in enumerate(folders[:2]) if part.lower() in SPLITS), None)
+    return next((depth for depth, part in enumerate(folders[:2]) if part.lower() in splits), None)
 
 
-def _wrapping(pictures: list[tuple[str, ...]]) -> int:
+def _wrapping(pictures: list[tuple[str, ...]], is_split: Callable[[str], object]) -> int:
     """Return how many folders hold all the pictures, and say nothing of split or class."""
     depth = 0
     while pictures and all(len(parts) > depth + 2 for parts in pictures):
         tops = {parts[depth] for parts in pictures}
-        if len(tops) > 1 or next(iter(tops)).lower() in SPLITS:
+        if len(tops) > 1 or is_split(next(iter(tops)).lower()):
             break
         depth += 1
     return depth
-
-
-def _listed(path: Path) -> Iterator[Listed]:
-    if path.is_dir():
-        yield from _in_folder(path, "", ())
-    elif path.is_file():
-        yield from _in_zip(path)
-    else:
-        raise KfbenchError(f"no file or folder '{path}'")
-
-
-def _in_folder(folder: Path, before: str, above: tuple[tuple[int, int], ...]) -> Iterator[Listed]:
-    """Walk a folder, links too, but for one that leads back to a folder above it."""
-    try:
-        state = folder.stat()
-        children = sorted(os.scandir(folder), key=lambda child: child.name)
-    except OSError as error:
-        raise KfbenchError(f"cannot look into the folder '{folder}' ({error.strerror})") from error
-    here = (state.st_dev, state.st_ino)
-    if here in above:
-        return
-    for child in children:
-        name, file = before + child.name, folder / child.name
-        if child.is_dir():
-            yield Listed(name, True, bytes)
-            if not _is_hidden(child.name):
-                yield from _in_folder(file, f"{name}/", (*above, here))
-        else:
-            yield Listed(name, False, partial(_bounded, partial(_opened, file)))
-
-
-def _opened(file: Path) -> IO[bytes]:
-    return file.open("rb")
-
-
-def _in_zip(path: Path) -> Iterator[Listed]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise KfbenchError(f"'{path}' is no sound zip archive ({error}); fetch or make it again") from error
-    for info in archive.infolist():
-        yield Listed(_decoded_name(info), info.is_dir(), partial(_bounded, partial(archive.open, info)))
-
-
-def _decoded_name(info: zipfile.ZipInfo) -> str:
-    """Return a member's name; many programs write UTF-8 without the flag that says so."""
-    if info.flag_bits & 0x800:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode()
-    except UnicodeError:
-        return info.filename
-
-
-def _bounded(opened: Callable[[], IO[bytes]]) -> bytes:
-    """Read a file to its end in pieces. Raises ValueError once it goes past BYTES, whatever its header says."""
-    content = io.BytesIO()
-    with opened() as stream:
-        while piece := stream.read(PIECE):
-            content.write(piece)
-            if content.tell() > BYTES:
-                raise ValueError(f"it unpacks to more than the {BYTES >> 20} MiB that an image file may have")
-    return content.getvalue()

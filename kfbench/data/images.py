@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kfbench.data import sources
 from kfbench.data.augment import augment, draw_views
-from kfbench.data.packs import Pack, SplitName
+from kfbench.data.packs import Pack, SplitName, require_rows
 from kfbench.data.splits import Split as Split  # the name by which the rest of the harness knows it
 from kfbench.data.splits import as_float as as_float
 from kfbench.data.splits import channels_last as channels_last
@@ -123,11 +123,7 @@ def load(task: Wanted, train_size: int | None = None, split_seed: int = 0) -> Im
         rows = (labels == number).nonzero().squeeze(1)
         rows = rows[torch.randperm(len(rows), generator=stream(split_seed, "split", number))]
         held = 0 if pack.has_val else _held(len(rows), len(labels))
-        if held >= len(rows):
-            raise KfbenchError(
-                f"class '{pack.classes[number]}' of data set '{pack.name}' has {len(rows)} training image(s); one to "
-                "train on and one to validate with are the least"
-            )
+        require_rows(f"'{pack.classes[number]}' of data set '{pack.name}'", len(rows), has_val=pack.has_val)
         val_rows.append(rows[:held])
         train_rows.append(rows[held:])
     chosen = _round_robin(train_rows)
@@ -164,7 +160,10 @@ def classes(task: Wanted) -> tuple[str, ...]:
 
 
 def counts(task: Wanted) -> tuple[int, int]:
-    """Return how many images a task has to train on and to validate with; only labels are read."""
+    """Return how many images a task has to train on and to validate with; only labels are read.
+
+    Raises KfbenchError for a class with too few.
+    """
     pack = sources.find(task.dataset)
     keep = list(_kept(task, pack))
 
@@ -172,15 +171,27 @@ def counts(task: Wanted) -> tuple[int, int]:
         here: list[int] = torch.bincount(pack.labels(split), minlength=len(pack.classes))[keep].tolist()
         return here
 
+    train = sizes("train")
+    for number, size in zip(keep, train, strict=True):
+        require_rows(f"'{pack.classes[number]}' of data set '{pack.name}'", size, has_val=pack.has_val)
     if pack.has_val:
-        return sum(sizes("train")), sum(sizes("val"))
-    held = sum(_held(size, pack.counts["train"]) for size in sizes("train"))
-    return sum(sizes("train")) - held, held
+        return sum(train), sum(sizes("val"))
+    held = sum(_held(size, pack.counts["train"]) for size in train)
+    return sum(train) - held, held
 
 
 def require(task: Wanted, train_size: int | None) -> None:
-    """Raise KfbenchError if `load` would, for all that the description and the labels of the data set tell."""
-    _require_size(task, train_size, counts(task)[0], len(classes(task)))
+    """Raise KfbenchError if `load` would, for all that the description and the labels of the data set tell.
+
+    So does a task of one class: its error is zero whatever is learned.
+    """
+    named = classes(task)
+    _require_size(task, train_size, counts(task)[0], len(named))
+    if len(named) < 2:
+        raise KfbenchError(
+            f"task '{task.name}' has one class, '{named[0]}'; two are the least that can be told apart: name a longer "
+            "range"
+        )
 
 
 def _require_size(task: Wanted, train_size: int | None, rows: int, classes: int) -> None:

@@ -10,7 +10,6 @@ one is whole. Images are written and read in chunks, so that they need not fit i
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kfbench.errors import KfbenchError, NoRoom, is_full
-from kfbench.folders import at_home
+from kfbench.folders import data_folder as data_folder
 
 SplitName = Literal["train", "val", "test"]
 CHUNK = 2**24  # bytes of images that are in memory while a pack is written
@@ -36,8 +36,20 @@ PINNED = {
     "mnist-5k": "293ece95d1354d6dd9afee0f08ab3beb45d9342804e52ec64999975c02752571",
 }
 
+# Training and test images of published data sets whose sha256 is not known here; sources: `tasks/`.
+COUNTS = {
+    "emnist": (124_800, 20_800),  # letters
+    "mnist": (60_000, 10_000),
+    "stl10": (5000, 8000),
+    "svhn": (73_257, 26_032),
+}
 
 AGAIN = "make it again: kfbench data import {name} PATH…, or delete its folder and: kfbench data download {name}"
+
+
+def sha256_of(pixels: np.ndarray) -> bytes:
+    """Return the sha256 of an image's pixels [C, H, W] uint8."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
 
 
 class Rows(NamedTuple):
@@ -51,12 +63,12 @@ class Rows(NamedTuple):
         """Return the rows [M] of the split."""
         return torch.arange(len(self.labels)) if self.chosen is None else self.chosen
 
-    def of_class(self, number: int) -> Tensor:
-        """Return the rows of a class, sorted by the sha256 of their pixels."""
+    def of_class(self, number: int, digests: Sequence[bytes] | None = None) -> Tensor:
+        """Return the rows of a class, sorted by their digests; None: by the sha256 of their pixels."""
         every = self.rows()
         rows: list[int] = every[self.labels[every] == number].tolist()
-        digests = {row: hashlib.sha256(self.images[row].contiguous().numpy().data).digest() for row in rows}
-        return torch.tensor(sorted(rows, key=digests.__getitem__), dtype=torch.int64)
+        found = {row: sha256_of(self.images[row].numpy()) if digests is None else digests[row] for row in rows}
+        return torch.tensor(sorted(rows, key=found.__getitem__), dtype=torch.int64)
 
 
 class Raw(NamedTuple):
@@ -137,12 +149,6 @@ class Pack:
 _SOUND: set[tuple[str, int, int, int, str]] = set()  # files whose checksum this process has seen to be right
 
 
-def data_folder() -> Path:
-    """Return where packs lie: $KFBENCH_DATA, else ~/.cache/kfbench. Raises KfbenchError where there is no home."""
-    path = os.environ.get("KFBENCH_DATA") or "~/.cache/kfbench"
-    return at_home(path, instead="name a folder with KFBENCH_DATA")
-
-
 def packed() -> list[str]:
     """Return the names of all data sets in the data folder."""
     return sorted(path.parent.name for path in data_folder().glob("[!.]*/pack.json"))
@@ -163,11 +169,16 @@ def open_pack(folder: Path) -> Pack:
 
 
 def _refuse_false_name(pack: Pack) -> None:
-    pinned = PINNED.get(pack.name)
-    if pinned is not None and pack.checksum != pinned:
-        train, test = pack.counts["train"], pack.counts["test"]
+    pinned, published = PINNED.get(pack.name), COUNTS.get(pack.name)
+    here = (pack.counts["train"], pack.counts["test"])
+    if published is not None and here != published:
         raise KfbenchError(
-            f"these {train:,} training and {test:,} test images (sha256 {pack.checksum[:12]}…) are not data set "
+            f"these {here[0]:,} training and {here[1]:,} test images are not data set '{pack.name}', which has "
+            f"{published[0]:,} and {published[1]:,}; to use them all the same, import them under another name"
+        )
+    if pinned is not None and pack.checksum != pinned:
+        raise KfbenchError(
+            f"these {here[0]:,} training and {here[1]:,} test images (sha256 {pack.checksum[:12]}…) are not data set "
             f"'{pack.name}' ({pinned[:12]}…); to use them all the same, import them under another name"
         )
 
@@ -243,15 +254,19 @@ def in_order(rows: Rows, classes: int) -> Tensor:
     return torch.cat([rows.of_class(number) for number in range(classes)])
 
 
-def hold_out(rows: Rows, classes: Sequence[str], shares: Sequence[float]) -> list[Rows]:
+def hold_out(
+    rows: Rows, classes: Sequence[str], shares: Sequence[float], *, digests: Sequence[bytes] | None = None
+) -> list[Rows]:
     """Take shares of every class out of a split, by the sha256 of the pixels: equal images stay together, mostly.
+
+    `digests` are those of all images, where not the images are to say it but what they were made of.
 
     Returns what is left and then each share's part, of at least one image a class. Raises KfbenchError for a class with
     too few.
     """
     parts: list[list[Tensor]] = [[] for _ in range(len(shares) + 1)]
     for number, name in enumerate(classes):
-        ordered = rows.of_class(number)
+        ordered = rows.of_class(number, digests)
         counts = [max(1, round(share * len(ordered))) for share in shares]
         left = len(ordered) - sum(counts)
         if left < 1:
@@ -263,6 +278,13 @@ def hold_out(rows: Rows, classes: Sequence[str], shares: Sequence[float]) -> lis
         for part, taken in zip((*parts[1:], parts[0]), sizes, strict=True):
             part.append(taken)
     return [Rows(rows.images, rows.labels, torch.cat(part)) for part in parts]
+
+
+def require_rows(named: str, rows: int, *, has_val: bool) -> None:
+    """Raise KfbenchError if a class has too few training images; without `has_val` one of them validates."""
+    if rows < (1 if has_val else 2):
+        least = "one is the least" if has_val else "one to train on and one to validate with are the least"
+        raise KfbenchError(f"class {named} has {rows} training image(s); {least}: give it more, or leave it out")
 
 
 def _chunks(images: Tensor, order: Tensor) -> Iterator[Tensor]:

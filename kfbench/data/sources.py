@@ -37,7 +37,7 @@ def find(name: str) -> Pack:
         if found is not None:
             raw, source = found
             return write(name, raw, source=source)
-    if name.removesuffix(SMALL) in packed() and _is_smaller(name):
+    if name.removesuffix(SMALL) in packed() and is_smaller(name):
         return published.smaller(name)
     raise KfbenchError(f"no data set '{name}' in '{data_folder()}'; {remedy(name)}")
 
@@ -48,7 +48,7 @@ def remedy(name: str) -> str:
         return f"nothing to type: {CARRIED[name]} carries it, and it is packed when it is first used"
     if name == "fashion-mnist":
         return "type: apt-get install dataset-fashion-mnist, or: kfbench data download fashion-mnist"
-    if _is_smaller(name):
+    if is_smaller(name):
         whole = name.removesuffix(SMALL)
         return f"it is made of '{whole}'; {'nothing to type' if whole in packed() else remedy(whole)}"
     if name in PHOTOS:
@@ -57,7 +57,8 @@ def remedy(name: str) -> str:
         return f"type: {fetched}{own}"
     if name in DOWNLOADS:
         return f"type: kfbench data download {name}, or with a copy: kfbench data import {name} PATH…"
-    return f"{near(name, known())} (or type: kfbench data import {name} PATH…)"
+    first = set(packed()) - {*LOCAL, *DOWNLOADS, *PHOTOS}
+    return f"{near(name, known(), first=first)} (or type: kfbench data import {name} PATH…)"
 
 
 def known() -> list[str]:
@@ -65,7 +66,7 @@ def known() -> list[str]:
     return sorted({*packed(), *LOCAL, *DOWNLOADS, *PHOTOS})
 
 
-def _is_smaller(name: str) -> bool:
+def is_smaller(name: str) -> bool:
     """Whether a data set is a published one of 224 pixels at 64."""
     whole = name.removesuffix(SMALL)
     return whole != name and whole in PHOTOS and PHOTOS[whole].side > int(SMALL[1:])
@@ -76,9 +77,9 @@ def download(name: str) -> Pack:
 
     Raises KfbenchError if it is none that can be fetched, or the network or the server fails.
     """
-    if _is_smaller(name):
+    if is_smaller(name):
         download(name.removesuffix(SMALL))
-    if name in packed() or _is_smaller(name) or (name in LOCAL and name not in DOWNLOADS):
+    if name in packed() or is_smaller(name) or (name in LOCAL and name not in DOWNLOADS):
         return find(name)
     photos = [each for each, told in PHOTOS.items() if told.can_download]
     if name in PHOTOS and name not in photos:

@@ -76,7 +76,10 @@ def run(
         torch_device(device), watcher or Watcher(), compiled, remember, checkpoint_seconds, chosen=chosen
     )
     check_room(results)
-    for wanted in prepare.missing_teachers(spec, results=results):
+    missing = prepare.missing_teachers(spec, results=results)
+    if missing:
+        prepare.require_others(spec, results=results)
+    for wanted in missing:
         teacher(wanted, results=results, device=device, watcher=watcher)
     plan = prepare.plan(spec, results=results)
     if force:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kfbench import registry, seeding
+from kfbench import networks, registry, seeding
 from kfbench.kinds import Declared
 from kfbench.methods import Method
 from kfbench.networks.network import Network
@@ -47,10 +47,26 @@ def missing_teachers(*specs: RunSpec, results: Path) -> list[RunSpec]:
     A teacher lacks where its record or its weights do. `execute.teacher` makes one. Raises KfbenchError if the data of
     a run or a teacher are not on this machine, or fewer than asked for.
     """
+    _require_data(specs)
+    wanted = _once(teacher for spec in specs for teacher in teachers_of(spec))
+    missing = [teacher for teacher in wanted if teacher_store.stored(teacher, results) is None]
+    _require_data(missing)
+    return missing
+
+
+def _require_data(specs: Iterable[RunSpec]) -> None:
     for spec in specs:
         training_for(spec).require(registry.load_task(spec.task), spec.recipe)
-    wanted = _once(teacher for spec in specs for teacher in teachers_of(spec))
-    return [teacher for teacher in wanted if teacher_store.stored(teacher, results) is None]
+
+
+def require_others(spec: RunSpec, *, results: Path) -> None:
+    """Raise KfbenchError if a run's other teachers, or weights it begins with, cannot be had: before any is trained."""
+    for index, name in enumerate(spec.teachers):
+        if teacher_names.read(name, budget=spec.budget).kind != "trained":
+            teacher_store.find(name, spec=spec, index=index, results=results)
+    if spec.recipe.network.endswith(":pretrained"):
+        with seeding.global_stream(0, "look"):
+            networks.make(spec.recipe.network, shape=registry.load_task(spec.task).shape, outputs=2)
 
 
 def called(teacher: RunSpec) -> str:

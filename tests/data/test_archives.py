@@ -1,5 +1,6 @@
 """A user's own images, as users have them: other layouts, odd names, damaged files, no test split; a line each."""
 
+import hashlib
 import json
 import re
 import resource
@@ -69,6 +70,61 @@ def test_a_share_of_every_class_is_held_out(tmp_path: Path) -> None:
     assert import_folders("fewer", [where], test=0.2).checksum != pack.checksum
 
 
+def test_the_images_held_out_are_the_same_at_every_size(tmp_path: Path) -> None:
+    where = tmp_path / "pets"
+    for label in ("a", "b"):
+        for number in range(12):  # half of them grey; each a colour of its own, which it keeps at every size
+            (where / label).mkdir(parents=True, exist_ok=True)
+            shade = 10 * number + (label == "b")
+            colour = (shade, shade, shade) if number % 2 else (shade, 250 - shade, 0)
+            image = Image.new("RGB", (8, 6), colour)
+            (image.convert("L") if number % 2 else image).save(where / label / f"{number}.png")
+
+    def held(name: str, form: decode.Form | None) -> set[tuple[int, ...]]:
+        images, _ = import_folders(name, [where], form=form, test=0.25, val=0.25).read("test")
+        return {tuple(image[:, 0, 0].tolist()) for image in images}
+
+    forms = (decode.Form(6, 8), decode.Form(3, 4), decode.Form(5, 5, crop=True), decode.Form(16, 16))
+    own = held("own", None)
+    assert len(own) == 6 and all(held("other", form) == own for form in forms)
+    grey = folder(tmp_path / "grey", "a", "b")
+    for file in grey.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    for given in (where, grey):  # at their own size it is the sha256 of what is packed, as it was before
+        pack = import_folders("own", [given], test=0.25)
+        splits = [pack.read(split) for split in ("train", "test")]
+        for label in range(2):
+            train, test = ([image.numpy().tobytes() for image in x[y == label]] for x, y in splits)
+            digests = [[hashlib.sha256(each).digest() for each in part] for part in (train, test)]
+            assert max(digests[1]) < min(digests[0])
+
+
+def test_resized_images_are_those_that_are_decoded_at_that_size(tmp_path: Path) -> None:
+    for form in (decode.Form(3, 3), decode.Form(3, 3, crop=True)):
+        for mode in ("L", "RGB"):
+            file = picture(tmp_path / "a.png", (7, 5))
+            Image.open(file).convert(mode).save(file)
+            content = file.read_bytes()
+            assert (decode.formed(decode.decode(content), form) == decode.decode(content, form)).all()
+
+
+def test_images_in_two_splits_or_two_classes_are_told(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", "train/a", "train/b", count=5)
+    shutil.copytree(where / "train", where / "test")
+    picture(where / "test" / "b" / "new.png")
+    done = type_in("data", "import", "pets", where)
+    assert done.code == 0 and done.err == "note: 10 of 11 test images are also training images\n"
+    for number in range(3):
+        shutil.copy(where / "train" / "a" / f"{number}.png", where / "train" / "b" / f"copy-{number}.png")
+    shutil.rmtree(where / "test")
+    done = type_in("data", "import", "pets", where, "--test", "0.2", "--json")
+    assert json.loads(done.out)["classes"] == ["a", "b"]
+    said = (
+        "note: 3 image(s) are in another class, too: 'pets: train/a/0.png' and 'pets: train/b/copy-0.png' are the same"
+    )
+    assert said in done.err.replace(f"{tmp_path}/", "")
+
+
 def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) -> None:
     where = folder(tmp_path / "pets", *SPLITS, "val/a", "val/b")
     pack = import_folders("pets", [where])
@@ -110,6 +166,40 @@ def test_the_splits_may_be_given_one_by_one(tmp_path: Path) -> None:
     assert pack.counts == {"train": 20, "test": 20} and pack.classes == ("a", "b")
     archives = [zip_of(where / split, tmp_path / f"{split}.zip") for split in ("train", "test")]
     assert import_folders("zipped", archives).checksum == pack.checksum
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("Train-Images", "test images"), ("train", "testset")]
+)
+@pytest.mark.parametrize("inside", ["", "kaggle"])
+def test_folders_that_are_called_like_splits_are_splits_side_by_side(
+    train: str, test: str, inside: str, tmp_path: Path
+) -> None:
+    names = [f"{split}/{label}" for split in (train, test) for label in ("cats", "dogs")]
+    where = folder(tmp_path / "given" / inside, *names)
+    pack = import_folders("pets", [tmp_path / "given"])
+    assert pack.classes == ("cats", "dogs") and pack.counts == {"train": 20, "test": 20}
+    assert import_folders("parts", [where / train, where / test]).checksum == pack.checksum
+
+
+def test_the_classes_are_told(tmp_path: Path, type_in: Console) -> None:
+    names = [f"{split}/{kind}/{label}" for split in ("train", "test") for kind in "xy" for label in ("cat", "dog")]
+    done = type_in("data", "import", "nest", folder(tmp_path / "nest", *names, count=2))
+    assert done.code == 0 and done.out.splitlines()[1] == "classes: x, y"
+    folder(tmp_path / "many", *(f"{number:02}" for number in range(13)), count=3)
+    told = type_in("data", "import", "many", "many", "--test", "0.2").out
+    assert told.endswith("classes: 00, 01, 02, 03, 04, 05, 06, 07, 08, 09, 10, 11, …\n")
+
+
+def test_a_folder_around_the_images_of_one_path_only_may_be_a_class(tmp_path: Path, type_in: Console) -> None:
+    folder(tmp_path / "parts", "cats/cat/in", "cats/cat/out", "dogs/dog/in", "dogs/dog/out", "more/in", "more/out")
+    for others in (["parts/dogs"], ["parts/more"]):
+        done = type_in("data", "import", "pets", "parts/cats", *others, "--test", "0.2")
+        assert done.code == 2 and "'parts/cats' has all its images in a folder 'cat' and another path has" in done.err
+    assert import_folders("pets", [tmp_path / "parts"], test=0.2).classes == ("cats", "dogs", "more")
+    folder(tmp_path / "half" / "cats" / "cat", "new")
+    pack = import_folders("pets", [tmp_path / "parts" / "cats", tmp_path / "half" / "cats"], test=0.2)
+    assert pack.classes == ("in", "new", "out")  # 'cat' is around all images of both
 
 
 ODD = ["Größe 2", "100 %", "naïve/x"[:5], "a'b", "日本", "a,b;c", "#1", "-rf", "con fusion "]
@@ -225,6 +315,10 @@ def lone_image(where: Path) -> None:
     folder(where, "train/c", count=1)
 
 
+def lone_to_train(where: Path) -> None:
+    folder(where, "train/c", "test/c", count=1)
+
+
 def kaggles_test(where: Path) -> None:
     """Images to be labelled by the contestant."""
     shutil.rmtree(where / "test")
@@ -235,6 +329,27 @@ def kaggles_test(where: Path) -> None:
 def emptied(where: Path) -> None:
     shutil.rmtree(where)
     where.mkdir()
+
+
+def instead(*names: str) -> Callable[[Path], None]:
+    """Put other folders of images into the place."""
+
+    def change(where: Path) -> None:
+        shutil.rmtree(where)
+        folder(where, *names)
+
+    return change
+
+
+def tar(where: Path) -> None:
+    shutil.make_archive(str(where), "gztar", where)
+    shutil.rmtree(where)
+    where.with_name("pets.tar.gz").rename(where)
+
+
+def single(where: Path) -> None:
+    shutil.rmtree(where)
+    picture(where, form="png")
 
 
 def floats(where: Path) -> None:
@@ -256,7 +371,31 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a share": (no_test, "--test 20", "--test 20 is no share of the images; give one between 0 and 1"),
     "all shares": (no_test, "--test 0.5 --val 0.5", "--test and --val take all images together"),
     "too few": (lone_image, "--test 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
+    "one to train on": (lone_to_train, "", r"class 'c' has 1 training image\(s\); one to train on and one to validate"),
+    "one left": (lone_to_train, "--val 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
     "corrupt": (corrupt, "", "train/a/3.png' cannot be read .*; mend or remove it; 1 more cannot be read"),
+    "a lone split": (
+        instead("test_set/a", "x/b"),
+        "--test 0.2",
+        "folder 'test_set' in 'pets' looks like a split, not a",
+    ),
+    "a doubtful split": (
+        instead("train/a", "train/b", "dev/a"),
+        "--test 0.2",
+        "folder 'dev' in 'pets' looks like a split",
+    ),
+    "a class train": (
+        instead("car", "train", "bus"),
+        "--test 0.2",
+        "folder 'train' in 'pets' was taken for a split, and no",
+    ),
+    "splits below": (
+        instead("cat/train", "cat/test", "dog/train"),
+        "",
+        "folder 'test' in 'pets' was taken for a split",
+    ),
+    "a tar archive": (tar, "", "'pets' is neither a folder nor a zip archive; unpack it if .* and give the folder"),
+    "a picture": (single, "", "'pets' is neither a folder nor a zip archive"),
     "floats": (floats, "", "train/a/depth.tiff' cannot be read .*floats, which have no white of their own"),
     "crop alone": (lambda where: None, "--crop", "--crop needs the size to cut to: --size HxW"),
 }

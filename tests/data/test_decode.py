@@ -100,7 +100,7 @@ CLEAR = {
     ),
     "I;16 and a clear value": (png(3, 16, 0, shorts(20_000, 50_000, 257), shorts(50_000)), [[78, 255, 1]]),
     "1 and a clear value": (png(8, 1, 0, bytes([0b00001111]), shorts(0)), [[255] * 8]),
-    "LA of 16 bits": (png(2, 16, 4, shorts(20_000, 65_535, 20_000, 0)), [[78, 255]] * 3),  # Pillow opens it as RGBA
+    "LA of 16 bits": (png(2, 16, 4, shorts(20_000, 65_535, 20_000, 0)), [[78, 255]]),  # Pillow opens it as RGBA
     "RGBA of 16 bits": (png(2, 16, 6, shorts(0, 0, 0, 65_535, 0, 0, 0, 0)), [[0, 255]] * 3),
 }
 
@@ -164,9 +164,10 @@ def test_pillows_warnings_stay_silent_in_an_import(tmp_path: Any, monkeypatch: p
     assert seen, "Pillow no longer warns of this; find another"
     for label in "ab":
         for split in ("train", "test"):
-            path = tmp_path / "pictures" / split / label / "0.jpg"
-            path.parent.mkdir(parents=True)
-            path.write_bytes(warned)
+            path = tmp_path / "pictures" / split / label
+            path.mkdir(parents=True)
+            for number in range(2):
+                (path / f"{number}.jpg").write_bytes(warned)
     assert import_folders("clear", [tmp_path / "pictures"]).shape == (3, 4, 4)  # warnings are errors here
 
 

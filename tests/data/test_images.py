@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from kfbench.data import images, splits
 from kfbench.data.augment import Boxes, augment, boxes, draw_views, number_of_views
 from kfbench.data.packs import Raw, Rows, write
 from kfbench.errors import KfbenchError
+from kfbench.running import prepare, resolve
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -115,14 +117,29 @@ def test_a_train_size_that_cannot_be_is_refused(size: int) -> None:
 
 
 def test_data_that_do_not_fit_the_task_are_refused() -> None:
-    pack("mnist", per_class=20)
-    with pytest.raises(KfbenchError, match="needs images of 1×28×28 in 10 classes, .* has 3×8×8 in 3"):
-        images.load(registry.load_task("mnist"))
+    pack("flowers102", per_class=20)
+    with pytest.raises(KfbenchError, match="needs images of 3×224×224 in 102 classes, .* has 3×8×8 in 3"):
+        images.load(registry.load_task("flowers102"))
     with pytest.raises(KfbenchError, match="has no classes '2-5'; it has 0-2"):
-        images.load(registry.load_task("imagefolder/mnist/2-5"))
+        images.load(registry.load_task("imagefolder/flowers102/2-5"))
     pack("lonely", per_class=1)
     with pytest.raises(KfbenchError, match="class 'class-0' of data set 'lonely' has 1 training image"):
         images.load(registry.load_task("imagefolder/lonely"))
+
+
+def test_data_that_cannot_be_trained_on_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    pack("lonely", per_class=1)
+    pack("good", per_class=20)
+    lonely, part = (registry.load_task(f"imagefolder/{name}") for name in ("lonely", "good/1-1"))
+    for look in (images.counts, partial(images.require, train_size=None)):
+        with pytest.raises(KfbenchError, match="has 1 training image.*: give it more, or leave it out"):
+            look(lonely)
+    with pytest.raises(KfbenchError, match="'imagefolder/good/1-1' has one class, 'class-1'; two are the least"):
+        images.require(part, None)
+    for task, teachers in (("imagefolder/lonely", ["digits"]), ("imagefolder/good", ["digits", "imagefolder/lonely"])):
+        spec = resolve.resolve("kf", task, budget="smoke", teachers=teachers)
+        with pytest.raises(KfbenchError, match="data set 'lonely' has 1 training image"):
+            prepare.missing_teachers(spec, results=tmp_path)
 
 
 def test_augment_equals_flip_pad_crop_one_by_one() -> None:

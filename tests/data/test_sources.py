@@ -162,7 +162,20 @@ def test_broken_archives_and_paths_are_named(tmp_path: Path, files: Files) -> No
 def test_a_well_known_name_is_kept_for_the_real_images(tmp_path: Path, files: Files) -> None:
     with pytest.raises(KfbenchError, match="18 training and 6 test images .* are not data set 'cifar10'"):
         import_folders("cifar10", [zipped(tmp_path / "fake.zip", files)])
+    for name in sorted({*sources.DOWNLOADS, *sources.LOCAL, *sources.PHOTOS, "flowers102-64"}):
+        with pytest.raises(KfbenchError, match="under another name"):
+            import_folders(name, [tmp_path / "fake.zip"])
     assert packs.packed() == []
+
+
+def test_a_well_known_name_is_for_as_many_images_as_were_published(tmp_path: Path, files: Files) -> None:
+    assert {*packs.PINNED, *packs.COUNTS} == {*sources.DOWNLOADS, *sources.LOCAL}
+    with pytest.raises(KfbenchError, match="18 training and 6 test .* 'mnist', which has 60,000 and 10,000"):
+        import_folders("mnist", [zipped(tmp_path / "fake.zip", files)])
+    made = import_folders("mine", [tmp_path / "fake.zip"])
+    made.folder.rename(made.folder.with_name("mnist"))  # as an older version let it be made
+    with pytest.raises(KfbenchError, match="not data set 'mnist'"):
+        sources.find("mnist")
 
 
 def test_damage_to_a_pack_is_noticed(tmp_path: Path, files: Files) -> None:

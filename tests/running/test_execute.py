@@ -6,6 +6,7 @@ import pickle
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -351,6 +352,29 @@ def test_a_teacher_is_trained_once_and_its_file_is_verified(tmp_path: Path) -> N
     told = Told()
     assert outcome(execute.run(spec, results=tmp_path, watcher=told, force=True)) == outcome(record)
     assert any("no weights here: it is trained again" in line for line in told.lines) and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("teachers", "network"),
+    [
+        (["run:0123abcd"], "cnn-4"),
+        (["file:nowhere.pth"], "cnn-4"),
+        (["torchvision:resnet18:pretrained"], "cnn-4"),
+        ([], "torchvision:resnet18:pretrained"),
+    ],
+)
+def test_what_cannot_be_had_is_found_before_a_teacher_is_trained(
+    teachers: list[str], network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*anything: Any, **more: Any) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    spec, told = spec_of("kf", teachers=["digits/cnn-4@smoke", *teachers], network=network), Told()
+    with pytest.raises(KfbenchError, match="0123abcd|nowhere.pth|could not make network 'torchvision:resnet18"):
+        execute.run(spec, results=tmp_path / "results", watcher=told)
+    assert not told.lines and not list(tmp_path.rglob("*.safetensors"))
 
 
 # --- no room -------------------------------------------------------------------------------------------------------

@@ -42,12 +42,11 @@ def own_files(spec: RunSpec) -> dict[str, str]:
     Such a file lies in no commit of ours: a path, a folder such as `$KFBENCH_METHODS`, another package. Who edits it
     has another run. For ours there are revisions.
     """
-    files = {"method_file": _method_file(spec), "network_file": family.file_of(spec.recipe.network)}
     ours = [Path(folders(kind)[0]).resolve() for kind in ("methods", "networks")]
     return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in files.items()
-        if path is not None and path.is_file() and path.resolve().parent not in ours
+        f"{kind}_file": hashlib.sha256(path.read_bytes()).hexdigest()
+        for kind, path in _files(spec).items()
+        if path.resolve().parent not in ours
     }
 
 
@@ -56,11 +55,8 @@ def code(spec: RunSpec) -> dict[str, str]:
 
     Docstrings, comments and layout do not count.
     """
-    found = {}
-    for path in (_method_file(spec), family.file_of(spec.recipe.network)):
-        if path is not None and path.is_file():
-            found[f"{path.parent.name}/{path.name}"] = _essence(path, path.stat().st_mtime_ns)
-    return found
+    paths = _files(spec).values()
+    return {f"{path.parent.name}/{path.name}": _essence(path, path.stat().st_mtime_ns) for path in paths}
 
 
 def changed(spec: RunSpec, before: Mapping[str, str]) -> list[str]:
@@ -75,6 +71,12 @@ def _essence(path: Path, _changed: int) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             del node.body[0]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+
+
+def _files(spec: RunSpec) -> dict[str, Path]:
+    """Return {"method", "network": file} of what defines them; a library's network has none."""
+    found = {"method": _method_file(spec), "network": family.file_of(spec.recipe.network)}
+    return {kind: path for kind, path in found.items() if path is not None and path.is_file()}
 
 
 def _method_file(spec: RunSpec) -> Path | None:

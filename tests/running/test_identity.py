@@ -1,95 +1,85 @@
-"""What makes a run another one: who edits a method or a network of their own has new runs, and never half of both."""
+"""Committed records stay valid: their keys fit, and today's code gives their specs the same keys."""
 
-import json
-import signal
 from pathlib import Path
 
 import pytest
-from console import TINY, Console
 
 from kfbench import registry
-from kfbench.cli import new
-from kfbench.running import execute, identity, records, resolve
+from kfbench.data import packs
+from kfbench.data.packs import PINNED
+from kfbench.methods import Method
+from kfbench.running import identity, records, resolve, teacher_names
+from kfbench.running.files import record_files
+from kfbench.running.records import RunRecord
+from kfbench.spec import RunSpec, digest
+from kfbench.tasks import ImageTask
 
-RUN = ["run", "--method", "mine", "--task", "digits", "--teachers", "random:digits/cnn-4", *TINY, "--json"]
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+PATHS = [path for folder in (RESULTS, RESULTS / "teachers") for path in record_files(folder)]
 
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed_digits: Path) -> Path:
-    """A folder with a method and a network of one's own, found by their names."""
-    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
-    monkeypatch.chdir(tmp_path)
-    for kind in ("methods", "networks"):
-        monkeypatch.setenv(f"KFBENCH_{kind.upper()}", str(tmp_path / kind))
-        new.write(kind, {"methods": "mine", "networks": "mynet"}[kind], tmp_path / kind)
-        package = __import__(f"kfbench.{kind}", fromlist=["x"])
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / kind)])
-    return tmp_path
+pytestmark = pytest.mark.skipif(not PATHS, reason="the records are in the checkout only")
 
 
-def edit(path: Path, before: str, after: str) -> None:
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after, 1))
+@pytest.fixture(scope="module")
+def committed() -> list[RunRecord]:
+    """All of them; reading one checks that its key is the digest of its identity."""
+    return [records.read(path) for path in PATHS]
 
 
-def key(type_in: Console, *words: str) -> str:
-    done = type_in(*RUN, *words)
-    assert done.code == 0, done.err
-    return str(json.loads(done.out)["key"])
+def of_today(committed: list[RunRecord]) -> list[tuple[RunRecord, RunSpec, Method]]:
+    """Return the records of the present revisions of their methods: others no longer count as those runs."""
+    stems = {record.key: registry.split(record.spec["method"])[0] for record in committed}
+    present = [r for r in committed if r.identity["method_revision"] == registry.method_class(stems[r.key]).revision]
+    assert len(present) > 0.9 * len(committed)
+    return [(r, r.run_spec(), registry.recorded_method(r.spec["method"], r.spec["settings"])) for r in present]
 
 
-def test_an_edited_method_or_network_of_ones_own_is_another_run(type_in: Console, own: Path) -> None:
-    net = ("--network", "mynet")
-    first = key(type_in, *net)
-    assert key(type_in, *net) == first
-    edit(own / "methods" / "mine.py", "weight: float = 1.0", "weight: float = 1.0  # of the difference")
-    second = key(type_in, *net)
-    edit(own / "networks" / "mynet.py", '"""', '"""Edited. ')
-    assert len({first, second, key(type_in, *net)}) == 3
-    spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["digits/cnn-8"], recipe={"network": "cnn-4"})
-    assert identity.own_files(spec) == {}  # ours have revisions, and their records keep their keys
+def test_a_records_place_and_spec_are_what_its_key_is_of(committed: list[RunRecord]) -> None:
+    assert len(committed) > 100
+    for path, record in zip(PATHS, committed, strict=True):
+        spec = record.run_spec()
+        assert digest(record.identity) == record.key == path.stem
+        assert spec.to_json() == record.spec == record.identity["spec"]
+        assert path.as_posix().endswith(records.path_of(Path("results"), record.key, spec).as_posix()[len("results") :])
 
 
-def test_a_changed_file_of_the_checkout_is_told_and_ends_no_run_of_before(
-    type_in: Console, own: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if the folder were the checkout's: who finds a record of before is told, and half a run does not go on."""
-    monkeypatch.setattr(identity, "folders", lambda kind: [str(own / kind)])
-    path, words = own / "methods" / "mine.py", (*RUN, "--seed", "1")
-    first = key(type_in, "--seed", "1")
-    edit(path, '"""', '"""Words only. ')
-    again = type_in(*words)
-    assert "recorded already" in again.err and "changed since" not in again.err
-    edit(path, "weight: float = 1.0", "weight: float = 2.0")
-    told = type_in(*words)
-    assert json.loads(told.out)["key"] == first and "note: methods/mine.py changed since; run it again with" in told.err
-
-    class Stop(execute.Watcher):
-        def step(self, loop, row):  # type: ignore[no-untyped-def]
-            signal.raise_signal(signal.SIGINT)
-
-    spec = resolve.resolve("mine", "digits", budget="smoke", teachers=["random:digits/cnn-4"], seed=2)
-    with pytest.raises(execute.Interrupted):
-        execute.run(spec, results=Path("results"), watcher=Stop())
-    edit(path, "self.weight *", "3 * self.weight *")
-    with pytest.raises(execute.KfbenchError, match=r"was made before methods/mine.py changed; delete it, or start"):
-        execute.run(spec, results=Path("results"))
-    assert execute.run(spec, results=Path("results"), force=True).status == "done"
+def test_their_specs_have_the_same_identity_today(committed: list[RunRecord]) -> None:
+    for record, spec, method in of_today(committed):
+        task = registry.load_task(spec.task)
+        if isinstance(task, ImageTask):
+            assert record.identity["data"] == PINNED.get(task.dataset, record.identity["data"])
+            needed = [task, *identity.stage_tasks(method, spec).values()]
+            if not {each.dataset for each in needed if isinstance(each, ImageTask)} <= {*packs.packed()}:
+                continue  # the data are not on this machine
+        assert identity.of(spec, record.identity["teachers"]) == record.identity, record.key
 
 
-def test_records_of_a_task_that_is_gone_trouble_nobody_else(type_in: Console, own: Path) -> None:
-    done = type_in("run", "--method", "scratch", "--task", "digits", *TINY, "--json")
-    record = records.read(Path("results/digits/scratch") / f"{json.loads(done.out)['key']}.json")
-    values = record.model_dump()
-    values["spec"]["task"] = values["identity"]["spec"]["task"] = "gone"
-    values["key"] = records.digest(values["identity"])
-    records.write(Path("results"), records.RunRecord(**values))
-    words = ('title = "A"\nbudget = "smoke"\nmethods = ["scratch"]\n', 'tasks = ["digits"]\nseeds = 1\n')
-    Path("reports/a").mkdir(parents=True)
-    Path("reports/a/study.toml").write_text("".join(words))
-    done = type_in("study", "reports/a", "--dry-run")
-    assert done.code == 0 and "1 runs, 1 to make" in done.err, done
-    shown = type_in("show", values["key"])
-    assert shown.code == 0 and "gone" in shown.out, shown
-    assert registry.names("tasks")
+def test_what_was_typed_gives_the_same_spec_today(committed: list[RunRecord]) -> None:
+    for record, spec, method in of_today(committed):
+        if registry.split(spec.method)[1] in method.instead_of_teachers:
+            continue  # its recipe is already longer
+        again = resolve.resolve(
+            spec.method,
+            spec.task,
+            budget=spec.budget,
+            teachers=spec.teachers,
+            seed=spec.seed,
+            recipe=record.spec["recipe"],
+            settings=vars(method),
+        )
+        assert again.to_json() == record.spec, record.key
+
+
+def test_a_teachers_name_is_the_spec_that_trained_it(committed: list[RunRecord]) -> None:
+    trained = {digest(record.spec): record for record in committed}
+    asked = {(name, record.spec["budget"]) for record in committed for name in record.spec["teachers"]}
+    found = 0
+    for text, budget in asked:
+        name = teacher_names.read(text, budget=budget)
+        if name.kind == "trained":
+            by_resolving = resolve.resolve(
+                "scratch", name.task, budget=name.budget, recipe={"network": name.network, **dict(name.recipe)}
+            )
+            assert name.spec() == by_resolving and str(name) == text
+            found += digest(name.spec().to_json()) in trained
+    assert found > 5

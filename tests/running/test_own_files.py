@@ -1,0 +1,95 @@
+"""What makes a run another one: who edits a method or a network of their own has new runs, and never half of both."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from console import TINY, Console
+
+from kfbench import registry
+from kfbench.cli import new
+from kfbench.running import execute, identity, records, resolve
+
+RUN = ["run", "--method", "mine", "--task", "digits", "--teachers", "random:digits/cnn-4", *TINY, "--json"]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed_digits: Path) -> Path:
+    """A folder with a method and a network of one's own, found by their names."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    monkeypatch.chdir(tmp_path)
+    for kind in ("methods", "networks"):
+        monkeypatch.setenv(f"KFBENCH_{kind.upper()}", str(tmp_path / kind))
+        new.write(kind, {"methods": "mine", "networks": "mynet"}[kind], tmp_path / kind)
+        package = __import__(f"kfbench.{kind}", fromlist=["x"])
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / kind)])
+    return tmp_path
+
+
+def edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+def key(type_in: Console, *words: str) -> str:
+    done = type_in(*RUN, *words)
+    assert done.code == 0, done.err
+    return str(json.loads(done.out)["key"])
+
+
+def test_an_edited_method_or_network_of_ones_own_is_another_run(type_in: Console, own: Path) -> None:
+    net = ("--network", "mynet")
+    first = key(type_in, *net)
+    assert key(type_in, *net) == first
+    edit(own / "methods" / "mine.py", "weight: float = 1.0", "weight: float = 1.0  # of the difference")
+    second = key(type_in, *net)
+    edit(own / "networks" / "mynet.py", '"""', '"""Edited. ')
+    assert len({first, second, key(type_in, *net)}) == 3
+    spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["digits/cnn-8"], recipe={"network": "cnn-4"})
+    assert identity.own_files(spec) == {}  # ours have revisions, and their records keep their keys
+
+
+def test_a_changed_file_of_the_checkout_is_told_and_ends_no_run_of_before(
+    type_in: Console, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the folder were the checkout's: who finds a record of before is told, and half a run does not go on."""
+    monkeypatch.setattr(identity, "folders", lambda kind: [str(own / kind)])
+    path, words = own / "methods" / "mine.py", (*RUN, "--seed", "1")
+    first = key(type_in, "--seed", "1")
+    edit(path, '"""', '"""Words only. ')
+    again = type_in(*words)
+    assert "recorded already" in again.err and "changed since" not in again.err
+    edit(path, "weight: float = 1.0", "weight: float = 2.0")
+    told = type_in(*words)
+    assert json.loads(told.out)["key"] == first and "note: methods/mine.py changed since; run it again with" in told.err
+
+    class Stop(execute.Watcher):
+        def step(self, loop, row):  # type: ignore[no-untyped-def]
+            signal.raise_signal(signal.SIGINT)
+
+    spec = resolve.resolve("mine", "digits", budget="smoke", teachers=["random:digits/cnn-4"], seed=2)
+    with pytest.raises(execute.Interrupted):
+        execute.run(spec, results=Path("results"), watcher=Stop())
+    edit(path, "self.weight *", "3 * self.weight *")
+    with pytest.raises(execute.KfbenchError, match=r"was made before methods/mine.py changed; delete it, or start"):
+        execute.run(spec, results=Path("results"))
+    assert execute.run(spec, results=Path("results"), force=True).status == "done"
+
+
+def test_records_of_a_task_that_is_gone_trouble_nobody_else(type_in: Console, own: Path) -> None:
+    done = type_in("run", "--method", "scratch", "--task", "digits", *TINY, "--json")
+    record = records.read(Path("results/digits/scratch") / f"{json.loads(done.out)['key']}.json")
+    values = record.model_dump()
+    values["spec"]["task"] = values["identity"]["spec"]["task"] = "gone"
+    values["key"] = records.digest(values["identity"])
+    records.write(Path("results"), records.RunRecord(**values))
+    words = ('title = "A"\nbudget = "smoke"\nmethods = ["scratch"]\n', 'tasks = ["digits"]\nseeds = 1\n')
+    Path("reports/a").mkdir(parents=True)
+    Path("reports/a/study.toml").write_text("".join(words))
+    done = type_in("study", "reports/a", "--dry-run")
+    assert done.code == 0 and "1 runs, 1 to make" in done.err, done
+    shown = type_in("show", values["key"])
+    assert shown.code == 0 and "gone" in shown.out, shown
+    assert registry.names("tasks")

@@ -13,6 +13,7 @@ from kfbench.games import reference
 from kfbench.ranking.names import SCORES
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
+DEVICES = {"auto": "a GPU if there is one", "cpu": "", "cuda": "NVIDIA", "mps": "Apple"}
 LOGS = {"tensorboard": "", "wandb": "Weights & Biases", "trackio": "Hugging Face"}
 ORIGINS = ("best:", "random:", "run:", "imported:", "file:", "hf:", "torchvision:", "timm:")
 
@@ -58,7 +59,7 @@ def scores(incomplete: str) -> Offers:
 
 def devices(incomplete: str) -> Offers:
     """Return the kinds of device."""
-    return _begin(incomplete, [("auto", "a GPU if there is one"), ("cpu", ""), ("cuda", "NVIDIA"), ("mps", "Apple")])
+    return _begin(incomplete, list(DEVICES.items()))
 
 
 def logs(incomplete: str) -> Offers:

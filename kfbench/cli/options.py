@@ -15,8 +15,6 @@ from kfbench.networks.family import of_name
 from kfbench.running import budgets
 
 DEFAULT_RESULTS = Path("results")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-OTHER_ORIGINS = ("best", "run", "imported", "file", "hf", "torchvision", "timm")  # of teachers that no task names
 
 
 def option(*names: str, help: str, offers: Callable[..., Any] | None = None, **more: Any) -> Any:
@@ -55,8 +53,8 @@ def known_teachers(text: str | None) -> str | None:
     """Look up the tasks and budgets that teachers are named by; the rest is told when the run is resolved."""
     for name in (text or "").split(","):
         kind, colon, rest = name.partition(":")
-        if not name or (colon and kind in OTHER_ORIGINS):
-            continue
+        if not name or (kind != "random" and kind + colon in complete.ORIGINS):
+            continue  # no task names it
         task, _, tail = (rest if kind == "random" and colon else name).partition("@")
         registry.require("tasks", task.partition("/")[0])
         if tail:
@@ -67,7 +65,7 @@ def known_teachers(text: str | None) -> str | None:
 def known_device(name: str) -> str:
     """Look up a kind of device; whether there is such a one, torch tells. "" is left to the engine."""
     kind, colon, number = name.partition(":")
-    if name and (kind not in DEVICES or (colon and not number.isdigit())):
+    if name and (kind not in complete.DEVICES or (colon and not number.isdigit())):
         raise KfbenchError(f"no device '{name}'; use cpu, cuda, cuda:N, mps or auto")
     return name
 
@@ -86,10 +84,10 @@ def one_of(known: Iterable[str], what: str) -> Callable[[Any], Any]:
 
 
 def require_fields(
-    method: str | None, settings: Mapping[str, Any], task: str, recipe: Mapping[str, Any], *, budget: str
+    method: str, settings: Mapping[str, Any], task: str, recipe: Mapping[str, Any], *, budget: str
 ) -> None:
     """Raise KfbenchError for a setting or a field of the recipe that there is not: before a command loads torch."""
-    stem = "" if method is None else registry.split(method)[0]
+    stem, _ = registry.split(method)
     if stem in registry.files("methods"):
         known = registry.describe("methods", stem).get("settings", {})
         for name in settings if known else ():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kfbench.cli import complete
 from kfbench.errors import KfbenchError
 from kfbench.running import curve_logs, execute, resolve
 from kfbench.running.records import RunRecord
@@ -125,6 +126,7 @@ def test_trackio_holds_the_curve(
 
 
 def test_an_unknown_log_and_a_missing_package_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complete.LOGS.keys() == curve_logs.KINDS.keys()  # what the command line knows without torch
     with pytest.raises(KfbenchError, match="no log 'tensorbord'; did you mean 'tensorboard'"):
         curve_logs.logging(["tensorbord"], results=tmp_path, then=Watcher())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

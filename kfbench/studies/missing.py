@@ -1,7 +1,8 @@
 """What a study has and what it lacks: recorded runs by name, missing runs, the teachers they need first."""
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
 from kfbench import registry
@@ -95,14 +96,25 @@ def wanted(study: Study, cells: list[Planned], *, row: str | None, column: str |
     return [(cell, spec) for cell in chosen for spec in cell.runs(study.seeds)]
 
 
-def missing(runs: list[tuple[Planned, RunSpec]], results: Path) -> list[Job]:
-    """Return the runs without a finished record, each spec once."""
-    done = recorded(results)
+def missing(runs: list[tuple[Planned, RunSpec]], done: Container[str]) -> list[Job]:
+    """Return the runs that are not among the recorded ones, each spec once."""
     jobs = {
         name_of(spec): Job(spec, f"{cell.row} · {cell.column} · seed {spec.seed}", chosen=cell.chosen)
         for cell, spec in reversed(runs)
     }
     return [job for name, job in reversed(jobs.items()) if name not in done]
+
+
+def edited(runs: list[tuple[Planned, RunSpec]], done: Mapping[str, Path]) -> dict[str, int]:
+    """Return {file: how many runs} where a method or a network was other code when the recorded run was made.
+
+    Such runs count: of a checkout's own files a `revision` says what changes numbers. Files elsewhere are in the key.
+    """
+    found = Counter[str]()
+    for name in {name_of(spec) for _, spec in runs} & done.keys():
+        record = records.read(done[name])
+        found.update(identity.changed(record.run_spec(), record.provenance.get("code", {})))
+    return dict(sorted(found.items()))
 
 
 def missing_teachers(specs: list[RunSpec], results: Path) -> list[Job]:

@@ -41,11 +41,13 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     plan.write(folder, study, cells)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
-    left = missing.missing(runs, place.results)
+    done = missing.recorded(place.results)
+    left = missing.missing(runs, done)
     for cell in cells:
         if cell.spec is None:
             say(f"{cell.row} on {cell.column}: n/a, because {cell.reason}")
     say(f"{len(runs)} runs, {len(runs) - len(left)} recorded already, {len(left)} to make")
+    _tell_edited(missing.edited(runs, done), say)
     bad = _make(left, place, name=study.name, console=console) if left else {}
     now = definition.load(folder)
     if now != study:
@@ -81,7 +83,8 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     plan.write(folder, study, cells)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
-    left = {job.name for job in missing.missing(runs, results)}
+    done = missing.recorded(results)
+    left = {job.name for job in missing.missing(runs, done)}
     known, until = _known_seconds(results), time.monotonic() + PATIENCE
     total, unknown = 0.0, 0
     students = [spec for _, spec in runs if name_of(spec) in left]
@@ -114,6 +117,15 @@ def dry(folder: Path, *, results: Path, row: str | None, column: str | None, con
     else:
         say(f"{told}: {_spoken(total or None)} for one job here{beside}")
         say(_work([*(job.spec for job in teachers), *tried, *students]))
+    _tell_edited(missing.edited(runs, done), say)
+
+
+def _tell_edited(files: Mapping[str, int], say: Callable[[str], None]) -> None:
+    for name, count in files.items():
+        say(
+            f"note: {name} changed since {count} of the recorded runs; kfbench verify KEY says whether it matters, "
+            "and a raised `revision` makes all of them anew"
+        )
 
 
 def _work(specs: list[RunSpec]) -> str:
@@ -249,7 +261,7 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
     runs = [
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]
-    left = missing.missing(runs, place.results)
+    left = missing.missing(runs, missing.recorded(place.results))
     bad = _make(left, place, name=f"{asked.name}-fresh", console=console) if left else {}
     done = missing.recorded(place.results)
     for record in (records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done):

@@ -11,6 +11,7 @@ from PIL import Image
 from kfbench import registry
 from kfbench.reporting import grid
 from kfbench.running import records
+from kfbench.running.files import record_files
 from kfbench.studies import definition
 
 STUDY = """
@@ -83,3 +84,17 @@ def test_a_study_makes_runs_anew_for_other_data_and_other_teachers(console: Cons
     cells = grid.load(folder, definition.load(folder), Path("results")).cells
     newest = registry.load_task("imagefolder/pets").checksum()
     assert {record.identity["data"] for cell in cells.values() for record in cell.done} == {newest} and not mixed()
+
+
+def test_a_study_tells_of_recorded_runs_of_other_code(console: Console) -> None:
+    photographs(console, 0)
+    teacher(console, 7)
+    typed(console, "study", "reports/pets", "--row", "scratch")
+    assert "changed since" not in typed(console, "study", "reports/pets", "--dry-run", "--row", "scratch")
+    path = next(path for path in record_files(Path("results")) if records.read(path).spec["seed"] == 0)
+    record = json.loads(path.read_text())
+    record["provenance"]["code"]["methods/scratch.py"] = "0" * 12  # as of a file that was edited after the run
+    path.write_text(json.dumps(record))
+    for words in (("--dry-run",), ()):
+        told = typed(console, "study", "reports/pets", "--row", "scratch", *words)
+        assert "note: methods/scratch.py changed since 1 of the recorded runs" in told and "0 to make" in told

@@ -47,7 +47,9 @@ def test_a_cell_has_the_best_of_the_store_and_keeps_it(tmp_path: Path) -> None:
     assert set(again["candidates"]) == set(NAMES)
     assert again["candidates"][again["teachers"][0]] == max(again["candidates"].values())
 
-    jobs = missing.missing(missing.wanted(study, list(cells.values()), row="kd", column=None), missing.recorded(results))
+    jobs = missing.missing(
+        missing.wanted(study, list(cells.values()), row="kd", column=None), missing.recorded(results)
+    )
     assert len(jobs) == 2 and all(job.chosen == picked["kd · digits"] for job in jobs)
     order = carry.Order(jobs[0].name, jobs[0].spec.to_json(), versions=carry.versions(), chosen=jobs[0].chosen)
     assert carry.carry(order, {}, folder=results, report=lambda event: "go").state == "done"

@@ -14,8 +14,8 @@ from dataclasses import fields
 from functools import lru_cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import ModuleType, NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import data_folder, entry_points, gone, hidden
@@ -191,8 +191,10 @@ def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T
     for name in values:
         if name not in known:
             raise KfbenchError(f"{of} has no {word} '{name}'; {near(name, known)}")
+    kinds = _kinds(made)  # type: ignore[arg-type]
     try:
-        valid: T = _adapter(made).validate_python(values)  # type: ignore[arg-type]
+        typed_in = {name: _read(value, kinds[name]) for name, value in values.items()}
+        valid: T = _adapter(made).validate_python(typed_in)  # type: ignore[arg-type]
         return valid
     except ValidationError as error:
         first = error.errors()[0]
@@ -200,6 +202,20 @@ def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T
         if not where:  # fields that do not go together
             raise KfbenchError(f"{of}: {first['msg'].removeprefix('Value error, ')}") from error
         raise KfbenchError(f"{word} '{where}' of {of} cannot be {first['input']!r}: {first['msg'].lower()}") from error
+
+
+def _read(value: Any, kind: Any) -> Any:
+    """Return what a string stands for where pydantic does not know: "none", and numbers joined by commas or slashes."""
+    if isinstance(value, str) and value.lower() == "none" and NoneType in get_args(kind):
+        return None
+    if isinstance(value, str) and get_origin(kind) is tuple:
+        return re.split("[,/]", value)
+    return value
+
+
+@lru_cache(maxsize=128)
+def _kinds(made: type[Any]) -> dict[str, Any]:
+    return get_type_hints(made)
 
 
 @lru_cache(maxsize=128)

@@ -38,7 +38,10 @@ class Recipe(AnyRecipe):
     nesterov: bool = True  # of sgd: momentum in Nesterov's form
     weight_decay: Annotated[float, Ge(0)] = 5e-4
     schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
-    milestones: tuple[float, ...] = (0.5, 0.75)  # of "step": fractions of the budget at which the rate falls
+    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (
+        0.5,
+        0.75,
+    )  # of "step": fractions of the budget where the rate falls
     decay: Annotated[float, Gt(0)] = 0.1  # of "step": what the rate is multiplied by
     pad: Annotated[int, Ge(0)] = 0  # random crops from images padded with this many zeros a side
     flip: bool = False  # random horizontal flips
@@ -152,6 +155,13 @@ class RunSpec:
         given: dict[str, Any] = values["recipe"]
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
         return cls(**{**values, "teachers": tuple(values["teachers"]), "recipe": recipe(**fields)})
+
+
+def typed(value: Any, *, between: str = ",") -> str:
+    """Return a field's or a setting's value as a user types it; a teacher's name has "/" between numbers."""
+    if isinstance(value, list | tuple):
+        return between.join(map(str, value))
+    return "none" if value is None else str(value)
 
 
 def digest(values: Any, *, length: int = 12) -> str:

@@ -154,7 +154,7 @@ def study(way: Way, console: Console, folder: Path, *, seeds: int) -> None:
         f'tasks = [{{ task = "{way.task}", teachers = {teachers}, recipe = {{ {recipe} }} }}]\n'
         '[[claims]]\ntext = "it helps"\nbetter = "kf"\nthan = "scratch"\n'
     )
-    assert f"{2 * seeds} runs, {2 * seeds - 2} to make" in console("study", folder, "--dry-run").err
+    assert f"{2 * seeds} runs, {2 * seeds - 2} to make" in console("study", folder, "--dry-run").out
     done(console, "study", folder)
     page = (folder / "index.html").read_text()
     assert way.task in page and "it helps" in page

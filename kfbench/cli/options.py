@@ -186,15 +186,15 @@ def group(about: str, *, completes: bool = False) -> typer.Typer:
     )
 
 
-def pairs(given: list[str] | None, option: str) -> dict[str, Any]:
-    """Read ["name=value", …]. Raises KfbenchError for an entry without "="; "none" stands for no value."""
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """Read ["name=value", …]. Raises KfbenchError for an entry without "="."""
     values = {}
     for entry in given or []:
         name, equals, value = entry.partition("=")
         if not equals:
             name, _, value = entry.partition(":")
             raise KfbenchError(f"{option} '{entry}' has no value; write {option} {name}={value or 'VALUE'}")
-        values[name] = None if value.lower() == "none" else value
+        values[name] = value
     return values
 
 

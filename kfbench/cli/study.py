@@ -1,5 +1,7 @@
 """Commands for many runs: `study`, `search`, `report`, `verify`."""
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +73,9 @@ def study(
     results: Results = DEFAULT_RESULTS,
     checkpoint_seconds: Seconds = 60.0,
     checkpoint_mb: Megabytes = CHECKPOINT_MB,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: as JSON, a kfbench command for every run.")
+    ] = False,
 ) -> None:
     """Run what a study lacks, and make its report.
 
@@ -81,12 +86,15 @@ def study(
     _fit(on, memory=memory, slurm=slurm, checkpoint_mb=checkpoint_mb)
     # faults of the file, or of a label, are told before torch is loaded
     definition.require(definition.load(folder), row=row, column=column)
+    if as_json and not dry_run:
+        raise KfbenchError("--json is for --dry-run; of the runs that were made: kfbench list runs --json")
     if dry_run:
-        from rich.console import Console
+        from kfbench.studies import forecast
 
-        from kfbench.studies import steps
-
-        steps.dry(folder, results=results, row=row, column=column, console=Console(stderr=True, highlight=False))
+        say, note = partial(typer.echo, err=as_json), partial(typer.echo, err=True)
+        found = forecast.tell(folder, results=results, row=row, column=column, say=say, note=note)
+        if as_json:
+            typer.echo(json.dumps(found, indent=1))
         return
     from kfbench import library
 

@@ -11,7 +11,7 @@ from kfbench.methods import Method
 from kfbench.running import budgets, equal_cost, suitability, teacher_names
 from kfbench.running.suitability import Candidate, Student
 from kfbench.running.teacher_names import TeacherName, outline
-from kfbench.spec import RunSpec, Setting
+from kfbench.spec import RunSpec, Setting, typed
 
 OF_THE_STUDENT = ("network", "precision", "views")  # fields of its recipe that do not go over to a default teacher
 
@@ -86,7 +86,8 @@ def _default_teachers(student: Student, budget: str, changes: Mapping[str, Any])
     if fewest == 0:
         return []
     if method.needs == "outputs":  # the same task, a larger network (and the student's), as many labels as the student
-        same = tuple((name, str(value)) for name, value in changes.items() if name not in OF_THE_STUDENT)
+        changed = {name: value for name, value in changes.items() if name not in OF_THE_STUDENT}
+        same = tuple((name, typed(value, between="/").replace(",", "/")) for name, value in changed.items())
         others = [] if method.teacher_is_twin else [budgets.teacher_network(task, budget)]
         networks = [*others, network][:fewest]
         return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in networks]

@@ -105,16 +105,20 @@ def missing(runs: list[tuple[Planned, RunSpec]], done: Container[str]) -> list[J
     return [job for name, job in reversed(jobs.items()) if name not in done]
 
 
-def edited(runs: list[tuple[Planned, RunSpec]], done: Mapping[str, Path]) -> dict[str, int]:
-    """Return {file: how many runs} where a method or a network was other code when the recorded run was made.
+def edited(runs: list[tuple[Planned, RunSpec]], done: Mapping[str, Path]) -> list[str]:
+    """Say of each method and network how many recorded runs were made when its file was other code.
 
-    Such runs count: of a checkout's own files a `revision` says what changes numbers. Files elsewhere are in the key.
+    They count: of a checkout's own files a `revision` says what changes numbers. Files elsewhere are in the key.
     """
     found = Counter[str]()
     for name in {name_of(spec) for _, spec in runs} & done.keys():
         record = records.read(done[name])
         found.update(identity.changed(record.run_spec(), record.provenance.get("code", {})))
-    return dict(sorted(found.items()))
+    return [
+        f"note: {name} changed since {count} of the recorded runs; kfbench verify KEY says whether it matters, "
+        "and a raised `revision` makes all of them anew"
+        for name, count in sorted(found.items())
+    ]
 
 
 def missing_teachers(specs: list[RunSpec], results: Path) -> list[Job]:

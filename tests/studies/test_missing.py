@@ -1,6 +1,7 @@
 """What counts as recorded: a run whose data, teachers, method file and code are those of today."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,19 @@ def test_a_study_tells_of_recorded_runs_of_other_code(console: Console) -> None:
     for words in (("--dry-run",), ()):
         told = typed(console, "study", "reports/pets", "--row", "scratch", *words)
         assert "note: methods/scratch.py changed since 1 of the recorded runs" in told and "0 to make" in told
+
+
+def test_the_commands_of_a_dry_run_make_what_a_study_lacks(console: Console) -> None:
+    photographs(console, 0)
+    teacher(console, 7)
+    words = ("study", "reports/pets", "--dry-run", "--json")
+    found = json.loads(console(*words).out)
+    assert found["refused"] == found["teachers"] == [] and (found["runs"], found["recorded"]) == (2, 0)
+    assert [(run["row"], run["column"], run["seed"]) for run in found["to_make"]] == [
+        ("scratch", "Pets", 0),
+        ("kf", "Pets", 0),
+    ]
+    for run in found["to_make"]:
+        typed(console, *shlex.split(run["command"])[1:])
+    found = json.loads(console(*words).out)
+    assert (found["to_make"], found["recorded"], found["seconds"]) == ([], 2, 0)

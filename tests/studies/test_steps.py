@@ -1,7 +1,6 @@
 """A study from the command line, on real digits: teachers first, failures kept, tuned, verified."""
 
 import contextlib
-import io
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from rich.console import Console
 from kfbench.reporting import grid
 from kfbench.running import estimate, records
 from kfbench.spec import RunSpec
-from kfbench.studies import definition, picks, plan, steps
+from kfbench.studies import definition, forecast, picks, plan, steps
 from kfbench.studies.place import Place
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -144,7 +143,7 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
     monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 60.0)
     methods = 'methods = ["scratch", "kf", { method = "kd", teachers = ["digits/high"] }]'
     (tmp_path / "study.toml").write_text(TUNED.replace('methods = ["scratch", "kf"]', methods))
-    made, asked, said = Place(tmp_path / "results"), [], io.StringIO()
+    made, asked = Place(tmp_path / "results"), []
 
     @contextlib.contextmanager
     def searched(wanted, place, *, console):
@@ -153,10 +152,9 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
         yield SimpleNamespace(best_trial=SimpleNamespace(params=chosen, value=60.0), trials=[])
 
     def dry(row: str | None = None) -> list[str]:
-        said.truncate(said.seek(0))
-        console = Console(file=said, width=200)
-        steps.dry(tmp_path, results=made.results, row=row, column=None, console=console)
-        return said.getvalue().splitlines()
+        said: list[str] = []
+        forecast.tell(tmp_path, results=made.results, row=row, column=None, say=said.append, note=said.append)
+        return said
 
     def tune(row: str | None = None) -> list[str]:
         asked.clear()
@@ -182,7 +180,7 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
 def test_what_was_chosen_for_committed_studies_is_of_the_search_that_they_ask_for(folder: Path) -> None:
     """Else whoever clones them searches again, and overwrites what the tables hold."""
     made = definition.load(folder)
-    assert steps._to_search(steps._searches(made, picks.read(folder)), plan.chosen(folder), row=None) == {}
+    assert steps.to_search(steps.searches(made, picks.read(folder)), plan.chosen(folder), row=None) == {}
 
 
 def test_verify_finds_the_same_bits_and_a_changed_number(place, ran):
@@ -225,18 +223,19 @@ def test_what_is_measured_for_a_dry_run_serves_other_tasks(
         'title = "Two"\nbudget = "smoke"\nseeds = 2\nmethods = ["scratch", "kf"]\n[[tasks]]\ntask = "digits/high"\n'
         'teachers = ["digits/low"]\n[[tasks]]\ntask = "digits/low"\nteachers = ["digits/high"]\n'
     )
-    said = io.StringIO()
-    steps.dry(tmp_path, results=tmp_path / "results", row=None, column=None, console=Console(file=said, width=40))
+    lines: list[str] = []
+    asking = {"results": tmp_path / "results", "row": None, "column": None}
+    found = forecast.tell(tmp_path, **asking, say=lines.append, note=lines.append)
     # teachers have another network than students: they are runs of another length
     assert [(spec.method, spec.task) for spec in asked] == [
         ("scratch", "digits/low"),
         ("scratch", "digits/high"),
         ("kf", "digits/high"),
     ]
-    lines = said.getvalue().splitlines()
     cells = [f"{row} · digits/{part}" for row in ("scratch", "kf") for part in ("high", "low")]
     assert lines[2:6] == [f"{cell}: seeds 0, 1: about 1 min 30 s a run" for cell in cells]
     assert lines[6] == "8 runs, 8 to make: about 15 min for one job here"
+    assert (found["seconds"], found["not_counted"]) == (90.0 * 10, 0) and len(found["to_make"]) == 8
 
 
 def test_a_student_that_is_trained_as_a_teacher_is_has_a_run_of_its_own(tmp_path: Path) -> None:

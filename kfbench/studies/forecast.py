@@ -1,0 +1,163 @@
+"""What a study would run, the commands for it, and how long that takes here: `kfbench study --dry-run`."""
+
+import contextlib
+import functools
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kfbench import registry
+from kfbench.errors import KfbenchError
+from kfbench.running import command, equal_cost, estimate, records, teacher_names
+from kfbench.spec import RunSpec
+from kfbench.studies import definition, missing, picks, plan, promises, steps
+from kfbench.studies.trials import name_of
+from kfbench.tasks import IMAGES
+
+# an H100, not measured: a tenth of its 989 TFLOP/s in dense bf16, two operations a multiply-add; and what it takes to
+# launch the kernels of a step, which decides for small networks
+GPU, LAUNCH = 5e13, 0.003
+PATIENCE = 60.0  # seconds in which what has no recorded like is timed
+THREADS = 1  # as runs have
+
+
+def tell(
+    folder: Path,
+    *,
+    results: Path,
+    row: str | None,
+    column: str | None,
+    say: Callable[[str], None],
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """Write the plan; `say` missing teachers, searches and runs line by line, and return all as plain values.
+
+    Seconds are of one thread here, None where they cannot be had. Commands make single runs, teachers first: whoever
+    has a cluster that kfbench does not know hands them to it.
+    """
+    torch.set_num_threads(THREADS)
+    study = definition.load(folder)
+    definition.require(study, row=row, column=column)
+    picked = picks.settle(folder, study, results=results, say=note)
+    cells = plan.make(study, plan.tuned(folder), picked)
+    plan.write(folder, study, cells)
+    promises.require(study, cells)
+    runs = missing.wanted(study, cells, row=row, column=column)
+    done = missing.recorded(results)
+    students = missing.missing(runs, done)
+    searches = steps.to_search(steps.searches(study, picked), plan.chosen(folder), row=row)
+    tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]
+    teachers = missing.missing_teachers([*(job.spec for job in students), *tried], results)
+    clock = _Clock(results)
+    typed = functools.partial(_typed, results=results)
+
+    found: dict[str, Any] = {"study": study.name, "runs": len(runs), "recorded": len(runs) - len(students)}
+    found["teachers"] = []
+    for job in teachers:
+        seconds = clock.seconds(job.spec)
+        found["teachers"].append({"command": typed(command.teacher(job.spec)), "seconds": seconds})
+        say(f"{job.label}: {_spoken(seconds)}")
+    found["searches"] = []
+    for label, asked in searches.items():
+        seconds, count = clock.seconds(asked.spec), asked.trials * asked.seeds_per_trial
+        found["searches"].append({"row": label, "runs": count, "seconds": seconds})
+        seeds = f" of {asked.seeds_per_trial} seeds" if asked.seeds_per_trial > 1 else ""
+        say(f"search {label}: {asked.trials} trials{seeds}, less those made already: {_spoken(seconds)} a run")
+    found["to_make"], found["refused"], left = [], [], {job.name for job in students}
+    for cell in cells:
+        place = {"row": cell.row, "column": cell.column}
+        if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
+            found["refused"].append({**place, "reason": cell.reason})
+            say(f"{cell.row} · {cell.column}: n/a, because {cell.reason}")
+        own = [spec for planned, spec in runs if planned is cell and name_of(spec) in left]
+        left -= {name_of(spec) for spec in own}  # a run that serves two cells is listed at the first
+        if own:
+            seconds = clock.seconds(own[0])
+            for spec in own:
+                entry = {"command": typed(command.run(spec)), "seconds": seconds}
+                found["to_make"].append({**place, "seed": spec.seed, **entry})
+            seeds = ", ".join(str(spec.seed) for spec in own)
+            say(f"{cell.row} · {cell.column}: seed{'s' if len(own) > 1 else ''} {seeds}: {_spoken(seconds)} a run")
+    _sum_up(found, [*(job.spec for job in [*teachers, *students]), *tried], say)
+    for line in missing.edited(runs, done):
+        note(line)
+    return found
+
+
+def _typed(words: list[str], *, results: Path) -> str:
+    own = [] if results == Path("results") else ["--results", str(results)]
+    return shlex.join([*words, "--threads", str(THREADS), *own])
+
+
+def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], None]) -> None:
+    """Add and say how long all takes for one job here, how much its networks multiply, and what a GPU takes at best."""
+    tried = sum(search["runs"] for search in found["searches"])
+    each = [entry["seconds"] for kind in ("teachers", "to_make") for entry in found[kind]]
+    each += [search["seconds"] for search in found["searches"] for _ in range(search["runs"])]
+    known = [seconds for seconds in each if seconds is not None]
+    found["seconds"] = sum(known) if known or not each else None
+    found["not_counted"] = len(each) - len(known)
+    told = f"{found['runs']} runs, {len(found['to_make'])} to make" + (f", {tried} of searches" if tried else "")
+    if not found["to_make"] and not tried:
+        say(told)
+        return
+    beside = f", {found['not_counted']} of them and of their teachers not counted" if len(known) < len(each) else ""
+    say(f"{told}: {_spoken(found['seconds'])} for one job here{beside if known else ''}")
+    costs: dict[int, int] = {}
+    for index, spec in enumerate(specs):
+        with contextlib.suppress(KfbenchError):
+            costs[index] = equal_cost.run_cost(spec)
+    found["multiply_adds"] = sum(costs.values())
+    told = f"{found['multiply_adds'] / 1e15:,.2f} · 10¹⁵ multiply-adds in the networks' passes"
+    told += f", {len(specs) - len(costs)} runs not counted" if len(costs) < len(specs) else ""
+    if all(registry.kind_of(spec.task) is IMAGES for spec in specs):
+        found["h100_seconds"] = sum(
+            max(cost / GPU, equal_cost.steps(specs[index]) * LAUNCH) for index, cost in costs.items()
+        )
+        told += f"; an H100 takes {estimate.spoken(found['h100_seconds'])} or more, one run after another"
+    say(told)
+
+
+class _Clock:
+    """What a run will take: what its like took, else measured over a few steps while there is patience.
+
+    What is measured serves the same method on other tasks too.
+    """
+
+    def __init__(self, results: Path) -> None:
+        self._until = time.monotonic() + PATIENCE
+        self._known: dict[tuple[str, str, str], float] = {}
+        for folder in (results, results / "teachers"):
+            for record in records.records(folder) if folder.is_dir() else ():
+                if record.status == "done" and "seconds" in record.cost:
+                    self._known[_kind(record.spec)] = record.cost["seconds"]
+
+    def seconds(self, spec: RunSpec) -> float | None:
+        """Return seconds on one thread here; None if they cannot be had."""
+        for kind in (_kind(spec.to_json()), _alike(spec)):
+            if kind in self._known:
+                return self._known[kind]
+        if time.monotonic() < self._until:
+            with contextlib.suppress(KfbenchError):
+                self._known[_alike(spec)] = estimate.seconds(spec, tried=2)
+        return self._known.get(_alike(spec))
+
+
+def _kind(spec: Mapping[str, Any]) -> tuple[str, str, str]:
+    return spec["method"], spec["task"], json.dumps(spec["recipe"], sort_keys=True)
+
+
+def _alike(spec: RunSpec) -> tuple[str, str, str]:
+    """Return what runs on other tasks have in common that take about as long."""
+    method, _, recipe = _kind(spec.to_json())
+    networks = [teacher_names.read(name, budget=spec.budget).network or name for name in spec.teachers]
+    return method, f"like {','.join(networks)}", recipe
+
+
+def _spoken(seconds: float | None) -> str:
+    return "time unknown" if seconds is None else f"about {estimate.spoken(seconds)}"

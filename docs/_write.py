@@ -1,18 +1,26 @@
 """Write the generated parts of the pages anew, between their markers: `python docs/_write.py`.
 
-Keys of a study and fields of a record come from the code; tables of results, here and in the README, from the reports.
+Fields of recipes and records and keys of a study come from the code; tables of results, here and in the README, from
+the reports.
 """
 
 import ast
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from pydantic import BaseModel
 
+from kfbench import registry
+from kfbench.cli import recipe
+from kfbench.cli.fields import fields
+from kfbench.running import budgets
 from kfbench.running.records import RunRecord
 from kfbench.studies import definition
 
@@ -42,19 +50,16 @@ def study_keys() -> str:
 def _fields(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     """Return (key, kind of value, default, comment) of each field of a schema's class that a user writes."""
     source = inspect.getsource(model)
-    written = source.splitlines()
-    fields = []
-    for node in ast.parse(source).body[0].body:  # type: ignore[attr-defined]
-        if not isinstance(node, ast.AnnAssign) or ast.unparse(node.target) == "name" and model is definition.Study:
-            continue
-        rest = written[(node.end_lineno or 0) - 1][node.end_col_offset or 0 :].partition("#")[2].strip()
-        above = written[node.lineno - 2].strip()
-        note = rest or (above.removeprefix("# ") if above.startswith("# ") else "")
-        default = "required" if node.value is None else f"`{ast.unparse(node.value)}`"
-        fields.append(
-            (ast.unparse(node.target), _kind(ast.unparse(node.annotation)), default, note.replace("|", r"\|"))
+    return [
+        (
+            field.name,
+            _kind(field.annotation),
+            "required" if field.default is None else f"`{field.default}`",
+            field.note.replace("|", r"\|"),
         )
-    return fields
+        for field in fields(cast(ast.ClassDef, ast.parse(source).body[0]), source)
+        if not (field.name == "name" and model is definition.Study)
+    ]
 
 
 def _kind(annotation: str) -> str:
@@ -65,6 +70,32 @@ def _kind(annotation: str) -> str:
     said |= {"str": "text", "int": "whole number", "float": "number", "Search": "true or a table"}
     first = re.sub(r"^Annotated\[", "", annotation)
     return next((word for name, word in said.items() if first.startswith(name)), annotation)
+
+
+def recipe_fields() -> str:
+    """Return a table of the recipe's fields for each kind of task."""
+    lines: list[str] = []
+    for kind, rows in itertools.groupby(recipe.rows(), key=lambda row: row["kind"]):
+        lines += [f"### {kind.capitalize()}", "", "| field | values | default | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{row['name']}` | {row['values']} | {row['default']} | {row['about']} |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def budget_fields() -> str:
+    """Return what the budgets give on two tasks, where it is not the default of the field."""
+    lines: list[str] = []
+    for name in ("cifar100", "atari/krull"):
+        task = registry.load_task(name)
+        given = {budget: asdict(budgets.recipe(task, budget)) for budget in budgets.BUDGETS}
+        networks = {budget: budgets.teacher_network(task, budget) for budget in budgets.BUDGETS}
+        lines += [f"### {name}", "", f"| field | {' | '.join(budgets.BUDGETS)} |", "|---|" + "---|" * len(given)]
+        plain = asdict(task.kind.recipe())  # type: ignore[call-arg]
+        changed = [field for field in plain if any(each[field] != plain[field] for each in given.values())]
+        for field in changed:
+            lines.append(f"| `{field}` | {' | '.join(recipe.shown(each[field]) for each in given.values())} |")
+        lines += [f"| network of a default teacher | {' | '.join(networks.values())} |", ""]
+    return "\n".join(lines)
 
 
 def record_fields() -> str:
@@ -107,6 +138,8 @@ def _tables() -> dict[tuple[str, str], Callable[[], str]]:
 
 
 GENERATED: dict[tuple[str, str], Callable[[], str]] = {
+    ("recipe.md", "fields"): lambda: f"\n{recipe_fields()}",
+    ("recipe.md", "budgets"): lambda: f"\n{budget_fields()}",
     ("studies.md", "keys"): lambda: f"\n{study_keys()}",
     ("records.md", "fields"): lambda: f"\n{record_fields()}",
     **_tables(),

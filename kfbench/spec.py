@@ -28,28 +28,26 @@ class AnyRecipe:
 class Recipe(AnyRecipe):
     """How an image classifier is trained, whatever the method; equal for all methods that are compared."""
 
-    network: str = "cnn-16"
-    epochs: Annotated[float, Gt(0)] = 12
-    batch_size: Annotated[int, Gt(1)] = 64
-    train_size: Annotated[int, Gt(0)] | None = None  # training images, balanced over classes; None: all
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    network: str = "cnn-16"  # of the student: see kfbench list networks
+    epochs: Annotated[float, Gt(0)] = 12  # passes over the training images
+    batch_size: Annotated[int, Gt(1)] = 64  # images a step
+    train_size: Annotated[int, Gt(0)] | None = None  # training images, balanced over classes; none: all
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: with momentum
     lr: Annotated[float, Gt(0)] = 3e-3  # the largest rate of the schedule
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of sgd
     nesterov: bool = True  # of sgd: momentum in Nesterov's form
-    weight_decay: Annotated[float, Ge(0)] = 5e-4
-    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
-    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (
-        0.5,
-        0.75,
-    )  # of "step": fractions of the budget where the rate falls
+    weight_decay: Annotated[float, Ge(0)] = 5e-4  # of all parameters; adamw: decoupled
+    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"  # of the rate
+    # of "step": parts of the budget after which the rate falls
+    milestones: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.5, 0.75)
     decay: Annotated[float, Gt(0)] = 0.1  # of "step": what the rate is multiplied by
     pad: Annotated[int, Ge(0)] = 0  # random crops from images padded with this many zeros a side
     flip: bool = False  # random horizontal flips
     crop: Annotated[float, Ge(0), Lt(1)] = 0.0  # random crops of at least this share of the area, resized; 0: none
-    views: Annotated[int, Gt(0)] | None = None  # fixed augmentations an image, so teachers are remembered; None: all
-    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    views: Annotated[int, Gt(0)] | None = None  # fixed augmentations an image, so teachers are remembered; none: all
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0  # of the student's targets
     evaluations: Annotated[int, Gt(0)] = 10  # looks at the validation split, evenly spread
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights stay fp32
 
     def __post_init__(self) -> None:
         if self.pad and self.crop:
@@ -73,25 +71,24 @@ class GameRecipe(AnyRecipe):
     A frame is the emulator's; an agent step is 4 of them in one environment.
     """
 
-    network: str = "a3c"
-    algorithm: Literal["a2c", "ppo"] = "ppo"
-    frames: Annotated[int, Gt(0)] = 400_000
-    environments: Annotated[int, Gt(0)] = 16
+    network: str = "a3c"  # of the student
+    algorithm: Literal["a2c", "ppo"] = "ppo"  # a2c: one update a rollout; ppo: several passes over it
+    frames: Annotated[int, Gt(0)] = 400_000  # of all emulators together
+    environments: Annotated[int, Gt(0)] = 16  # emulators that are played at once
     rollout: Annotated[int, Gt(0)] = OWN  # agent steps of each environment between two updates
-    gamma: Annotated[float, Ge(0), Le(1)] = 0.99
+    gamma: Annotated[float, Ge(0), Le(1)] = 0.99  # discount of a reward, an agent step
     trace: Annotated[float, Ge(0), Le(1)] = OWN  # lambda of generalised advantages; 1: n-step returns
-    optimizer: Literal["rmsprop", "adam"] = OWN
-    lr: Annotated[float, Gt(0)] = OWN
+    optimizer: Literal["rmsprop", "adam"] = OWN  # rmsprop: with TensorFlow's epsilon
+    lr: Annotated[float, Gt(0)] = OWN  # at the start
     schedule: Literal["linear", "constant"] = "linear"  # of the rate; linear: down to 0
-    epsilon: Annotated[float, Gt(0)] = 1e-5  # of the optimiser; rmsprop: inside the root, as TensorFlow has it
+    epsilon: Annotated[float, Gt(0)] = 1e-5  # of the optimiser; rmsprop: inside the root
     clip_norm: Annotated[float, Gt(0)] = 0.5  # largest norm of the gradient of all weights together
     entropy: Annotated[float, Ge(0)] = 0.01  # weight of the policy's entropy
     value: Annotated[float, Ge(0)] = 0.5  # weight of the squared error of the value
     passes: Annotated[int, Gt(0)] = OWN  # over a rollout, when learning
     minibatches: Annotated[int, Gt(0)] = OWN  # of a pass
-    overlap: Annotated[int, Ge(0), Le(1)] = (
-        0  # 1: act on another thread while learning, by weights that are a rollout old
-    )
+    # 1: act on another thread while learning, by weights that are a rollout old
+    overlap: Annotated[int, Ge(0), Le(1)] = 0
     correction: Literal["none", "vtrace"] = "none"  # a2c: of returns and advantages, where older weights acted
     clip: Annotated[float, Gt(0)] = 0.1  # ppo: how far the policy's ratio may leave 1
     clip_rewards: bool = True  # to -1..1, for learning only
@@ -102,7 +99,7 @@ class GameRecipe(AnyRecipe):
     fire: bool = False  # press fire at the start of a game
     episode_frames: Annotated[int, Gt(0)] = 108_000  # limit of an episode when training
     evaluations: Annotated[int, Gt(0)] = 4  # looks at the student alone, evenly spread, after one before the start
-    evaluation_environments: Annotated[int, Gt(0)] = 8
+    evaluation_environments: Annotated[int, Gt(0)] = 8  # emulators of a look
     evaluation_episodes: Annotated[int, Gt(0)] = 1  # whole episodes of each environment, at a look
     test_episodes: Annotated[int, Gt(0)] = 2  # and at the end
     evaluation_frames: Annotated[int, Gt(0)] = 18_000  # limit of an episode when evaluating: five minutes of play

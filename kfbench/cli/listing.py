@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kfbench import registry
+from kfbench.cli import recipe
 from kfbench.errors import KfbenchError, near
 from kfbench.running.files import record_files
 from kfbench.spec import digest
@@ -16,11 +17,12 @@ BUDGETS = {
     "standard": "minutes on a GPU",
     "paper": "the recipe of the task's source",
 }
-SECTIONS = ("methods", "tasks", "networks", "teachers", "budgets", "runs")
+SECTIONS = ("methods", "tasks", "networks", "teachers", "budgets", "recipe", "runs")
+ASKED_FOR = ("recipe", "runs")  # sections that are listed by their names only
 
 
 def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return {section: rows}; without `what` every section but runs. Raises KfbenchError for an unknown section."""
+    """Return {section: rows}; without `what` all but those `ASKED_FOR`. Raises KfbenchError for an unknown section."""
     if what and what not in SECTIONS:
         raise KfbenchError(f"nothing to list as '{what}'; {near(what, SECTIONS)}")
     made: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -29,9 +31,10 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
         "networks": _networks,
         "teachers": lambda: records(results / "teachers") + _imported(results),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
+        "recipe": recipe.rows,
         "runs": lambda: records(results),
     }
-    return {name: made[name]() for name in ([what] if what else SECTIONS[:-1])}
+    return {name: made[name]() for name in ([what] if what else SECTIONS) if what or name not in ASKED_FOR}
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -123,6 +126,8 @@ def _cells(section: str, row: dict[str, Any]) -> tuple[str, ...]:
         shown = shown if on_val is None else f"{on_val:.2f} (val)"
         words = (row.get(name, "") for name in ("method", "task", "network", "budget", "seed", "status"))
         return (row["name"], *(str(word) for word in words), shown)
+    if section == "recipe":
+        return (row["kind"], row["name"], row["values"], row["default"], row["about"])
     name = row["name"]
     variants = ", ".join(f"{name}/{variant}" for variant in row.get("variants", ()))
     about = row["about"] + (f"  [{variants}]" if variants else "")

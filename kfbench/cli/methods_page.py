@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kfbench import registry
+from kfbench.cli.fields import fields
 from kfbench.folders import PACKAGE
 from kfbench.running.files import write_text
 
@@ -87,17 +88,13 @@ def about(docstring: str) -> str:
 
 def _settings(tree: ast.Module, source: str) -> list[tuple[str, str, str]]:
     """Return (name, default, comment) of each field of the method's class."""
-    written = source.splitlines()
-    found = []
-    for top in tree.body:
-        if not isinstance(top, ast.ClassDef) or "Method" not in [ast.unparse(base) for base in top.bases]:
-            continue
-        for node in top.body:
-            if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation) and node.value:
-                rest = written[(node.end_lineno or node.lineno) - 1][node.end_col_offset or 0 :]
-                note = rest.partition("#")[2].strip().replace("|", r"\|")
-                found.append((ast.unparse(node.target), f"`{ast.unparse(node.value)}`", note))
-    return found
+    return [
+        (field.name, f"`{field.default}`", field.note.replace("|", r"\|"))
+        for top in tree.body
+        if isinstance(top, ast.ClassDef) and "Method" in [ast.unparse(base) for base in top.bases]
+        for field in fields(top, source)
+        if field.default is not None
+    ]
 
 
 def _space(space: dict[str, Any] | None) -> str:

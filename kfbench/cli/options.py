@@ -156,7 +156,8 @@ Network = Annotated[
 TrainSize = Annotated[int | None, option("--train-size", help="Training images, balanced over classes.")]
 Set = Annotated[list[str] | None, option("--set", help="A setting of the method.", metavar="NAME=VALUE")]
 SetRecipe = Annotated[
-    list[str] | None, option("--set-recipe", help="A field of the training recipe.", metavar="NAME=VALUE")
+    list[str] | None,
+    option("--set-recipe", help="A field of the training recipe: see kfbench list recipe.", metavar="NAME=VALUE"),
 ]
 Device = Annotated[
     str,

@@ -90,12 +90,12 @@ def run(
 
 def list_all(
     what: Annotated[
-        str, argument(help="methods, tasks, networks, teachers, budgets or runs.", offers=complete.sections)
+        str, argument(help="methods, tasks, networks, teachers, budgets, recipe or runs.", offers=complete.sections)
     ] = "",
     results: options.Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """List methods, tasks, networks, teachers, budgets; or runs."""
+    """List methods, tasks, networks, teachers, budgets; or fields of a recipe, or runs."""
     from kfbench.cli import listing
 
     rows = listing.listing(what, results)

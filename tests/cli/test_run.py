@@ -139,3 +139,4 @@ def test_a_student_that_needs_its_teachers_left_no_weights_to_look_for(type_in: 
     path.write_text(json.dumps(told))
     done = type_in("export", key_of(recorded), "student.safetensors")
     assert done.code == 2 and "kept no network" in done.err and "verify" not in done.err and len(done.lines) == 1
+    assert "(student with all it keeps, after the last step)" in type_in("show", key_of(recorded)).out

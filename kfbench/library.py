@@ -54,7 +54,7 @@ def run(
 
     from kfbench import registry
     from kfbench.ranking.names import is_asked
-    from kfbench.running import curve_logs, execute, resolve
+    from kfbench.running import curve_logs, execute, resolve, teacher_store
     from kfbench.running.announce import announce
     from kfbench.running.device import set_threads, torch_device
     from kfbench.running.progress import Bar
@@ -64,6 +64,8 @@ def run(
     recipe = {**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}}
     set_threads(threads, registry.kind_of(task))
     told = None
+    if names is not None:
+        names = [teacher_store.whole(name, folder) for name in names]
     if is_asked(names):
         from kfbench.ranking import best  # scipy
 

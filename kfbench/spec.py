@@ -59,7 +59,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     # OpenAI baselines' a2c, the synchronous form of A3C (Mnih et al. 2016, arXiv 1602.01783)
     "a2c": {"rollout": 5, "trace": 1.0, "optimizer": "rmsprop", "lr": 7e-4, "passes": 1, "minibatches": 1},
     # Schulman et al. 2017, arXiv 1707.06347, table 5, with 16 environments for 8 and minibatches of 256 rows as there;
-    # the value's weight, the limit of the gradient's norm and Adam's epsilon, below, are OpenAI baselines'
+    # the limit of the gradient's norm and Adam's epsilon, below, are OpenAI baselines', as the value's weight is of
+    # their a2c; in their ppo2, which halves the square, it is half as much
     "ppo": {"rollout": 128, "trace": 0.95, "optimizer": "adam", "lr": 2.5e-4, "passes": 3, "minibatches": 8},
 }
 

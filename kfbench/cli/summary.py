@@ -50,9 +50,11 @@ def _flat(value: Any) -> str:
 
 
 def _scores(record: RunRecord) -> list[str]:
+    # without weights it was no plain network that was kept and scored: progressive's columns, a path of pathnet
+    whose = "student alone" if "weights" in record.provenance else "student with all it keeps"
     last, best, val = (record.scores.get(name, {}) for name in ("last", "best", "val"))
     if "error" in last:
-        parts = [f"test error  {last['error']:.2f} % (student alone, after the last step)"]
+        parts = [f"test error  {last['error']:.2f} % ({whose}, after the last step)"]
         if "error" in best:
             parts.append(f"            {best['error']:.2f} % (the step that was best on validation)")
         if "error" in val:
@@ -60,8 +62,8 @@ def _scores(record: RunRecord) -> list[str]:
         return parts
     if "return" in last:
         normal = f", human-normalised {last['human_normalised']:.3f}" if "human_normalised" in last else ""
-        return [f"return      {last['return']:.1f} (student alone, {last.get('episodes', 0):.0f} episodes{normal})"]
-    return [f"{name:<11} {value:.4g} (student alone, after the last step)" for name, value in last.items()]
+        return [f"return      {last['return']:.1f} ({whose}, {last.get('episodes', 0):.0f} episodes{normal})"]
+    return [f"{name:<11} {value:.4g} ({whose}, after the last step)" for name, value in last.items()]
 
 
 def _shares(curve: list[dict[str, float]]) -> list[str]:

@@ -52,10 +52,15 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
 
 
 def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
-    """Return a run's record and the file of what it kept. Raises KfbenchError if the weights are gone."""
+    """Return a run's record and the file of what it kept. Raises KfbenchError if the weights are gone, or none were."""
     folder, record = records.locate(results, key)
     if record.status != "done":
         raise KfbenchError(f"run '{record.key}' failed ({record.error}): it kept no network")
+    if "weights" not in record.provenance:  # what is scored then is the student among its teachers
+        raise KfbenchError(
+            f"run '{record.key}' kept no network: a student of '{record.spec['method']}' cannot stand without what it "
+            "was trained with; use a run of another method"
+        )
     path = records.path_of(folder, record.key, record.spec).with_suffix(".safetensors")
     if not path.is_file():
         raise KfbenchError(

@@ -116,9 +116,9 @@ def _require_number(student: Student, teachers: Sequence[TeacherName]) -> None:
 
 
 def _with_sources(student: Student, teachers: Sequence[TeacherName]) -> Method:
-    """Return the method with its setting `source`, if it has one and it is empty: the tasks to train on first.
+    """Return the method with its setting `source`, if it has one: the tasks to train on first, by their own names.
 
-    Raises KfbenchError if there is none, or one is of another kind.
+    Raises KfbenchError if there is none, or one is of another kind or, where there are teachers, the task of none.
     """
     method, task = student.method, student.task
     if getattr(method, "source", None) == "":
@@ -126,7 +126,13 @@ def _with_sources(student: Student, teachers: Sequence[TeacherName]) -> Method:
         if not all(sources) or not sources:
             raise KfbenchError(f"method '{student.name}' needs a task to train on first; give --set source=TASK")
         method = dataclasses.replace(method, source="+".join(sources))  # type: ignore[call-arg]
-    for source in filter(None, getattr(method, "source", "").split("+")):
-        if registry.load_task(source).kind != task.kind:
-            raise KfbenchError(f"source '{source}' is not a task of {task.kind.name}, as '{task.name}' is")
+    declared = [registry.load_task(source) for source in filter(None, getattr(method, "source", "").split("+"))]
+    taught = {name.task for name in teachers}  # "": not known yet
+    for source in declared:
+        if source.kind != task.kind:
+            raise KfbenchError(f"source '{source.name}' is not a task of {task.kind.name}, as '{task.name}' is")
+        if taught and "" not in taught and source.name not in taught:
+            raise KfbenchError(f"source '{source.name}' is the task of no teacher; give --teachers {source.name}")
+    if declared:  # "atari/river_raid" is "atari/riverraid"
+        method = dataclasses.replace(method, source="+".join(source.name for source in declared))  # type: ignore[call-arg]
     return method

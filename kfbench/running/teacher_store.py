@@ -35,6 +35,15 @@ def folder(results: Path) -> Path:
     return results / "teachers"
 
 
+def whole(name: str, results: Path) -> str:
+    """Return a teacher's name with all of its key, where it is a run that goes by how its key begins.
+
+    A spec holds such names, and who looks for the run that taught (`verify`, `delete`) takes them as they stand.
+    """
+    kind, _, key = name.partition(":")
+    return f"run:{records.locate(results, key)[1].key}" if kind == "run" else name
+
+
 def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
     """Return the teacher of a run by its name. Raises KfbenchError if it is not there."""
     asked = teacher_names.read(name, budget=spec.budget)

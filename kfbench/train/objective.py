@@ -36,8 +36,8 @@ class Objective:
     With the recipe's correction `vtrace`, A and R of a2c are those of `returns.vtrace`, by the present outputs.
 
     Source: Mnih et al. 2016, arXiv 1602.01783; Schulman et al. 2017, arXiv 1707.06347.
-    Differs: ppo's value is not clipped, its weight is 0.5 for Schulman's 1, as in OpenAI baselines, and `clip` does not
-    shrink with the learning rate.
+    Differs: ppo's value is not clipped, its weight is 0.5 for Schulman's 1 (OpenAI baselines: 0.5 of half the square,
+    which is 0.25 here), and `clip` does not shrink with the learning rate.
     """
 
     recipe: GameRecipe

@@ -135,6 +135,14 @@ def test_a_run_that_taught_others_stays_unless_forced(type_in: Any, recorded: Pa
     assert type_in("delete", pupil, "--yes").code == 0  # a pupil may go
 
 
+def test_a_run_that_teaches_is_noted_by_its_whole_key(type_in: Any, recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    key = key_of(Path("results"))
+    words = ["run", "--method", "kf", "--task", "digits", "--teachers", f"run:{key[:5]}", *TINY, "--json"]
+    assert json.loads(type_in(*words).out)["spec"]["teachers"] == [f"run:{key}"]
+    assert type_in("delete", key, "--yes").code == 2  # it taught
+
+
 def test_a_teacher_of_the_store_that_taught_stays(type_in: Any) -> None:
     words = ["run", "--method", "kf", "--task", "digits", "--teachers", "digits/low/cnn-4@smoke:epochs=1", *TINY]
     assert type_in(*words).code == 0

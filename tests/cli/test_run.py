@@ -127,3 +127,16 @@ def test_export_without_the_weights_says_how_to_get_them(type_in: Any, recorded:
     file.unlink()
     done = type_in("export", key_of(recorded), "student.safetensors")
     assert done.code == 2 and f"kfbench verify {key_of(recorded)} puts them back" in done.err and len(done.lines) == 1
+
+
+def test_a_student_that_needs_its_teachers_left_no_weights_to_look_for(type_in: Any, recorded: Path) -> None:
+    """`verify` would train it again, and bring no file back."""
+    shutil.copytree(recorded, "results")
+    [path] = Path("results").glob("digits/scratch/*.json")
+    path.with_suffix(".safetensors").unlink()
+    told = json.loads(path.read_text())
+    del told["provenance"]["weights"]  # as in a record of progressive or pathnet
+    path.write_text(json.dumps(told))
+    done = type_in("export", key_of(recorded), "student.safetensors")
+    assert done.code == 2 and "kept no network" in done.err and "verify" not in done.err and len(done.lines) == 1
+    assert "(student with all it keeps, after the last step)" in type_in("show", key_of(recorded)).out

@@ -166,6 +166,17 @@ def test_names_of_games_and_actions() -> None:
     full.close()
 
 
+def test_every_game_can_be_loaded() -> None:
+    """The console ends the process where it does not know a ROM."""
+    import ale_py
+    from ale_py import roms
+
+    unknown = {g for g in roms.get_all_rom_ids() if not ale_py.ALEInterface.isSupportedROM(roms.get_rom_path(g))}
+    assert "combat" in unknown and not unknown & set(emulators.games())
+    with pytest.raises(KfbenchError, match="no game 'combat'"):
+        emulators.rom("combat")
+
+
 def test_bad_input_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     with pytest.raises(KfbenchError, match="no game 'krul'; did you mean 'krull'?"):
         emulators.rom("krul")

@@ -125,6 +125,19 @@ def test_actor_mimic_names_a_game_without_expert() -> None:
         batch(made)
 
 
+def test_a_source_goes_by_the_games_own_name_and_needs_a_teacher_where_there_are_some() -> None:
+    """Found out when the run is asked for: its teachers train for hours before `act` looks for an expert."""
+    full: dict[str, Any] = {"full_actions": True}
+    given: dict[str, Any] = {"teachers": ["atari/riverraid@small:full_actions=true"], "recipe": full}
+    mimic = resolve.resolve("actor_mimic", GAME, settings={"source": "atari/river_raid"}, **given)
+    assert mimic.settings["source"] == "atari/riverraid"
+    with pytest.raises(KfbenchError, match="source 'atari/pong' is the task of no teacher; give --teachers atari/pong"):
+        resolve.resolve("actor_mimic", GAME, settings={"source": "atari/pong"}, **given)
+    assert resolve.resolve("actor_mimic", GAME, settings={"source": "atari/pong"}, teachers=["run:0"], recipe=full)
+    made = resolve.resolve("pathnet", GAME, settings={"source": "atari/river_raid"})
+    assert made.settings["source"] == "atari/riverraid"
+
+
 @pytest.mark.parametrize("method", ["kickstarting", "policy_distillation", "actor_mimic"])
 def test_policies_are_copied_between_games_with_one_action_set_only(method: str) -> None:
     with pytest.raises(KfbenchError, match="full_actions"):

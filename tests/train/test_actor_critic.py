@@ -351,7 +351,7 @@ KILLED = """
     sys.path.insert(0, {tests!r})
     import torch
     torch.set_num_threads(1)
-    from kfbench import checkpoint
+    from kfbench.train import checkpoint
     from playing import make_setup
     from kfbench.train.actor_critic import ActorCritic
     path = Path(sys.argv[1])

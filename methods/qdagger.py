@@ -8,8 +8,9 @@ Source: Agarwal, Schwarzer, Castro, Courville & Bellemare 2022, "Reincarnating R
     steps. Before, offline, the student learns from the teacher's own transitions, with the whole weight.
 Differs: q are the logits of policies, which need no sharpening: tau = 1 (there 0.1, of action values). In place of a
 teacher's replay memory, the teacher plays for a share of the budget, its frames counted, and the student learns its
-policy and, by the actor-critic's own value loss, its values; G_T is the mean return of the episodes that end then. G
-is that of the last training episodes, not of an evaluation. While no episode has told G or G_T the weight is whole; a
+policy and, by the actor-critic's own value loss, its values; G_T is the mean return of the episodes it began: of those
+that the student ends, one an emulator, the first to end count. G is that of the last training episodes, not of an
+evaluation. While no episode has told G or G_T the weight is whole; a
 teacher no better than a random policy gets none (there the quotient changes its sign). The learning rate is the
 recipe's (there it falls with the weight, from 1e-4 to 1e-5).
 """
@@ -46,6 +47,7 @@ class QDagger(Method):
     kinds = ("games",)
     teachers = (1, 1)
     needs = "outputs"
+    revision = 2  # episodes that the teacher began are its
     search = {
         "offline": {"low": 0.05, "high": 0.5},
         "weight": {"low": 0.3, "high": 30.0, "log": True},
@@ -90,6 +92,7 @@ class QDagger(Method):
         """What the one who plays would do, the student's values, and the teacher's logits to learn from."""
         output: Output = student(batch.images)
         if cast(WithCompanions, student).stage == "offline":
+            cast(Returns, cast(WithCompanions, student).parts["returns"]).begun.fill_(len(batch.images))
             said = teachers[0](batch).logits
             return Output(said, output.value), {"teacher": said}
         return output, {"teacher": teachers[0](batch).logits} if self._asks(progress) else {}
@@ -111,7 +114,7 @@ class QDagger(Method):
         return output, parts | {"distillation": left * follow}
 
     def observe(self, student: nn.Module, scores: Sequence[float]) -> None:
-        """Note the returns of the one who played."""
+        """Note the returns of the one who began the episodes."""
         assert isinstance(student, WithCompanions)
         cast(Returns, student.parts["returns"]).take(scores, of_teacher=student.stage == "offline")
 
@@ -131,6 +134,7 @@ class Returns(nn.Module):
     teacher: Tensor
     latest: Tensor
     count: Tensor
+    begun: Tensor
 
     def __init__(self, chance: float, window: int) -> None:
         super().__init__()
@@ -138,13 +142,16 @@ class Returns(nn.Module):
         self.register_buffer("teacher", torch.zeros(2))
         self.register_buffer("latest", torch.zeros(window))
         self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("begun", torch.tensor(0))  # by the teacher, episodes that still go on when it stops
 
     def take(self, scores: Sequence[float], *, of_teacher: bool) -> None:
         """Note the returns of episodes that ended."""
+        its = len(scores) if of_teacher else min(len(scores), int(self.begun))
+        self.teacher += torch.tensor([sum(scores[:its]), its], device=self.teacher.device)
         if of_teacher:
-            self.teacher += torch.tensor([sum(scores), len(scores)], device=self.teacher.device)
             return
-        for score in scores:
+        self.begun -= its
+        for score in scores[its:]:
             self.latest[int(self.count) % len(self.latest)] = score
             self.count += 1
 

@@ -53,7 +53,7 @@ def known_teachers(text: str | None) -> str | None:
     """Look up the tasks and budgets that teachers are named by; the rest is told when the run is resolved."""
     for name in (text or "").split(","):
         kind, colon, rest = name.partition(":")
-        if not name or (kind != "random" and kind + colon in complete.ORIGINS):
+        if not name or (kind != "random" and f"{kind}:" in complete.ORIGINS and (colon or kind == "best")):
             continue  # no task names it
         task, _, tail = (rest if kind == "random" and colon else name).partition("@")
         registry.require("tasks", task.partition("/")[0])

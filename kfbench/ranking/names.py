@@ -18,4 +18,4 @@ WORD = "best:"  # what teachers begin with that are to be chosen; see `best.py`
 
 def is_asked(teachers: Sequence[str] | None) -> TypeGuard[Sequence[str]]:
     """Tell whether teachers are to be chosen."""
-    return teachers is not None and any(name.startswith(WORD) for name in teachers)
+    return teachers is not None and any(f"{name}:".startswith(WORD) for name in teachers)

@@ -108,7 +108,9 @@ def curves(grid: Grid) -> Drawn:
         axis.set(title=column, ylabel=_axis_name(grid, column))
         _frame(axis, lowest=0.0 if grid.kind(column).is_percent else -np.inf)
     style.legend(figure, axes)
-    caption = "The student alone, on validation data; mean over seeds with Student's pointwise 95 % interval."
+    caption = (
+        "What would be kept of the student, on validation data; mean over seeds with Student's pointwise 95 % interval."
+    )
     if len(lengths) > len(ready):
         caption += " Each is drawn over its own training: some rows are trained for longer than others."
     if len(coloured) < len(grid.rows):

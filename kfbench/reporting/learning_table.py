@@ -36,9 +36,11 @@ def learning(grid: Grid) -> Table:
         f"budget until {base}'s end",
     )
     caption = (
-        "From validation curves of the student alone, in hundredths of the normalised score (points of accuracy). "
-        "First look (jumpstart) and last look (asymptotic gain): the difference of runs that share a seed, with the "
-        "wider of the bootstrap's and Student's 95 % intervals. Area: mean area under the curve over that of "
+        "From validation curves of the student as it would be kept, in hundredths of the normalised score (points of "
+        "accuracy). "
+        "First look (jumpstart; in games before the first step, where students that begin alike are level) and last "
+        "look (asymptotic gain): the difference of runs that share a seed, with the wider of the bootstrap's and "
+        "Student's 95 % intervals. Area: mean area under the curve over that of "
         f"{base} (the transfer score of progressive networks), of columns where the 95 % interval of {base}'s lies "
         "above zero, as a ratio over what may be nothing says nothing. Budget: the part of its own budget until a run "
         f"first reaches the mean last score of {base}, the mean up to 1 (Kaplan-Meier; runs that never do are "

@@ -37,7 +37,8 @@ def scores(grid: Grid, layout: Layout) -> Table:
     weights = {"last": "last weights", "best": "weights best on validation"}[grid.study.score]
     base = grid.study.baseline
     caption = (
-        f"{'; '.join(units).capitalize()}. Test score of the {weights}, the student alone: mean ± standard deviation "
+        f"{'; '.join(units).capitalize()}. Test score of the {weights}, the student alone or with what its method "
+        "keeps of teachers: mean ± standard deviation "
         "over seeds (number of seeds). Bold: the best mean of those with several runs, or who clearly beats it on the "
         "seeds of both, and what a paired 95 % interval does not tell from that one: it is as good, or undecided; what "
         f"varies much can be bold far below. ▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."

@@ -87,13 +87,13 @@ def _labelled(pixels: np.ndarray, label: str) -> Image.Image:
 
 
 def write(images: list[Image.Image], out: Path, *, speed: int = 1) -> None:
-    """Write images as a GIF or mp4, by imageio; at `speed` n every n-th is shown.
+    """Write images as a GIF or mp4, by imageio; at `speed` n every n-th is shown, and the last.
 
     Raises KfbenchError if the file cannot be written, or an mp4 lacks PyAV.
     """
     import imageio.v3 as imageio
 
-    chosen = images[::speed]
+    chosen = [*images[:-1:speed], images[-1]]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".gif":

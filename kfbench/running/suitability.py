@@ -78,6 +78,10 @@ def _outputs(student: Student, teacher: Candidate) -> Refusal | None:
 
 def _architecture(student: Student, teacher: Candidate) -> Refusal | None:
     wanted = student.recipe.network
+    kind = student.task.kind
+    if teacher.task and teacher.task.kind is not kind:
+        like = f"use a teacher of {kind.name}, as {kind.example}/{wanted}"
+        return Refusal(f"is of {teacher.task.kind.name}, not of {kind.name}", like)
     if teacher.network is not None and teacher.network != wanted:
         where = f"--teachers {teacher.task.name}/{wanted} or " if teacher.task else ""
         return Refusal(

@@ -72,6 +72,14 @@ BAD = {
         "run --method kickstarting --task atari/pong --teachers digits",
         "copies outputs, but teacher 'digits/cnn-32@small' is of images; use --teachers atari/pong",
     ),
+    "game's weights": (
+        "run --method finetune --task atari/pong --teachers digits",
+        "copies weights, but teacher 'digits/cnn-32@small' is of images, not of games; use a teacher of games, as "
+        "atari/pong/a3c",
+    ),
+    "game's teachers": ("run --method kf --task atari/pong --teachers ,", "as atari/pong, or run:KEY, file:PATH"),
+    "choice of teachers": (f"{RUN} --method kf --teachers best", "write best:K or best:K:SCORE"),
+    "milestones": (f"{RUN} --method scratch --set-recipe milestones=1,2", "field 'milestones.0' .* less than 1"),
     "bench's precision": ("bench --task atari/pong --precision fp8", "field 'precision'"),
     "bench's network": ("bench --task atari/pong --network resnet8", "games are timed with the a3c network"),
     "bench's kind": ("bench --task atari/pong --method kd", "method 'kd' is for images, task 'atari/pong' is of games"),

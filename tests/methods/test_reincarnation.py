@@ -200,6 +200,20 @@ def test_the_weight_falls_as_the_students_return_nears_the_teachers() -> None:
     assert taught.method.metrics(taught.student) == {"distillation/left": 0.0}  # a teacher below chance
 
 
+def test_episodes_that_the_teacher_began_are_its_wherever_they_end() -> None:
+    """Else the student is thought as good as its teacher when it has not ended an episode of its own."""
+    live = setup("qdagger", window=2, random_return=10.0)
+    offline, online = live.method.stages
+    live.method.begin(live.student, live.teachers, offline, [], live.rng)
+    act(live, [0] * 3, 0.0)  # three emulators, and no episode ends
+    live.method.begin(live.student, live.teachers, online, [], live.rng)
+    found = []
+    for scores in ([100.0, 110.0], [120.0, 10.0], [60.0]):
+        live.method.observe(live.student, scores)
+        found.append(live.method.metrics(live.student)["distillation/left"])
+    assert found == pytest.approx([1, 1, 0.75])  # the teacher's is 110, the student's then 10, then 35
+
+
 def test_the_teacher_of_qdagger_is_gone_after_its_share_of_the_online_steps() -> None:
     live = setup("qdagger", offline=0.5, until=0.5)
     live.method.begin(live.student, live.teachers, live.method.stages[1], [], live.rng)

@@ -58,6 +58,7 @@ def test_candidates_of_the_store_are_those_that_suit(results: Path) -> None:
     [
         ("best:0", "kd", "digits", "write best:K or best:K:SCORE, as best:3"),
         ("best:x", "kd", "digits", "write best:K"),
+        ("best", "kd", "digits", "write best:K"),
         ("best:1:logme:parc", "kd", "digits", "write best:K"),
         ("best:1:log", "kd", "digits", "did you mean 'logme'"),
         ("digits,best:1", "kd", "digits", "candidates after it"),

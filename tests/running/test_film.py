@@ -44,6 +44,11 @@ def test_write_makes_a_gif_and_refuses_other_names(network: Network, tmp_path: P
     film.write(images, tmp_path / "made" / "game.gif", speed=2)
     with Image.open(tmp_path / "made" / "game.gif") as gif:
         assert gif.size == (320, 230) and getattr(gif, "n_frames", 1) == 5
+    film.write([*images[:7], images[-1]], tmp_path / "last.gif", speed=3)
+    with Image.open(tmp_path / "last.gif") as gif:
+        gif.seek(gif.n_frames - 1)  # type: ignore[attr-defined]
+        last = np.asarray(gif.convert("L"), np.float32)
+    assert np.abs(last - np.asarray(images[-1].convert("L"), np.float32)).mean() < 4  # the end is shown at any speed
     with pytest.raises(KfbenchError, match="must end in .gif .* or .mp4"):
         film.play("0" * 12, results=tmp_path, out=tmp_path / "game.avi")
 

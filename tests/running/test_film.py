@@ -43,7 +43,7 @@ def test_write_makes_a_gif_and_refuses_other_names(network: Network, tmp_path: P
     images = [image for image, _ in film.frames(network, "road_runner", GameRecipe(), seed=0, steps=9)]
     film.write(images, tmp_path / "made" / "game.gif", speed=2)
     with Image.open(tmp_path / "made" / "game.gif") as gif:
-        assert gif.size == (320, 230) and getattr(gif, "n_frames", 1) == 5
+        assert gif.size == (320, 230) and getattr(gif, "n_frames", 1) == 6  # 5 of 9, and the card at the end
     film.write([*images[:7], images[-1]], tmp_path / "last.gif", speed=3)
     with Image.open(tmp_path / "last.gif") as gif:
         gif.seek(gif.n_frames - 1)  # type: ignore[attr-defined]

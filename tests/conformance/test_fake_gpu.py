@@ -67,3 +67,16 @@ def test_steps_on_a_rollout(monkeypatch: pytest.MonkeyPatch, algorithm: str) -> 
     shape = [loop.recipe.passes, loop.rows]
     wanted = [f"for a copy from cpu to cuda of shape {shape}, at actor_critic.py"] if algorithm == "ppo" else []
     assert [wait.rpartition(":")[0] for wait in watch.waits] == wanted
+
+
+@pytest.mark.parametrize("method", ["kd", "pathnet"])
+def test_a_stand_ins_examples_are_where_its_student_is(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Else the time that is told before a run on a GPU, and `bench` there, end in an error; pathnet's stages too."""
+    monkeypatch.setattr(stand_in, "torch_device", torch.device)  # torch's meta device is on every machine
+    loop = Supervised(stand_in.setup(tiny.spec_of(method), rows=tiny.ROWS, device="meta"))
+    for stage, _, _ in loop.stages:
+        loop._enter(stage)
+        batch = loop.batch()
+        assert {batch.images.device.type, batch.labels.device.type, batch.index.device.type} == {"meta"}
+        assert all(weight.is_meta for weight in loop.setup.student.parameters())
+    assert loop.data.val.labels.is_meta

@@ -48,7 +48,8 @@ def read(path: Path, *, changed: Changed = lambda code: []) -> dict[str, Any]:
     `changed` returns which files are others now. Raises KfbenchError if it is damaged, or of other threads or code.
     """
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        # to the CPU, from which the loop copies it: the GPU it was saved from may be another's, or not be here
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         threads, code = state.pop("threads"), state.pop("code", {})
     except Exception as error:
         raise KfbenchError(f"checkpoint '{path}' cannot be read; delete it, or start anew with --force") from error

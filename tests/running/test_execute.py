@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,6 +209,24 @@ def test_another_number_of_threads_is_refused(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     with pytest.raises(KfbenchError, match="made with --threads 1"):
         execute.run(spec_of(), results=tmp_path)
+
+
+def test_a_checkpoint_of_a_gpu_that_is_not_here_goes_on(tmp_path: Path) -> None:
+    spec = spec_of()
+    with pytest.raises(Interrupted):
+        execute.run(spec, results=tmp_path, watcher=Told(12, lambda: signal.raise_signal(signal.SIGINT)))
+    path = checkpoint(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():  # where a tensor was, as the pickle has it: a length and the name
+            there = content.replace(b"\x03\0\0\0cpu", b"\x06\0\0\0cuda:1")
+            archive.writestr(name, there if name.endswith("data.pkl") else content)
+    assert b"cuda:1" in path.read_bytes()
+    told = Told()
+    record = execute.run(spec, results=tmp_path, watcher=told)
+    assert told.lines == ["goes on from step 12 of 30"]
+    assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
 
 
 # --- the test split ------------------------------------------------------------------------------------------------

@@ -12,18 +12,20 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kfbench.conformance import tiny
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.folders import PACKAGE
-from kfbench.networks import weights
-from kfbench.running import execute, prepare, records, resolve
+from kfbench.networks import taps, weights
+from kfbench.running import execute, prepare, records, resolve, stand_in
 from kfbench.running.execute import Interrupted
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec
@@ -227,6 +229,34 @@ def test_a_checkpoint_of_a_gpu_that_is_not_here_goes_on(tmp_path: Path) -> None:
     record = execute.run(spec, results=tmp_path, watcher=told)
     assert told.lines == ["goes on from step 12 of 30"]
     assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
+# --- compiled ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let torch.compile trace and guard as ever, and leave out the C++ compiler."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr("torch._dynamo.config.skip_nnmodule_hook_guards", True)  # torch's own; put back at the end
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("tracing")
+def test_hooks_that_come_after_a_network_was_compiled_are_called() -> None:
+    setup = stand_in.setup(tiny.spec_of("scratch"), rows=tiny.ROWS)
+    prepare.compile_networks(setup)
+    network, images = setup.student.eval(), torch.rand(2, *setup.task.shape)
+    with torch.no_grad():
+        plain = network(images).logits
+        with taps.read(network, network.layers) as found:
+            network(images)
+        assert set(found) == set(network.layers)
+        [handle] = taps.rewrite(network, {network.layers[0]: torch.zeros_like})
+        assert not torch.equal(network(images).logits, plain)
+        handle.remove()
+        assert torch.equal(network(images).logits, plain)
 
 
 # --- the test split ------------------------------------------------------------------------------------------------

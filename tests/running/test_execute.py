@@ -25,7 +25,7 @@ from kfbench.conformance import tiny
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.folders import PACKAGE
 from kfbench.networks import taps, weights
-from kfbench.running import execute, prepare, records, resolve, stand_in
+from kfbench.running import execute, prepare, records, resolve, stand_in, verify
 from kfbench.running.execute import Interrupted
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec
@@ -257,6 +257,13 @@ def test_hooks_that_come_after_a_network_was_compiled_are_called() -> None:
         assert not torch.equal(network(images).logits, plain)
         handle.remove()
         assert torch.equal(network(images).logits, plain)
+
+
+@pytest.mark.usefixtures("tracing")
+def test_a_run_that_was_compiled_is_verified_compiled(tmp_path: Path) -> None:
+    record = execute.run(spec_of(), results=tmp_path, compiled=True)
+    again = verify.again(record, tmp_path, results=tmp_path, device="cpu")
+    assert again.provenance["compiled"] and verify.compare(record, again, []).word == "bit-equal"
 
 
 # --- the test split ------------------------------------------------------------------------------------------------

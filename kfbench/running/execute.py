@@ -139,15 +139,13 @@ def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
             raise NoRoom(f"the disk is full ({error}); make room, and the same command goes on") from error
         record.curve, record.error = loop.curve, f"{type(error).__name__}: {error}".splitlines()[0]
         record.traceback = "".join(traceback.format_exception(error))
-        _leave(record, place, file)
+        records.write(place, record)
+        if loop.position < loop.total or isinstance(error, Diverged):
+            file.unlink(missing_ok=True)  # else the training is done, and goes on to its scoring another time
         raise
-    _leave(record, place, file)
-    return record
-
-
-def _leave(record: RunRecord, place: Path, file: Path) -> None:
     records.write(place, record)
     file.unlink(missing_ok=True)
+    return record
 
 
 def checkpoint_of(plan: Plan, results: Path) -> Path:

@@ -380,6 +380,36 @@ def test_a_loss_that_is_not_finite_ends_as_a_failed_record_with_step_and_part(tm
     assert execute.run(spec, results=tmp_path / "results").key != record.key
 
 
+UNSCORED = '''"""Cannot be scored where the folder says so. Source: made. Differs: from all."""
+from pathlib import Path
+
+from kfbench.methods import Method
+
+
+class Unscored(Method):
+    """No settings."""
+
+    def export(self, student):
+        if (Path(__file__).parent / "full").exists():
+            raise RuntimeError("out of memory")
+        return student
+'''
+
+
+def test_a_training_that_is_done_is_not_lost_with_its_scoring(tmp_path: Path) -> None:
+    (tmp_path / "unscored.py").write_text(UNSCORED)
+    spec, full = spec_of(str(tmp_path / "unscored.py")), tmp_path / "full"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        execute.run(spec, results=tmp_path / "results", checkpoint_seconds=0, watcher=Told(30, full.touch))
+    [path] = (tmp_path / "results" / "digits" / "unscored").glob("*.json")
+    assert records.read(path).status == "failed"
+    full.unlink()
+    told = Told()
+    record = execute.run(spec, results=tmp_path / "results", watcher=told)
+    assert told.lines == ["goes on from step 30 of 30"] and not list((tmp_path / "results" / ".checkpoints").glob("*"))
+    assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
 # --- teachers ------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kfbench.conformance import fake_gpu, tiny
+from kfbench.data import augment
 from kfbench.running import stand_in
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
@@ -37,8 +38,14 @@ def there(value: Any, mode: Any) -> Any:
     return type(value)(**{f.name: fake_gpu.moved(getattr(value, f.name), mode) for f in dataclasses.fields(value)})
 
 
-def test_steps_on_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = Supervised(stand_in.setup(tiny.spec_of("scratch"), rows=tiny.ROWS))
+@pytest.mark.parametrize("augmentation", [{"pad": 4}, {"crop": 0.08}])
+def test_steps_on_images(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, augmentation: dict[str, float]
+) -> None:
+    request.addfinalizer(augment._sides_on.cache_clear)  # what is no tensor must not be found by others
+    spec = tiny.spec_of("scratch")
+    recipe = dataclasses.replace(spec.recipe, **{"pad": 0, "flip": True, **augmentation})
+    loop = Supervised(stand_in.setup(dataclasses.replace(spec, recipe=recipe), rows=tiny.ROWS))
     for _ in zip(range(loop.per_epoch), loop, strict=False):
         pass
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:

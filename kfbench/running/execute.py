@@ -140,12 +140,18 @@ def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
         record.curve, record.error = loop.curve, f"{type(error).__name__}: {error}".splitlines()[0]
         record.traceback = "".join(traceback.format_exception(error))
         records.write(place, record)
-        if loop.position < loop.total or isinstance(error, Diverged):
-            file.unlink(missing_ok=True)  # else the training is done, and goes on to its scoring another time
+        if not _goes_on(loop, error):
+            file.unlink(missing_ok=True)
         raise
     records.write(place, record)
     file.unlink(missing_ok=True)
     return record
+
+
+def _goes_on(loop: Loop, error: Exception) -> bool:
+    """Say whether a failed run can go on another time: only its scoring is left, or the device had no room for it."""
+    is_trained = loop.position == loop.total and not isinstance(error, Diverged)
+    return is_trained or isinstance(error, checkpoint.OF_DEVICE)
 
 
 def checkpoint_of(plan: Plan, results: Path) -> Path:

@@ -16,6 +16,7 @@ from kfbench.train.loop import Loop
 
 Changed = Callable[[Mapping[str, str]], list[str]]
 NONE: Mapping[str, str] = {}
+OF_DEVICE = (torch.OutOfMemoryError, torch.AcceleratorError)  # RuntimeErrors that are no fault of a file
 
 
 def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE) -> None:
@@ -32,6 +33,8 @@ def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE) 
         torch.save({"threads": torch.get_num_threads(), "code": dict(code), **state}, half)
         os.chmod(half, 0o644)
         os.replace(half, path)
+    except OF_DEVICE:
+        raise
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         kind = NoRoom if is_full(error) or isinstance(error, RuntimeError) else KfbenchError
         raise kind(
@@ -69,6 +72,8 @@ def restore(loop: Loop, path: Path, *, changed: Changed = lambda code: []) -> No
     state = read(path, changed=changed)
     try:
         loop.restore(state)
+    except OF_DEVICE:
+        raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise KfbenchError(
             f"checkpoint '{path}' is not of this run ({_first_line(error)}); delete it, or start anew with --force"

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from kfbench import train
 from kfbench.conformance import tiny
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.folders import PACKAGE
@@ -410,6 +411,17 @@ def test_a_training_that_is_done_is_not_lost_with_its_scoring(tmp_path: Path) ->
     assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
 
 
+def test_a_run_whose_gpu_was_full_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def fill() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        execute.run(spec_of(), results=tmp_path, checkpoint_seconds=0, watcher=Told(12, fill))
+    told = Told()
+    record = execute.run(spec_of(), results=tmp_path, watcher=told)
+    assert told.lines == ["goes on from step 11 of 30"] and record.status == "done"
+
+
 # --- teachers ------------------------------------------------------------------------------------------------------
 
 
@@ -511,6 +523,27 @@ def test_a_disk_that_fills_up_later_is_one_line_and_the_last_checkpoint_stays(tm
     record = execute.run(spec, results=tmp_path, watcher=told)
     assert told.lines == ["goes on from step 11 of 30"]
     assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
+class Filling:
+    """A GPU's memory runs out when it is written, or restored."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.__reduce__()
+
+
+def test_what_goes_wrong_on_a_gpu_is_no_fault_of_the_disk_or_the_checkpoint(tmp_path: Path) -> None:
+    """Else room is asked for on the disk, or a sound checkpoint is to be deleted."""
+    path = tmp_path / "run.ckpt"
+    train.checkpoint.write(path, {"position": 1})
+    with pytest.raises(torch.OutOfMemoryError):
+        train.checkpoint.restore(cast(Loop, Filling()), path)
+    with pytest.raises(torch.OutOfMemoryError):
+        train.checkpoint.write(path, {"student": Filling()})
+    assert train.checkpoint.read(path) == {"position": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path) -> None:

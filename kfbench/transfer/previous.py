@@ -52,7 +52,7 @@ class Snapshot(nn.Module):
             old.copy_(torch.where(due, new, old))
         self.age += 1
         # clones: a pass in training mode writes BatchNorm's statistics
-        output: Output = torch.func.functional_call(
-            module, dict(zip(tensors, map(torch.clone, copies), strict=True)), given
-        )
+        clones = dict(zip(tensors, map(torch.clone, copies), strict=True))
+        # not tied: a weight that two layers share comes twice, each time as a clone of its own
+        output: Output = torch.func.functional_call(module, clones, given, tie_weights=False)
         return output

@@ -131,7 +131,7 @@ class BitsTraining(Training):
     def make_loop(self, setup):
         return BitsLoop(setup)
 
-    def made_up(self, task, rows):
+    def made_up(self, task, rows, device):
         return Drawn()
 
 

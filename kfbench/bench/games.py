@@ -28,7 +28,7 @@ from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.games import emulators as atari
 from kfbench.running import resolve, stand_in
-from kfbench.running.device import synchronize
+from kfbench.running.device import synchronize, torch_device
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer
@@ -58,6 +58,7 @@ def measure(
     A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. kf has two untrained teachers. A
     contender that cannot run, as Stable-Baselines3 without OpenCV, is left out, and that is said.
     """
+    device = str(torch_device(device))
     declared = registry.load_task(task)
     assert isinstance(declared, GameTask), f"task '{task}' is no game"
     chosen = methods or [n for n in registry.names("methods") if registry.method_class(n).serves("games")]

@@ -22,7 +22,7 @@ from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
 from kfbench.running import resolve, stand_in
-from kfbench.running.device import synchronize
+from kfbench.running.device import synchronize, torch_device
 from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
 from kfbench.train.images import ImageTraining, shortened
@@ -66,6 +66,7 @@ def measure(
 
     With `kd` among the names a row for its step with a memory is added: `of_full` is its ratio to the step of `kd`.
     """
+    device = str(torch_device(device))
     if "kd" in names and REMEMBERED not in names:
         names = [*names, REMEMBERED]
     contenders: list[Contender] = []

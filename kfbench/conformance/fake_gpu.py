@@ -19,6 +19,7 @@ from kfbench.batch import Batch
 from kfbench.train.setup import Setup
 
 COPIES = {torch.ops.aten._to_copy.default: 0, torch.ops.aten.copy_.default: 1}  # which argument is copied
+PUTS = (torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
 
 
 def own_tensors(student: nn.Module) -> set[int]:
@@ -81,7 +82,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.waits.append(f"for a copy from {here} to {there} of shape {list(result.shape)}, at {_place()}")
             return result
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        if len({value.device.type for value in given}) > 1 and any(t.dim() and t.device.type == "cpu" for t in given):
+        puts = func in PUTS and not any(at is not None and at.dtype == torch.bool for at in args[1])
+        carried = any(value.device.type == "cpu" and (value.dim() or puts) for value in given)  # a number goes as such
+        if len({value.device.type for value in given}) > 1 and carried:
             self.waits.append(f"for an argument of {func.overloadpacket} that is on the CPU, at {_place()}")
         return result
 

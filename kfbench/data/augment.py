@@ -103,7 +103,7 @@ def boxes(view: Tensor, *, flip: bool, crop: float) -> Boxes:
     rest, mirrored = view // kinds, view % kinds == 1
     rest, column = rest // PLACES, rest % PLACES
     rest, row = rest // PLACES, rest % PLACES
-    height, width = _sides(crop).to(view.device)[rest].unbind(1)
+    height, width = _sides_on(view.device, crop)[rest].unbind(1)
     top, left = (place / (PLACES - 1) * (1 - side) for place, side in ((row, height), (column, width)))
     return Boxes(top, left, height, width, mirrored)
 
@@ -115,6 +115,12 @@ def _sides(crop: float) -> Tensor:
     stretch = (math.log(ASPECT) * (2 * (torch.arange(ASPECTS) + 0.5) / ASPECTS - 1)).exp()  # the middle one is 1
     sides = torch.stack([(area[:, None] / stretch).sqrt(), (area[:, None] * stretch).sqrt()], dim=2).flatten(0, 1)
     return sides[(sides <= 1).all(1)]
+
+
+@lru_cache(maxsize=4)
+def _sides_on(device: torch.device, crop: float) -> Tensor:
+    """Return `_sides` on a device, where they stay: a GPU would wait for the copy in every step."""
+    return _sides(crop).to(device)
 
 
 def resized(images: Tensor, view: Tensor, *, flip: bool, crop: float) -> Tensor:

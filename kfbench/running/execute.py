@@ -139,15 +139,19 @@ def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
             raise NoRoom(f"the disk is full ({error}); make room, and the same command goes on") from error
         record.curve, record.error = loop.curve, f"{type(error).__name__}: {error}".splitlines()[0]
         record.traceback = "".join(traceback.format_exception(error))
-        _leave(record, place, file)
+        records.write(place, record)
+        if not _goes_on(loop, error):
+            file.unlink(missing_ok=True)
         raise
-    _leave(record, place, file)
+    records.write(place, record)
+    file.unlink(missing_ok=True)
     return record
 
 
-def _leave(record: RunRecord, place: Path, file: Path) -> None:
-    records.write(place, record)
-    file.unlink(missing_ok=True)
+def _goes_on(loop: Loop, error: Exception) -> bool:
+    """Say whether a failed run can go on another time: only its scoring is left, or the device had no room for it."""
+    is_trained = loop.position == loop.total and not isinstance(error, Diverged)
+    return is_trained or isinstance(error, checkpoint.OF_DEVICE)
 
 
 def checkpoint_of(plan: Plan, results: Path) -> Path:

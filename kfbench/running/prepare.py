@@ -135,7 +135,13 @@ def assemble(
 
 
 def compile_networks(setup: Setup) -> None:
-    """Compile the student's networks in place, where no hook reads or rewrites their layers: those it would freeze."""
+    """Compile the student's networks in place, where no hook reads or rewrites their layers: those it would freeze.
+
+    Hooks that come and go later are heeded: by default torch goes on with what it compiled without them.
+    """
+    import torch._dynamo.config  # loads the compiler
+
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
     for network in setup.student.modules():
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
         if isinstance(network, Network) and not hooked:

@@ -28,10 +28,12 @@ def setup(spec: RunSpec, *, rows: int = 0, device: str = "cpu", results: Path | 
         else teacher_store.find(name, spec=spec, index=index, results=results).load()
         for index, name in enumerate(spec.teachers)
     ]
+    place = torch_device(device)
     others = {
-        name: (other, training.made_up(other, rows)) for name, other in identity.stage_tasks(method, spec).items()
+        name: (other, training.made_up(other, rows, place))
+        for name, other in identity.stage_tasks(method, spec).items()
     }
-    return assemble(spec, method, teachers, training.made_up(task, rows), others, device=torch_device(device))
+    return assemble(spec, method, teachers, training.made_up(task, rows, place), others, device=place)
 
 
 def _only_weights_tell(name: str, spec: RunSpec) -> bool:

@@ -53,8 +53,14 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
             place = teacher_store.folder(fresh)
         else:
             _lay_out(record, results, fresh)
-            remember = record.provenance.get("remembers", True)
-            new = execute.run(record.run_spec(), results=fresh, device=device, remember=remember, watcher=watcher)
+            new = execute.run(
+                record.run_spec(),
+                results=fresh,
+                device=device,
+                compiled=record.provenance.get("compiled", False),
+                remember=record.provenance.get("remembers", True),
+                watcher=watcher,
+            )
             place = fresh
         ours, theirs = (
             records.path_of(where, each.key, record.spec).with_suffix(".safetensors")

@@ -16,6 +16,7 @@ from kfbench.train.loop import Loop
 
 Changed = Callable[[Mapping[str, str]], list[str]]
 NONE: Mapping[str, str] = {}
+OF_DEVICE = (torch.OutOfMemoryError, torch.AcceleratorError)  # RuntimeErrors that are no fault of a file
 
 
 def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE) -> None:
@@ -32,6 +33,8 @@ def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE) 
         torch.save({"threads": torch.get_num_threads(), "code": dict(code), **state}, half)
         os.chmod(half, 0o644)
         os.replace(half, path)
+    except OF_DEVICE:
+        raise
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         kind = NoRoom if is_full(error) or isinstance(error, RuntimeError) else KfbenchError
         raise kind(
@@ -48,7 +51,8 @@ def read(path: Path, *, changed: Changed = lambda code: []) -> dict[str, Any]:
     `changed` returns which files are others now. Raises KfbenchError if it is damaged, or of other threads or code.
     """
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        # to the CPU, from which the loop copies it: the GPU it was saved from may be another's, or not be here
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         threads, code = state.pop("threads"), state.pop("code", {})
     except Exception as error:
         raise KfbenchError(f"checkpoint '{path}' cannot be read; delete it, or start anew with --force") from error
@@ -68,6 +72,8 @@ def restore(loop: Loop, path: Path, *, changed: Changed = lambda code: []) -> No
     state = read(path, changed=changed)
     try:
         loop.restore(state)
+    except OF_DEVICE:
+        raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise KfbenchError(
             f"checkpoint '{path}' is not of this run ({_first_line(error)}); delete it, or start anew with --force"

@@ -44,7 +44,7 @@ class GameTraining(Training[GameTask, GameRecipe]):
         """Return the actor-critic loop."""
         return ActorCritic(setup)
 
-    def made_up(self, task: GameTask, rows: int) -> None:
+    def made_up(self, task: GameTask, rows: int, device: torch.device) -> None:
         """A stand-in plays the game itself."""
 
     def settle(self, network: Network, task: GameTask) -> None:

@@ -58,7 +58,7 @@ class ImageTraining(Training[ImageTask, Recipe]):
         """Return the supervised loop."""
         return Supervised(setup)
 
-    def made_up(self, task: ImageTask, rows: int) -> Images:
+    def made_up(self, task: ImageTask, rows: int, device: torch.device) -> Images:
         """Return noise in the form of a task's data, each class in turn; there is no test split."""
         rng = seeding.stream(0, "stand-in", task.name)
         labels = torch.arange(rows) % task.outputs
@@ -67,7 +67,7 @@ class ImageTraining(Training[ImageTask, Recipe]):
         split = Split(noise + tint[labels], labels)
         mean, std = images.statistics(split)
         classes = tuple(str(number) for number in range(task.outputs))
-        return Images(split, split, classes, mean, std, None, tuple(range(task.outputs)))
+        return Images(split, split, classes, mean, std, None, tuple(range(task.outputs))).to(device)
 
     def settle(self, network: Network, task: ImageTask) -> None:
         """Normalise by the task's images, and calibrate BatchNorm on some of them.

@@ -42,7 +42,7 @@ class Training(ABC, Generic[T, R]):
         """Return the training loop."""
 
     @abstractmethod
-    def made_up(self, task: T, rows: int) -> Any:
+    def made_up(self, task: T, rows: int, device: torch.device) -> Any:
         """Return stand-ins for what `load` gives, with `rows` training examples: noise, made without data."""
 
     def require(self, task: T, recipe: R) -> None:

@@ -26,7 +26,7 @@ class LastOutputs(nn.Module):
         before = F.log_softmax(self.logits[rows], dim=1)
         each = F.kl_div(F.log_softmax(logits.float(), dim=1), before, reduction="none", log_target=True).sum(1)
         self.logits[rows] = logits.detach().float()
-        self.seen[rows] = True
+        self.seen.index_fill_(0, rows, True)  # not seen[rows] = True: a GPU would wait for a copy of the number
         return (each * seen).sum() / seen.sum().clamp(min=1)
 
 
@@ -52,7 +52,7 @@ class Snapshot(nn.Module):
             old.copy_(torch.where(due, new, old))
         self.age += 1
         # clones: a pass in training mode writes BatchNorm's statistics
-        output: Output = torch.func.functional_call(
-            module, dict(zip(tensors, map(torch.clone, copies), strict=True)), given
-        )
+        clones = dict(zip(tensors, map(torch.clone, copies), strict=True))
+        # not tied: a weight that two layers share comes twice, each time as a clone of its own
+        output: Output = torch.func.functional_call(module, clones, given, tie_weights=False)
         return output

@@ -28,6 +28,12 @@ def test_a_variant_is_timed_under_its_name() -> None:
     assert row["method"] == "kf/guided" and "second time" in row["above_floor"]
 
 
+def test_the_device_may_be_left_to_the_machine() -> None:
+    few = {"task": "digits", "network": "cnn-4", "teacher": "cnn-8", "batch_size": 16, "repeats": 2}
+    [row] = images.measure(["scratch"], **few, device="auto")  # type: ignore[arg-type]
+    assert row["step_ms"] > 0
+
+
 def test_a_dear_step_has_its_reason_or_is_told_to_have_none() -> None:
     row = {"step_ms": 2.0, "floor_ms": 1.0, "ratio_quartiles": [1.9, 2.1], "images_per_second": 1.0, "repeats": 3}
     said = images.text(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kfbench.conformance import fake_gpu, tiny
+from kfbench.data import augment
 from kfbench.running import stand_in
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
@@ -37,8 +38,14 @@ def there(value: Any, mode: Any) -> Any:
     return type(value)(**{f.name: fake_gpu.moved(getattr(value, f.name), mode) for f in dataclasses.fields(value)})
 
 
-def test_steps_on_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = Supervised(stand_in.setup(tiny.spec_of("scratch"), rows=tiny.ROWS))
+@pytest.mark.parametrize("augmentation", [{"pad": 4}, {"crop": 0.08}])
+def test_steps_on_images(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, augmentation: dict[str, float]
+) -> None:
+    request.addfinalizer(augment._sides_on.cache_clear)  # what is no tensor must not be found by others
+    spec = tiny.spec_of("scratch")
+    recipe = dataclasses.replace(spec.recipe, **{"pad": 0, "flip": True, **augmentation})
+    loop = Supervised(stand_in.setup(dataclasses.replace(spec, recipe=recipe), rows=tiny.ROWS))
     for _ in zip(range(loop.per_epoch), loop, strict=False):
         pass
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -67,3 +74,16 @@ def test_steps_on_a_rollout(monkeypatch: pytest.MonkeyPatch, algorithm: str) -> 
     shape = [loop.recipe.passes, loop.rows]
     wanted = [f"for a copy from cpu to cuda of shape {shape}, at actor_critic.py"] if algorithm == "ppo" else []
     assert [wait.rpartition(":")[0] for wait in watch.waits] == wanted
+
+
+@pytest.mark.parametrize("method", ["kd", "pathnet"])
+def test_a_stand_ins_examples_are_where_its_student_is(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Else the time that is told before a run on a GPU, and `bench` there, end in an error; pathnet's stages too."""
+    monkeypatch.setattr(stand_in, "torch_device", torch.device)  # torch's meta device is on every machine
+    loop = Supervised(stand_in.setup(tiny.spec_of(method), rows=tiny.ROWS, device="meta"))
+    for stage, _, _ in loop.stages:
+        loop._enter(stage)
+        batch = loop.batch()
+        assert {batch.images.device.type, batch.labels.device.type, batch.index.device.type} == {"meta"}
+        assert all(weight.is_meta for weight in loop.setup.student.parameters())
+    assert loop.data.val.labels.is_meta

@@ -9,20 +9,24 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kfbench import train
+from kfbench.conformance import tiny
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.folders import PACKAGE
-from kfbench.networks import weights
-from kfbench.running import execute, prepare, records, resolve
+from kfbench.networks import taps, weights
+from kfbench.running import execute, prepare, records, resolve, stand_in, verify
 from kfbench.running.execute import Interrupted
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec
@@ -210,6 +214,59 @@ def test_another_number_of_threads_is_refused(tmp_path: Path) -> None:
         execute.run(spec_of(), results=tmp_path)
 
 
+def test_a_checkpoint_of_a_gpu_that_is_not_here_goes_on(tmp_path: Path) -> None:
+    spec = spec_of()
+    with pytest.raises(Interrupted):
+        execute.run(spec, results=tmp_path, watcher=Told(12, lambda: signal.raise_signal(signal.SIGINT)))
+    path = checkpoint(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():  # where a tensor was, as the pickle has it: a length and the name
+            there = content.replace(b"\x03\0\0\0cpu", b"\x06\0\0\0cuda:1")
+            archive.writestr(name, there if name.endswith("data.pkl") else content)
+    assert b"cuda:1" in path.read_bytes()
+    told = Told()
+    record = execute.run(spec, results=tmp_path, watcher=told)
+    assert told.lines == ["goes on from step 12 of 30"]
+    assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
+# --- compiled ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let torch.compile trace and guard as ever, and leave out the C++ compiler."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr("torch._dynamo.config.skip_nnmodule_hook_guards", True)  # torch's own; put back at the end
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("tracing")
+def test_hooks_that_come_after_a_network_was_compiled_are_called() -> None:
+    setup = stand_in.setup(tiny.spec_of("scratch"), rows=tiny.ROWS)
+    prepare.compile_networks(setup)
+    network, images = setup.student.eval(), torch.rand(2, *setup.task.shape)
+    with torch.no_grad():
+        plain = network(images).logits
+        with taps.read(network, network.layers) as found:
+            network(images)
+        assert set(found) == set(network.layers)
+        [handle] = taps.rewrite(network, {network.layers[0]: torch.zeros_like})
+        assert not torch.equal(network(images).logits, plain)
+        handle.remove()
+        assert torch.equal(network(images).logits, plain)
+
+
+@pytest.mark.usefixtures("tracing")
+def test_a_run_that_was_compiled_is_verified_compiled(tmp_path: Path) -> None:
+    record = execute.run(spec_of(), results=tmp_path, compiled=True)
+    again = verify.again(record, tmp_path, results=tmp_path, device="cpu")
+    assert again.provenance["compiled"] and verify.compare(record, again, []).word == "bit-equal"
+
+
 # --- the test split ------------------------------------------------------------------------------------------------
 
 
@@ -324,6 +381,47 @@ def test_a_loss_that_is_not_finite_ends_as_a_failed_record_with_step_and_part(tm
     assert execute.run(spec, results=tmp_path / "results").key != record.key
 
 
+UNSCORED = '''"""Cannot be scored where the folder says so. Source: made. Differs: from all."""
+from pathlib import Path
+
+from kfbench.methods import Method
+
+
+class Unscored(Method):
+    """No settings."""
+
+    def export(self, student):
+        if (Path(__file__).parent / "full").exists():
+            raise RuntimeError("out of memory")
+        return student
+'''
+
+
+def test_a_training_that_is_done_is_not_lost_with_its_scoring(tmp_path: Path) -> None:
+    (tmp_path / "unscored.py").write_text(UNSCORED)
+    spec, full = spec_of(str(tmp_path / "unscored.py")), tmp_path / "full"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        execute.run(spec, results=tmp_path / "results", checkpoint_seconds=0, watcher=Told(30, full.touch))
+    [path] = (tmp_path / "results" / "digits" / "unscored").glob("*.json")
+    assert records.read(path).status == "failed"
+    full.unlink()
+    told = Told()
+    record = execute.run(spec, results=tmp_path / "results", watcher=told)
+    assert told.lines == ["goes on from step 30 of 30"] and not list((tmp_path / "results" / ".checkpoints").glob("*"))
+    assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
+def test_a_run_whose_gpu_was_full_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def fill() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        execute.run(spec_of(), results=tmp_path, checkpoint_seconds=0, watcher=Told(12, fill))
+    told = Told()
+    record = execute.run(spec_of(), results=tmp_path, watcher=told)
+    assert told.lines == ["goes on from step 11 of 30"] and record.status == "done"
+
+
 # --- teachers ------------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +523,27 @@ def test_a_disk_that_fills_up_later_is_one_line_and_the_last_checkpoint_stays(tm
     record = execute.run(spec, results=tmp_path, watcher=told)
     assert told.lines == ["goes on from step 11 of 30"]
     assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
+
+
+class Filling:
+    """A GPU's memory runs out when it is written, or restored."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.__reduce__()
+
+
+def test_what_goes_wrong_on_a_gpu_is_no_fault_of_the_disk_or_the_checkpoint(tmp_path: Path) -> None:
+    """Else room is asked for on the disk, or a sound checkpoint is to be deleted."""
+    path = tmp_path / "run.ckpt"
+    train.checkpoint.write(path, {"position": 1})
+    with pytest.raises(torch.OutOfMemoryError):
+        train.checkpoint.restore(cast(Loop, Filling()), path)
+    with pytest.raises(torch.OutOfMemoryError):
+        train.checkpoint.write(path, {"student": Filling()})
+    assert train.checkpoint.read(path) == {"position": 1} and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_gpu_that_is_not_there_is_said_so(tmp_path: Path) -> None:

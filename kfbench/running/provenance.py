@@ -59,4 +59,16 @@ def of_run(device: torch.device) -> dict[str, Any]:
         "processor": machine.processor(str(device)),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
+        **rounding(device),
     }
+
+
+def rounding(device: torch.device) -> dict[str, dict[str, bool]]:
+    """Return on which of a GPU's products of fp32 numbers TF32 rounds them; empty elsewhere.
+
+    It is torch's own choice, and is left to it: convolutions by default, matrix products not.
+    """
+    if device.type != "cuda":
+        return {}
+    cuda = torch.backends.cuda.matmul.allow_tf32
+    return {"tf32": {"convolutions": torch.backends.cudnn.allow_tf32, "matrix_products": cuda}}

@@ -1,5 +1,6 @@
 """A third kind of task is one file outside the package: data, recipe, loop and score of its own."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from kfbench.conformance import checks
 from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.reporting import comparison, page
-from kfbench.running import execute, model_card, prepare, records, resolve, verify
+from kfbench.running import execute, heartbeat, model_card, prepare, records, resolve, verify
+from kfbench.running.progress import Bar
 from kfbench.spec import RunSpec
 from kfbench.studies import definition, plan
 from kfbench.train.loop import Loop, Row, Watcher
@@ -194,6 +196,14 @@ def test_a_run_of_a_third_kind_goes_the_whole_way(tmp_path: Path) -> None:
     assert again.run_spec() == spec
     assert "accuracy" in summary.text(again, tmp_path)
     assert verify.compare(again, execute.run(spec, results=tmp_path, force=True), []).word == "bit-equal"
+
+
+def test_its_score_is_told_while_it_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    beat = heartbeat.heartbeat("0123456789ab", spec_of("scratch"), results=tmp_path, device="cpu", then=Bar())
+    with beat as watcher:
+        execute.run(spec_of("scratch"), results=tmp_path, watcher=watcher)
+        assert watcher.told["score"] > 50
+    assert re.search(r"val \d+\.\d % · .* rows/s", capsys.readouterr().err)
 
 
 def test_its_score_is_what_reports_compare(tmp_path: Path) -> None:

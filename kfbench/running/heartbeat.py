@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.running import status
 from kfbench.running.files import write_text
@@ -22,8 +23,8 @@ EVERY = 2.0  # seconds between two writings
 class Heartbeat(Watcher):
     """Writes how far a run is, and passes on all that it is told to another watcher."""
 
-    def __init__(self, path: Path, told: dict[str, Any], then: Watcher) -> None:
-        self._path, self.told, self._then = path, told, then
+    def __init__(self, path: Path, told: dict[str, Any], then: Watcher, *, score: str) -> None:
+        self._path, self.told, self._then, self._score = path, told, then, score
         self._written = -math.inf
         self._first = (0.0, 0.0)  # time, and progress: where this process began
 
@@ -39,9 +40,8 @@ class Heartbeat(Watcher):
         self._then.start(spec, loop)
 
     def step(self, loop: Loop, row: Row | None) -> None:
-        for name in ("val_error", "val_return"):
-            if row and name in row:
-                self.told["score"] = row[name]
+        if row and self._score in row:
+            self.told["score"] = row[self._score]
         if time.monotonic() - self._written > EVERY:
             self.told["rate"] = loop.status()["rate"]
             self._look(loop)
@@ -93,7 +93,8 @@ def heartbeat(key: str, spec: RunSpec, *, results: Path, device: str, then: Watc
         "left": None,
         "score": None,
     }
-    beat = Heartbeat(status.place(results) / f"{key}.json", told, then)
+    score = f"val_{registry.kind_of(spec.task).metric}"
+    beat = Heartbeat(status.place(results) / f"{key}.json", told, then, score=score)
     try:
         yield beat
     except BaseException as error:

@@ -13,11 +13,10 @@ from rich.progress import (
 
 from kfbench import registry
 from kfbench.spec import RunSpec
+from kfbench.tasks import IMAGES
 from kfbench.train.loop import Loop, Watcher
 
 SHOWN = {
-    "loss": "loss {:.3f}",
-    "val_error": "val {:.1f} %",
     "return": "return {:.1f}",
     "episodes": "{:.0f} episodes",
     "share/student": "share {:.2f}",
@@ -33,7 +32,7 @@ class Bar(Watcher):
         self._task = TaskID(0)
         self._every = 1
         self._share: float | None = None
-        self._unit = "images/s"
+        self._kind = IMAGES
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -41,7 +40,7 @@ class Bar(Watcher):
 
     def start(self, spec: RunSpec, loop: Loop) -> None:
         """Show a new bar."""
-        self._unit = f"{registry.kind_of(spec.task).unit}/s"
+        self._kind = registry.kind_of(spec.task)
         self._every = max(1, loop.total // 200)
         self._share = None
         title = f"{spec.method} · {spec.task} · seed {spec.seed}"
@@ -75,8 +74,10 @@ class Bar(Watcher):
     def _text(self, status: dict[str, float]) -> str:
         if self._share is not None:
             status = {**status, "share/student": self._share}
-        words = [form.format(status[name]) for name, form in SHOWN.items() if name in status]
-        return " · ".join([*words, f"{status['rate']:,.0f} {self._unit}"])
+        score = "val {:.1f} %" if self._kind.is_percent else "val {:.1f}"
+        shown = {"loss": "loss {:.3f}", f"val_{self._kind.metric}": score, **SHOWN}
+        words = [form.format(status[name]) for name, form in shown.items() if name in status]
+        return " · ".join([*words, f"{status['rate']:,.0f} {self._kind.unit}/s"])
 
     def stop(self) -> None:
         """Take the bar away."""

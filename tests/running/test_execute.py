@@ -324,6 +324,14 @@ def test_a_loss_that_is_not_finite_ends_as_a_failed_record_with_step_and_part(tm
     assert execute.run(spec, results=tmp_path / "results").key != record.key
 
 
+@pytest.mark.parametrize(("returned", "what"), [("", "None"), ("return task.loss(output, batch)", "a dict")])
+def test_what_losses_has_to_return_is_one_line(tmp_path: Path, returned: str, what: str) -> None:
+    file = tmp_path / "spoilt.py"
+    file.write_text(SPOILT.replace('return output, task.loss(output, batch) | {"spoilt": spoilt}', returned))
+    with pytest.raises(KfbenchError, match=rf"'losses' of the method returned {what}; return \(output, parts\)"):
+        execute.run(spec_of(str(file)), results=tmp_path / "results")
+
+
 # --- teachers ------------------------------------------------------------------------------------------------------
 
 

@@ -122,8 +122,9 @@ def _work(specs: list[RunSpec]) -> str:
     for index, spec in enumerate(specs):
         with contextlib.suppress(KfbenchError):
             costs[index] = equal_cost.run_cost(spec)
-    told = f"{sum(costs.values()) / 1e15:,.2f} · 10¹⁵ multiply-adds in the networks' passes"
-    told += f", {len(specs) - len(costs)} runs not counted" if len(costs) < len(specs) else ""
+    work, lacking = sum(costs.values()) / 1e15, len(specs) - len(costs)
+    told = f"{f'{work:,.2f}' if work >= 0.01 else 'less than 0.01'} · 10¹⁵ multiply-adds in the networks' passes"
+    told += f", {lacking} run{'s' if lacking != 1 else ''} not counted" if lacking else ""
     if all(registry.kind_of(spec.task) is IMAGES for spec in specs):
         seconds = sum(max(cost / GPU, equal_cost.steps(specs[index]) * LAUNCH) for index, cost in costs.items())
         told += f"; an H100 takes {estimate.spoken(seconds)} or more, one run after another"

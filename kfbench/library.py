@@ -49,10 +49,12 @@ def run(
 
     Raises KfbenchError for anything that cannot work, before anything is trained; Diverged after a failed run.
     """
+    import dataclasses
     import sys
     from functools import partial
 
     from kfbench import registry
+    from kfbench.errors import KfbenchError
     from kfbench.ranking.names import is_asked
     from kfbench.running import curve_logs, execute, resolve, teacher_store
     from kfbench.running.announce import announce
@@ -61,6 +63,10 @@ def run(
     from kfbench.train.loop import Watcher
 
     folder, names = Path(results), teachers.split(",") if isinstance(teachers, str) else teachers
+    known = {field.name for field in dataclasses.fields(registry.kind_of(task).recipe)}
+    for name in fields.keys() - known:
+        if name in {field.name for field in dataclasses.fields(registry.method_class(method))}:
+            raise KfbenchError(f"'{name}' is a setting of method '{method}': settings={{'{name}': {fields[name]!r}}}")
     recipe = {**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}}
     set_threads(threads, registry.kind_of(task))
     told = None

@@ -5,8 +5,10 @@ sets it apart. Everything a run has to remember (mixing weights, memory banks, g
 `make_student` returns, as parameters and buffers, so that one `state_dict` is a checkpoint.
 """
 
+import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +26,7 @@ __all__ = ["Batch", "Group", "Method", "Output", "Parts", "Stage", "Task", "Teac
 __path__ = folders("methods")  # makes Python look for `kfbench.methods.kf` in the folder `methods/`
 
 Group = dict[str, Any]
+NEEDS = ("nothing", "features", "outputs", "architecture")
 
 
 @dataclass(frozen=True)
@@ -135,3 +138,41 @@ class Method:
         """
         assert isinstance(student, Network), f"{type(self).__name__}.export must return the plain network"
         return student
+
+
+def misfit(made: type[Method]) -> str:
+    """Say what a method's class writes that would be passed over in silence, or fail when it is called; "" if nothing.
+
+    A misspelt function, an attribute that is no setting, parameters that differ from the contract's.
+    """
+    if made.needs not in NEEDS:
+        return f"needs = {made.needs!r} is not known; write one of {', '.join(NEEDS)}"
+    contract, settings = dir(Method), {field.name for field in fields(made)}
+    for name, value in vars(made).items():
+        if name.startswith("_") or name in settings:
+            continue
+        if name not in contract:
+            close = get_close_matches(name, contract, n=1, cutoff=0.75)
+            if close:
+                return f"nothing looks at '{name}'; did you mean '{close[0]}'?"
+            if not callable(value) and not hasattr(value, "__get__"):
+                return f"'{name}' is no setting; give it a type, and the class @dataclass(frozen=True)"
+        elif inspect.isfunction(value) and (said := _called_otherwise(name, value)):
+            return said
+    return ""
+
+
+def _called_otherwise(name: str, own: Any) -> str:
+    """Say how a function of the contract is called, if one's own cannot be called so."""
+    known = getattr(Method, name)
+    if isinstance(known, property):
+        return f"'{name}' is read, not called; write @property above it"
+    if not callable(known):
+        return ""
+    names = list(inspect.signature(known).parameters)
+    try:
+        inspect.signature(own).bind(*names)
+    except TypeError:
+        mine = ", ".join(inspect.signature(own).parameters)
+        return f"'{name}' takes ({mine}), but is called with ({', '.join(names)})"
+    return ""

@@ -116,7 +116,7 @@ def _load_file(path: Path) -> ModuleType:
 
 def method_class(name: str) -> "type[Method]":
     """Return the one subclass of Method that the file of a method, `name` or `name/variant`, defines."""
-    from kfbench.methods import Method
+    from kfbench.methods import Method, misfit
 
     module = load_module("methods", split(name)[0])
     classes = [
@@ -128,6 +128,8 @@ def method_class(name: str) -> "type[Method]":
         raise KfbenchError(
             f"'{module.__file__}' defines {len(classes)} subclasses of Method; a method file has exactly one"
         )
+    if said := misfit(classes[0]):
+        raise KfbenchError(f"class '{classes[0].__name__}' in '{module.__file__}': {said}")
     return classes[0]
 
 

@@ -33,6 +33,8 @@ def test_mistakes_are_errors_in_a_line(tmp_path: Path) -> None:
         library.run("kdd", "digits", results=tmp_path)
     with pytest.raises(KfbenchError, match="has no field 'epoch'"):
         library.run("scratch", "digits", results=tmp_path, epoch=3)
+    with pytest.raises(KfbenchError, match="'temperature' is a setting of method 'kd': settings={'temperature': 2}"):
+        library.run("kd", "digits", temperature=2, results=tmp_path)
     with pytest.raises(KfbenchError, match="no run"):
         library.load("abc", results=tmp_path)
 

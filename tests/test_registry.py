@@ -81,6 +81,29 @@ def test_a_file_from_anywhere_has_variants(tmp_path: Path) -> None:
         registry.load_method(f"{path}/heavy")
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("weight: float = 0.5", "weight = 0.5", "'weight' is no setting; give it a type"),
+        ("@dataclass(frozen=True)\n", "", "'weight' is no setting; .*the class @dataclass"),
+        ("teachers = ", "teacher = ", "nothing looks at 'teacher'; did you mean 'teachers'"),
+        ("teachers = (1, None)", "needs = 'output'", "needs = 'output' is not known; write one of nothing, features"),
+        ("teachers = (1, None)", "def loss(self): ...", "nothing looks at 'loss'; did you mean 'losses'"),
+        ("teachers = (1, None)", "def stages(self): ...", "'stages' is read, not called; write @property"),
+        (
+            "teachers = (1, None)",
+            "def losses(self, student, teachers, batch, task): ...",
+            r"'losses' takes \(self, student, teachers, batch, task\), but is called with \(.*task, progress\)",
+        ),
+    ],
+)
+def test_what_a_methods_class_gets_wrong_is_one_line(tmp_path: Path, right: str, wrong: str, said: str) -> None:
+    path = tmp_path / "elsewhere.py"
+    path.write_text(METHOD.replace(right, wrong))
+    with pytest.raises(KfbenchError, match=f"class 'Mine' in '.*elsewhere.py': {said}"):
+        registry.load_method(str(path))
+
+
 def test_entry_points_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("theirs", "kfbench.methods.kd:Distillation", "kfbench.methods"),

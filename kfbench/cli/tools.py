@@ -131,7 +131,9 @@ def push(
     licence: Annotated[str, option("--license", help="As the hub names it: mit, apache-2.0, cc-by-4.0.")] = "",
     results: options.Results = DEFAULT_RESULTS,
 ) -> None:
-    """Put the student that a run kept on the Hugging Face hub, with a card made from its record.
+    """Put the student that a run kept on the Hugging Face hub.
+
+    A card is made from its record.
 
     Needs kfbench[hub] and a login: hf auth login, or $HF_TOKEN. It is then the teacher hf:ORG/NAME.
     """

@@ -95,7 +95,12 @@ def by_name(network: str, ours: Tensors, theirs: Tensors, *, where: str) -> dict
         here, there = told(ours[short[first]].shape), told(theirs[brief[first]].shape)
         differ.append(f"{len(reshaped)} of another shape (first '{first}': {there} in the file, {here} wanted)")
     if differ:
-        raise KfbenchError(f"the weights in {where} are not those of '{network}': {', '.join(differ)}")
+        heads = not missing and not unexpected  # all but the number of classes may fit
+        heads &= all(ours[short[name]].shape[1:] == theirs[brief[name]].shape[1:] for name in reshaped)
+        remedy = '; if its classes are others, --teachers file:PATH takes it, with its "outputs" in PATH.json'
+        raise KfbenchError(
+            f"the weights in {where} are not those of '{network}': {', '.join(differ)}{remedy if heads else ''}"
+        )
     return {short[name]: brief[name] for name in known}
 
 

@@ -5,6 +5,7 @@ seed, and so initialisation, batch order and augmentation.
 """
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kfbench import registry
-from kfbench.errors import KfbenchError, near
+from kfbench.errors import KfbenchError, KfbenchWarning, near
 from kfbench.kinds import Kind
 from kfbench.reporting.render import count
 from kfbench.reporting.stats import Array
@@ -72,7 +73,7 @@ def of_keys(results: Path, keys: Sequence[str], *, all_seeds: bool = False) -> T
 def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
     """Return a table for each recipe with which at least two contenders ran on a task.
 
-    Raises KfbenchError if a method has no run there, or no two share a recipe.
+    Raises KfbenchError if a method has no run there, or no two share a recipe. Warns of a method that is in no table.
     """
     on_task = [record for record in _done(results) if record.spec["task"] == task]
     there = sorted({record.spec["method"] for record in on_task})
@@ -99,6 +100,15 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
             tables.append(_table(title, several, what=PARTS, left_out=len(groups) - len(several)))
     if not tables:
         raise KfbenchError(f"no two of {', '.join(methods)} ran on '{task}' with the same recipe; compare keys instead")
+    shown = {contender.runs[0].spec["method"] for table in tables for contender in table.contenders}
+    for method in methods:
+        if method not in shown:
+            own = next(_recipe(record) for record in on_task if record.spec["method"] == method)
+            warnings.warn(
+                f"'{method}' is in no table: no other ran on '{task}' with its recipe ({own}); compare keys instead",
+                KfbenchWarning,
+                stacklevel=2,
+            )
     return tables
 
 

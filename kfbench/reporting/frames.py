@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from kfbench.errors import KfbenchError, near
 from kfbench.running import records
 from kfbench.running.records import RunRecord
 
@@ -42,10 +43,14 @@ def curves(results: Path, *, keys: Iterable[str] | None = None, metrics: Iterabl
 
     Columns: key, method, task, seed, teachers; step, progress (0..1), epoch or frames, seconds; metric, value. Metrics
     are those of the records' curves (`val_error` in %, `val_return`, `loss`, `share/student`, …); all, or those named.
-    `keys` may be beginnings of keys, a run's or a teacher's. Raises KfbenchError for a key that fits none or several.
+    `keys` may be beginnings of keys, a run's or a teacher's. Raises KfbenchError for a key that fits none or several,
+    or a metric that is in no curve.
     """
-    chosen = _read(results) if keys is None else [records.locate(results, key)[1] for key in keys]
+    chosen = list(_read(results)) if keys is None else [records.locate(results, key)[1] for key in keys]
     wanted = None if metrics is None else set(metrics)
+    there = {name for record in chosen for point in record.curve for name in point if name not in TIMES}
+    for metric in sorted((wanted or set()) - there) if there else ():
+        raise KfbenchError(f"no curve in '{results}' has the metric '{metric}'; {near(metric, there)}")
     rows = [
         {**_who(record), **{name: point.get(name) for name in TIMES}, "metric": metric, "value": value}
         for record in chosen

@@ -60,5 +60,6 @@ def note(grid: Grid) -> str:
     Of these the study's own words, else that Knowledge Flow's are not known.
     """
     mixes = any(row.method.partition("/")[0] == "kf" for row in grid.study.methods)
-    published = grid.study.reference_note.strip() or (UNKNOWN if mixes else "")
+    is_own = all(column.task.startswith("imagefolder/") for column in grid.study.tasks)  # the reader's: in no paper
+    published = grid.study.reference_note.strip() or (UNKNOWN if mixes and not is_own else "")
     return " ".join([*(f"**{sentence}**" for sentence in grid.mixed()), published]).strip()

@@ -113,8 +113,9 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
         with contextlib.suppress(KfbenchError):
             costs[index] = equal_cost.run_cost(spec)
     found["multiply_adds"] = sum(costs.values())
-    told = f"{found['multiply_adds'] / 1e15:,.2f} · 10¹⁵ multiply-adds in the networks' passes"
-    told += f", {len(specs) - len(costs)} runs not counted" if len(costs) < len(specs) else ""
+    work, lacking = found["multiply_adds"] / 1e15, len(specs) - len(costs)
+    told = f"{f'{work:,.2f}' if work >= 0.01 else 'less than 0.01'} · 10¹⁵ multiply-adds in the networks' passes"
+    told += f", {lacking} run{'s' if lacking != 1 else ''} not counted" if lacking else ""
     if all(registry.kind_of(spec.task) is IMAGES for spec in specs):
         found["h100_seconds"] = sum(
             max(cost / GPU, equal_cost.steps(specs[index]) * LAUNCH) for index, cost in costs.items()

@@ -24,7 +24,7 @@ from kfbench.spec import GameRecipe
 from kfbench.train import actor, episodes, evaluation, optimizer
 from kfbench.train.actor import Actor
 from kfbench.train.evaluation import Evaluation
-from kfbench.train.loop import Row, autocast, set_training, spans
+from kfbench.train.loop import Row, autocast, parts_of, set_training, spans
 from kfbench.train.meter import Meter
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.setup import Setup
@@ -165,7 +165,7 @@ class ActorCritic:
             seeding.seed_step(setup.spec.seed, number)
             batch = rollout.batch(rows, setup.rng)
             with autocast(self.device, recipe.precision):
-                _, parts = setup.method.losses(setup.student, setup.teachers, batch, setup.task, progress)
+                parts = parts_of(setup.method.losses(setup.student, setup.teachers, batch, setup.task, progress))
             torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
             self._optimizer.step()

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from kfbench.batch import Batch
+from kfbench.batch import Batch, Parts
 from kfbench.errors import KfbenchError
 from kfbench.methods import Stage
 from kfbench.spec import RunSpec
@@ -81,3 +81,13 @@ def set_training(student: nn.Module) -> None:
         own = list(module.parameters(recurse=False))
         if own and not any(weight.requires_grad for weight in own):
             module.eval()
+
+
+def parts_of(returned: Any) -> Parts:
+    """Return the named parts of the loss. Raises KfbenchError if a method's `losses` returned something else."""
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict):
+        return returned[1]
+    what = "None" if returned is None else f"a {type(returned).__name__}"
+    raise KfbenchError(
+        f"'losses' of the method returned {what}; return (output, parts), parts by name: {{'mine': loss}}"
+    )

@@ -21,7 +21,7 @@ from kfbench.networks.network import Output
 from kfbench.spec import Recipe
 from kfbench.teachers import fit
 from kfbench.train import optimizer
-from kfbench.train.loop import Row, autocast, set_training, spans
+from kfbench.train.loop import Row, autocast, parts_of, set_training, spans
 from kfbench.train.meter import Meter
 from kfbench.train.setup import Setup
 
@@ -93,7 +93,8 @@ class Supervised:
         self._rate = optimizer.set_rate(self._optimizer, self.recipe, (self.position - first) / (last - first))
         batch = self.batch()
         with autocast(self.device, self.recipe.precision):
-            _, parts = setup.method.losses(setup.student, setup.teachers, batch, self.task, self.position / self.total)
+            told = setup.method.losses(setup.student, setup.teachers, batch, self.task, self.position / self.total)
+        parts = parts_of(told)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

@@ -253,6 +253,9 @@ def test_what_differs_is_told_with_its_first_name_and_number() -> None:
         "the weights in 'x.pth' are not those of 'resnet8': 2 missing (first 'norm.bias'), 1 unexpected (first "
         "'total_ops'), 2 of another shape (first 'head.weight': 100x64 in the file, 10x64 wanted)"
     )
+    assert refusal({**bare(network()), "head.weight": torch.zeros(100, 64), "head.bias": torch.zeros(100)}).endswith(
+        """10x64 wanted); if its classes are others, --teachers file:PATH takes it, with its "outputs" in PATH.json"""
+    )
     other = theirs(network("resnet14"))
     assert refusal(other) == (
         "the weights in 'x.pth' are not those of 'resnet8': layer 7 in the file is 'layer1.1.conv1' (weight 16x16x3x3),"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats as scipy_stats
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.reporting import comparison
 from kfbench.running import records
 from kfbench.running.records import RunRecord
@@ -94,6 +94,19 @@ def test_settings_tell_contenders_of_one_method_apart(small: tuple[Path, Path]) 
     assert [contender.label for contender in table.contenders] == ["scratch", "kf", "kf, mix_rate=5"]
     assert table.left_out == 1 and "left out: 1 single run with" in comparison.text(table)
     assert "    mix_rate=5" in comparison.text(table).splitlines()
+
+
+def test_a_method_that_no_other_shares_a_recipe_with_is_told(small: tuple[Path, Path]) -> None:
+    _, results = small
+    for record in some(results, "kd"):
+        spec = {**record.spec, "recipe": {**record.spec["recipe"], "network": "resnet20"}}
+        identity = {**record.identity, "spec": spec}
+        changed = record.model_copy(update={"spec": spec, "identity": identity, "key": digest(identity)})
+        next((results / "cifar100" / "kd").glob(f"{record.key}.json")).unlink()
+        records.write(results, changed)
+    with pytest.warns(KfbenchWarning, match=r"'kd' is in no table: no other ran .* its recipe \(resnet20, "):
+        [table] = comparison.of_methods(results, ["scratch", "kd", "kf"], "cifar100")
+    assert [contender.label for contender in table.contenders] == ["scratch", "kf"]
 
 
 def test_what_cannot_be_compared_is_told(small: tuple[Path, Path]) -> None:

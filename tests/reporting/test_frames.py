@@ -41,6 +41,8 @@ def test_curves_are_long(small: tuple[Path, Path]) -> None:
     everything = frames.curves(results)
     assert {"epoch", "frames", "progress"} <= set(everything.columns)
     assert everything["key"].nunique() == len(list(records.records(results)))
+    with pytest.raises(KfbenchError, match="has the metric 'val_eror'; did you mean 'val_error'"):
+        frames.curves(results, metrics=["val_eror"])
     with pytest.raises(KfbenchError, match="no run"):
         frames.curves(results, keys=["nothing"])
 

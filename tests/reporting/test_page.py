@@ -12,7 +12,7 @@ import pytest
 
 from kfbench.cli import study
 from kfbench.errors import KfbenchError
-from kfbench.reporting import grid, overview, run_list
+from kfbench.reporting import grid, overview, readme, run_list
 from kfbench.reporting import page as report
 from kfbench.running import records
 from kfbench.studies import definition
@@ -250,3 +250,10 @@ def test_a_row_without_a_column_in_common_with_the_baseline_has_no_difference(sm
     report.make(folder, results)
     [row] = [line for line in (folder / "tables/summary.md").read_text().splitlines() if line.startswith("| kd")]
     assert row.count("–") == 3
+
+
+@pytest.mark.parametrize(("task", "is_said"), [("cifar10", True), ("imagefolder/pets", False)])
+def test_the_papers_numbers_are_missed_on_its_tasks_not_on_the_readers_own(task, is_said, tmp_path):
+    (tmp_path / "study.toml").write_text(f'title = "T"\nmethods = ["scratch", "kf"]\ntasks = [{{ task = "{task}" }}]\n')
+    made = grid.Grid(definition.load(tmp_path), {})
+    assert ("are not known to this project" in readme.note(made)) == is_said

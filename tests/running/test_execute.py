@@ -422,6 +422,14 @@ def test_a_run_whose_gpu_was_full_goes_on_from_its_checkpoint(tmp_path: Path) ->
     assert told.lines == ["goes on from step 11 of 30"] and record.status == "done"
 
 
+@pytest.mark.parametrize(("returned", "what"), [("", "None"), ("return task.loss(output, batch)", "a dict")])
+def test_what_losses_has_to_return_is_one_line(tmp_path: Path, returned: str, what: str) -> None:
+    file = tmp_path / "spoilt.py"
+    file.write_text(SPOILT.replace('return output, task.loss(output, batch) | {"spoilt": spoilt}', returned))
+    with pytest.raises(KfbenchError, match=rf"'losses' of the method returned {what}; return \(output, parts\)"):
+        execute.run(spec_of(str(file)), results=tmp_path / "results")
+
+
 # --- teachers ------------------------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,7 @@ def test_what_is_recorded_is_not_run_again(place, ran):
     out = kfbench(place, "study", "reports/digits", "--dry-run", "--row", "breaks")
     assert "breaks · digits/high: seeds 0, 1" in out and "2 runs, 2 to make" in out
     assert "multiply-adds in the networks' passes; an H100 takes" in out.splitlines()[-1]
+    assert out.splitlines()[-1].startswith("less than 0.01 · 10¹⁵")
 
 
 TUNED = """

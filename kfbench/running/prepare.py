@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from kfbench import networks, registry, seeding
+from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
 from kfbench.methods import Method
 from kfbench.networks.network import Network
@@ -67,6 +68,19 @@ def require_others(spec: RunSpec, *, results: Path) -> None:
     if spec.recipe.network.endswith(":pretrained"):
         with seeding.global_stream(0, "look"):
             networks.make(spec.recipe.network, shape=registry.load_task(spec.task).shape, outputs=2)
+
+
+def require_suited(spec: RunSpec, *, results: Path) -> None:
+    """Raise Unsuitable if one of a run's teachers that lie here as weights cannot serve; what is not here passes."""
+    student = _student(spec)
+    for index, name in enumerate(spec.teachers):
+        if teacher_names.read(name, budget=spec.budget).kind not in ("run", "imported", "file"):
+            continue
+        try:
+            known = teacher_store.find(name, spec=spec, index=index, results=results).known
+        except KfbenchError:  # is told when the run is to begin
+            continue
+        suitability.require(student, known)
 
 
 def called(teacher: RunSpec) -> str:

@@ -47,13 +47,17 @@ def loaded(teacher: Teacher) -> Candidate:
     )
 
 
+class Unsuitable(KfbenchError):
+    """A teacher cannot serve, in one line with what to do."""
+
+
 def require(student: Student, teacher: Candidate) -> None:
-    """Raise KfbenchError, with what to do, if a teacher cannot serve."""
+    """Raise Unsuitable if a teacher cannot serve."""
     judge = {"features": _features, "outputs": _outputs, "architecture": _architecture}.get(student.method.needs)
     refusal = judge(student, teacher) if judge else None
     if refusal is not None:
         needs = {"features": "reads features", "outputs": "copies outputs", "architecture": "copies weights"}
-        raise KfbenchError(
+        raise Unsuitable(
             f"method '{student.name}' {needs[student.method.needs]}, but teacher '{teacher.name}' {refusal.why}; "
             f"{refusal.remedy}"
         )

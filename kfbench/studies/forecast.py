@@ -44,13 +44,13 @@ def tell(
     study = definition.load(folder)
     definition.require(study, row=row, column=column)
     picked = picks.settle(folder, study, results=results, say=note)
-    cells = plan.make(study, plan.tuned(folder), picked)
+    cells = plan.make(study, plan.tuned(folder), picked, results=results)
     plan.write(folder, study, cells)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
     done = missing.recorded(results)
     students = missing.missing(runs, done)
-    searches = steps.to_search(steps.searches(study, picked), plan.chosen(folder), row=row)
+    searches = steps.to_search(steps.searches(study, picked, results), plan.chosen(folder), row=row)
     tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]
     teachers = missing.missing_teachers([*(job.spec for job in students), *tried], results)
     clock = _Clock(results)
@@ -102,7 +102,7 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
     known = [seconds for seconds in each if seconds is not None]
     found["seconds"] = sum(known) if known or not each else None
     found["not_counted"] = len(each) - len(known)
-    told = f"{found['runs']} runs, {len(found['to_make'])} to make" + (f", {tried} of searches" if tried else "")
+    told = f"{steps.counted(found['runs'])}, {len(found['to_make'])} to make" + (f", {tried} of searches" if tried else "")
     if not found["to_make"] and not tried:
         say(told)
         return
@@ -115,7 +115,7 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
     found["multiply_adds"] = sum(costs.values())
     work, lacking = found["multiply_adds"] / 1e15, len(specs) - len(costs)
     told = f"{f'{work:,.2f}' if work >= 0.01 else 'less than 0.01'} · 10¹⁵ multiply-adds in the networks' passes"
-    told += f", {lacking} run{'s' if lacking != 1 else ''} not counted" if lacking else ""
+    told += f", {steps.counted(lacking)} not counted" if lacking else ""
     if all(registry.kind_of(spec.task) is IMAGES for spec in specs):
         found["h100_seconds"] = sum(
             max(cost / GPU, equal_cost.steps(specs[index]) * LAUNCH) for index, cost in costs.items()

@@ -41,14 +41,17 @@ def make(
     study: Study,
     tuned: Mapping[str, Mapping[str, Setting]] | None = None,
     picked: Mapping[str, dict[str, Any]] | None = None,
+    *,
+    results: Path | None = None,
 ) -> list[Planned]:
     """Resolve every cell, with the settings that a search chose for a row unless the row states its own.
 
-    `picked` are the teachers chosen for cells that ask for the best, as `picks.settle` gives them.
+    `picked` are the teachers chosen for cells that ask for the best, as `picks.settle` gives them. With `results` the
+    teachers that lie there, or in a file, are looked at; else only the names of teachers tell whether they suit.
 
     A pair that cannot work is kept with its reason; anything misspelt raises KfbenchError.
     """
-    from kfbench.running import resolve  # torch
+    from kfbench.running import prepare, resolve  # torch
 
     for column in study.tasks:
         registry.load_task(column.task)
@@ -73,6 +76,8 @@ def make(
                     recipe=recipe,
                     settings={**(tuned or {}).get(row.label, {}), **row.settings},
                 )
+                if results is not None:
+                    prepare.require_suited(spec, results=results)
                 cells.append(Planned(row.label, column.label, spec, chosen=choice))
             except KfbenchError as error:
                 cells.append(Planned(row.label, column.label, None, str(error)))

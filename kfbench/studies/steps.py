@@ -26,7 +26,7 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     definition.require(study, row=row, column=column)
     picked = picks.settle(folder, study, results=place.results, say=say)
     tuned = tune_all(folder, study, place, picked, row=row, console=console) if study.search is not None else {}
-    cells = plan.make(study, tuned, picked)
+    cells = plan.make(study, tuned, picked, results=place.results)
     plan.write(folder, study, cells)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
@@ -35,7 +35,7 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     for cell in cells:
         if cell.spec is None:
             say(f"{cell.row} on {cell.column}: n/a, because {cell.reason}")
-    say(f"{len(runs)} runs, {len(runs) - len(left)} recorded already, {len(left)} to make")
+    say(f"{counted(len(runs))}, {len(runs) - len(left)} recorded already, {len(left)} to make")
     for line in missing.edited(runs, done):
         say(line)
     bad = _make(left, place, name=study.name, console=console) if left else {}
@@ -43,11 +43,16 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     if now != study:
         say("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
         picked = picks.settle(folder, now, results=place.results, say=say)
-        cells = plan.make(now, plan.tuned(folder), picked)
+        cells = plan.make(now, plan.tuned(folder), picked, results=place.results)
         plan.write(folder, now, cells)
     if now.rank:
         promises.settle(folder, cells, results=place.results, say=say)
     return len(bad.keys() & {job.name for job in left})
+
+
+def counted(runs: int) -> str:
+    """Return "1 run", "2 runs"."""
+    return f"{runs} run{'' if runs == 1 else 's'}"
 
 
 def _speaker(console: Console) -> Callable[[str], None]:
@@ -76,7 +81,7 @@ def tune_all(
     What that file has of the same search is not searched again, whether its trials are in the database or not.
     """
     assert study.search is not None
-    every, there = searches(study, picked), plan.chosen(folder)
+    every, there = searches(study, picked, place.results), plan.chosen(folder)
     chosen = {label: there[label] for label in every if label in there}
     if chosen != there:
         plan.write_chosen(folder, chosen)
@@ -107,14 +112,14 @@ def to_search(
     }
 
 
-def searches(study: Study, picked: dict[str, dict[str, Any]]) -> dict[str, Search]:
+def searches(study: Study, picked: dict[str, dict[str, Any]], results: Path) -> dict[str, Search]:
     """Return what a study searches, by row: its runs with untuned settings, where the method has a space."""
     if study.search is None:
         return {}
     column, methods = study.search.column or study.tasks[0].label, {row.label: row.method for row in study.methods}
     return {
         cell.row: Search(cell.spec, study.search.trials, study.search.seeds_per_trial)
-        for cell in plan.make(study, {}, picked)
+        for cell in plan.make(study, {}, picked, results=results)
         if cell.column == column and cell.spec is not None and search.has_space(methods[cell.row])
     }
 

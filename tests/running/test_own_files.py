@@ -89,7 +89,7 @@ def test_records_of_a_task_that_is_gone_trouble_nobody_else(type_in: Console, ow
     Path("reports/a").mkdir(parents=True)
     Path("reports/a/study.toml").write_text("".join(words))
     done = type_in("study", "reports/a", "--dry-run")
-    assert done.code == 0 and "1 runs, 1 to make" in done.out, done
+    assert done.code == 0 and "1 run, 1 to make" in done.out, done
     shown = type_in("show", values["key"])
     assert shown.code == 0 and "gone" in shown.out, shown
     assert registry.names("tasks")

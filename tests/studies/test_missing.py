@@ -115,3 +115,16 @@ def test_the_commands_of_a_dry_run_make_what_a_study_lacks(console: Console) -> 
         typed(console, *shlex.split(run["command"])[1:])
     found = json.loads(console(*words).out)
     assert (found["to_make"], found["recorded"], found["seconds"]) == ([], 2, 0)
+
+
+def test_a_teacher_that_lies_here_and_does_not_suit_is_no_run_that_is_missing(console: Console) -> None:
+    photographs(console, 0)
+    teacher(console, 7)
+    text = STUDY.replace('"kf"', '"finetune"').replace('network = "cnn-4"', 'network = "cnn-8"')
+    Path("reports/pets/study.toml").write_text(text)
+    told = typed(console, "study", "reports/pets", "--dry-run")
+    refused = "method 'finetune' copies weights, but teacher 'imported:mine' is a 'cnn-4', not the student's 'cnn-8'"
+    assert f"finetune · Pets: n/a, because {refused}" in told and "1 run, 1 to make" in told
+    Path("results/teachers/imported/mine.safetensors").unlink()
+    told = typed(console, "study", "reports/pets", "--dry-run")
+    assert "n/a" not in told and "2 runs, 2 to make" in told  # it may come yet

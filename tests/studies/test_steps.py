@@ -181,7 +181,12 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
 def test_what_was_chosen_for_committed_studies_is_of_the_search_that_they_ask_for(folder: Path) -> None:
     """Else whoever clones them searches again, and overwrites what the tables hold."""
     made = definition.load(folder)
-    assert steps.to_search(steps.searches(made, picks.read(folder)), plan.chosen(folder), row=None) == {}
+    assert (
+        steps.to_search(
+            steps.searches(made, picks.read(folder), REPORTS.parent / "results"), plan.chosen(folder), row=None
+        )
+        == {}
+    )
 
 
 def test_verify_finds_the_same_bits_and_a_changed_number(place, ran):

@@ -57,6 +57,8 @@ class Diverged(KfbenchError):
 
     exit_code = 1
 
-    def __init__(self, part: str, step: int, then: str = "try a lower rate: --set-recipe lr=…") -> None:
+    def __init__(self, part: str, step: int, then: str = "") -> None:
+        at_once = "no weight had moved yet: look at the method's formula, its settings and its teachers"
+        then = then or ("try a lower rate: --set-recipe lr=…" if step else at_once)
         super().__init__(f"loss part '{part}' was not finite at step {step}; {then}")
         self.part, self.step = part, step

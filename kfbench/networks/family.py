@@ -59,8 +59,9 @@ def of_name(name: str) -> tuple[Family, dict[str, str | None]]:
             return family, parts.groupdict()
     there = names()
     twins = [twin for stem in files("networks") if (twin := hidden("networks", stem))]
+    own = "" if near(name, there).startswith("did") else "; one of your own: kfbench new network NAME"
     passed = f" ('{twins[0]}' is passed over: rename it, there is a '{twins[0].stem}' already)" if twins else ""
-    raise KfbenchError(f"no network '{name}'; {near(name, there, most=len(there))}{gone('networks')}{passed}")
+    raise KfbenchError(f"no network '{name}'; {near(name, there, most=len(there))}{own}{gone('networks')}{passed}")
 
 
 def file_of(name: str) -> Path | None:

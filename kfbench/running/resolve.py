@@ -109,9 +109,9 @@ def _require_number(student: Student, teachers: Sequence[TeacherName]) -> None:
         if student.method.needs == "architecture":
             network = student.recipe.network
             own = f"{network.removesuffix(':pretrained')}:pretrained" if ":" in network else f"{like}/{network}"
-            give = f"give one of the student's network: --teachers {own}, run:KEY or file:PATH"
+            give = f"give one of the student's network: --teachers {own}, run:KEY, imported:NAME or file:PATH"
         else:
-            give = f"give --teachers TASK[,TASK…], as {like}, or run:KEY, file:PATH{libraries}"
+            give = f"give --teachers TASK[,TASK…], as {like}, or run:KEY, imported:NAME, file:PATH{libraries}"
         raise KfbenchError(f"method '{student.name}' needs {many} for task '{student.task.name}'{none}; {give}")
     if most is not None and len(teachers) > most:
         takes = f"takes {most} teacher(s), not {len(teachers)}" if most else "takes no teachers"

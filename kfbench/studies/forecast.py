@@ -102,7 +102,9 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
     known = [seconds for seconds in each if seconds is not None]
     found["seconds"] = sum(known) if known or not each else None
     found["not_counted"] = len(each) - len(known)
-    told = f"{steps.counted(found['runs'])}, {len(found['to_make'])} to make" + (f", {tried} of searches" if tried else "")
+    told = f"{steps.counted(found['runs'])}, {len(found['to_make'])} to make" + (
+        f", {tried} of searches" if tried else ""
+    )
     if not found["to_make"] and not tried:
         say(told)
         return

@@ -77,7 +77,10 @@ BAD = {
         "copies weights, but teacher 'digits/cnn-32@small' is of images, not of games; use a teacher of games, as "
         "atari/pong/a3c",
     ),
-    "game's teachers": ("run --method kf --task atari/pong --teachers ,", "as atari/pong, or run:KEY, file:PATH"),
+    "game's teachers": (
+        "run --method kf --task atari/pong --teachers ,",
+        "as atari/pong, or run:KEY, imported:NAME, file:PATH",
+    ),
     "choice of teachers": (f"{RUN} --method kf --teachers best", "write best:K or best:K:SCORE"),
     "milestones": (f"{RUN} --method scratch --set-recipe milestones=1,2", "field 'milestones.0' .* less than 1"),
     "bench's precision": ("bench --task atari/pong --precision fp8", "field 'precision'"),

@@ -373,6 +373,9 @@ def test_a_loss_that_is_not_finite_ends_as_a_failed_record_with_step_and_part(tm
     [path] = (tmp_path / "results" / "digits" / "spoilt").glob("*.json")
     record = records.read(path)
     assert record.status == "failed" and record.error is not None and record.traceback is not None
+    at_once = spec_of(str(file), settings={"at": 0.0})
+    with pytest.raises(Diverged, match="not finite at step 0; no weight had moved yet: look at the method's formula"):
+        execute.run(at_once, results=tmp_path / "results")
     assert "step 15" in record.error and "'spoilt'" in record.error and "Diverged" in record.traceback
     assert record.curve and not record.scores and not list((tmp_path / "results" / ".checkpoints").glob("*"))
     with pytest.raises(Diverged):  # a failed run counts as not run

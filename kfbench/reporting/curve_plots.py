@@ -109,7 +109,7 @@ def curves(grid: Grid) -> Drawn:
         _frame(axis, lowest=0.0 if grid.kind(column).is_percent else -np.inf)
     style.legend(figure, axes)
     caption = (
-        "What would be kept of the student, on validation data; mean over seeds with Student's pointwise 95 % interval."
+        "The student as it would be kept, on validation data; mean over seeds with Student's pointwise 95 % interval."
     )
     if len(lengths) > len(ready):
         caption += " Each is drawn over its own training: some rows are trained for longer than others."

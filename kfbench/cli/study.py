@@ -1,6 +1,7 @@
 """Commands for many runs: `study`, `search`, `report`, `verify`."""
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kfbench.cli import complete, options
-from kfbench.cli.options import DEFAULT_RESULTS, Results, pairs, recipe_of
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, pairs, recipe_of, tell
 from kfbench.errors import KfbenchError
 from kfbench.studies.engines import ENGINES
 
@@ -226,6 +227,7 @@ def verify(
     key: options.Key,
     results: Results = DEFAULT_RESULTS,
     device: options.Device = "cpu",
+    as_json: AsJson = False,
 ) -> None:
     """Run a recorded run again: are the numbers the same?
 
@@ -239,7 +241,6 @@ def verify(
 
     new = checking.again(record, folder, results=results, device=device, watcher=Bar())
     found = checking.compare(record, new, checking.siblings(record, folder))
-    typer.echo(f"{record.key}: {found.word}; {found.told}")
-    for line in found.where[:20]:
-        typer.echo(f"  {line}")
+    text = "\n".join([f"{record.key}: {found.word}; {found.told}", *(f"  {line}" for line in found.where[:20])])
+    tell({"key": record.key, **asdict(found)}, text, as_json=as_json)
     raise typer.Exit(0 if found.word != "different" else 1)

@@ -97,7 +97,9 @@ def show_teacher(name: Name, results: Results = DEFAULT_RESULTS, as_json: AsJson
     _tell(plain, about, as_json)
 
 
-def verify_teacher(name: Name, results: Results = DEFAULT_RESULTS, device: options.Device = "cpu") -> None:
+def verify_teacher(
+    name: Name, results: Results = DEFAULT_RESULTS, device: options.Device = "cpu", as_json: AsJson = False
+) -> None:
     """Check that an imported teacher is as it was.
 
     Its weights are compared, and it is scored again.
@@ -108,7 +110,9 @@ def verify_teacher(name: Name, results: Results = DEFAULT_RESULTS, device: optio
     plain = name.removeprefix("imported:")
     network, about = imported.load(plain, results)
     differs = imported.changed(about, network, device=str(torch_device(device)))
-    typer.echo(f"imported:{plain}: {f'different; {differs}' if differs else 'equal: its weights, and its score'}")
+    text = f"imported:{plain}: {f'different; {differs}' if differs else 'equal: its weights, and its score'}"
+    found = {"name": f"imported:{plain}", "word": "different" if differs else "equal", "where": differs}
+    options.tell(found, text, as_json=as_json)
     raise typer.Exit(1 if differs else 0)
 
 

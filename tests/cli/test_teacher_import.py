@@ -75,6 +75,10 @@ def test_from_a_file_to_a_run(type_in: Any, body: Any) -> None:
     code, out, _ = type_in("teacher", "show", "imported:theirs")
     assert code == 0 and f"{shown:.2f} % error" in out and "--teachers imported:theirs" in out
     assert type_in("teacher", "verify", "theirs")[:2] == (0, "imported:theirs: equal: its weights, and its score\n")
+    told = json.loads(type_in("teacher", "verify", "theirs", "--json").out)
+    assert told == {"name": "imported:theirs", "word": "equal", "where": ""}
+    told = json.loads(type_in("verify", record.key, "--json").out)
+    assert (told["key"], told["word"], told["where"]) == (record.key, "bit-equal", [])
     code, out, _ = type_in("verify", record.key)
     assert code == 0 and "bit-equal" in out
 

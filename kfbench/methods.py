@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -140,6 +141,7 @@ class Method:
         return student
 
 
+@lru_cache(maxsize=128)
 def misfit(made: type[Method]) -> str:
     """Say what a method's class writes that would be passed over in silence, or fail when it is called; "" if nothing.
 
@@ -153,7 +155,7 @@ def misfit(made: type[Method]) -> str:
             continue
         if name not in contract:
             close = get_close_matches(name, contract, n=1, cutoff=0.75)
-            if close:
+            if close and close[0] not in vars(made):  # else it is a helper of its own
                 return f"nothing looks at '{name}'; did you mean '{close[0]}'?"
             if not callable(value) and not hasattr(value, "__get__"):
                 return f"'{name}' is no setting; give it a type, and the class @dataclass(frozen=True)"

@@ -104,6 +104,17 @@ def test_what_a_methods_class_gets_wrong_is_one_line(tmp_path: Path, right: str,
         registry.load_method(str(path))
 
 
+def test_a_helper_beside_a_function_of_the_contract_is_its_own_affair(tmp_path: Path) -> None:
+    both = (
+        "def loss(self, output): ...\n"
+        "    def losses(self, student, teachers, batch, task, progress): ...\n"
+        "    teachers = (1, None)"
+    )
+    path = tmp_path / "elsewhere.py"
+    path.write_text(METHOD.replace("teachers = (1, None)", both))
+    assert registry.load_method(str(path)).teachers == (1, None)
+
+
 def test_entry_points_of_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
         EntryPoint("theirs", "kfbench.methods.kd:Distillation", "kfbench.methods"),

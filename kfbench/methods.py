@@ -157,7 +157,8 @@ def misfit(made: type[Method]) -> str:
             close = get_close_matches(name, contract, n=1, cutoff=0.75)
             if close and close[0] not in vars(made):  # else it is a helper of its own
                 return f"nothing looks at '{name}'; did you mean '{close[0]}'?"
-            if not callable(value) and not hasattr(value, "__get__"):
+            constant = "ClassVar" in str(made.__annotations__.get(name, ""))
+            if not constant and not callable(value) and not hasattr(value, "__get__"):
                 return f"'{name}' is no setting; give it a type, and the class @dataclass(frozen=True)"
         elif inspect.isfunction(value) and (said := _called_otherwise(name, value)):
             return said

@@ -128,7 +128,7 @@ def method_class(name: str) -> "type[Method]":
         raise KfbenchError(
             f"'{module.__file__}' defines {len(classes)} subclasses of Method; a method file has exactly one"
         )
-    if said := misfit(classes[0]):
+    if said := misfit(classes[0]):  # type: ignore[arg-type]
         raise KfbenchError(f"class '{classes[0].__name__}' in '{module.__file__}': {said}")
     return classes[0]
 

@@ -15,6 +15,7 @@ Differs: nothing known.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -174,7 +175,7 @@ BROKEN = {
             "some state is not in the student",
             HEAD
             + """
-    seen = [0]
+    seen: ClassVar[list[int]] = [0]
 
     def losses(self, student, teachers, batch, task, progress):
         self.seen[0] += 1

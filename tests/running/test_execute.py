@@ -239,8 +239,10 @@ def test_a_checkpoint_of_a_gpu_that_is_not_here_goes_on(tmp_path: Path) -> None:
 def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let torch.compile trace and guard as ever, and leave out the C++ compiler."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
-    monkeypatch.setattr("torch._dynamo.config.skip_nnmodule_hook_guards", True)  # torch's own; put back at the end
-    yield
+    import torch._dynamo.config
+
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=True):  # torch's own; put back at the end
+        yield
     torch._dynamo.reset()
 
 

@@ -69,7 +69,7 @@ def test_a_study_makes_runs_anew_for_other_data_and_other_teachers(console: Cons
     assert "2 recorded already, 0 to make" in typed(console, "study", "reports/pets") and not mixed()
 
     teacher(console, 8)
-    assert "kf · Pets: seeds 0:" in typed(console, "study", "reports/pets", "--dry-run", "--row", "kf")
+    assert "kf · Pets: seed 0:" in typed(console, "study", "reports/pets", "--dry-run", "--row", "kf")
     before = {record.key for record in records.records(Path("results"))}
     typed(console, "study", "reports/pets")
     made = [record for record in records.records(Path("results")) if record.key not in before]

@@ -140,25 +140,27 @@ class Shares(nn.Module):
         self.most = max(tolerance, 1 / teachers)
         choices = torch.tensor(list(itertools.product((0, 1, 2), repeat=teachers)))  # [3^M, M]: at 0, at C, between
         self.register_buffer("places", choices, persistent=False)
-        self.register_buffer("capped", (choices == 1).double() * self.most, persistent=False)
+        self.register_buffer("capped", choices == 1, persistent=False)
 
     @torch.no_grad()
     def forward(self, slopes: Tensor) -> Tensor:
         """Return the shares [M], which sum to 1, from gradients [M, any]."""
-        slopes = slopes.double()
+        here = torch.device("cpu") if slopes.device.type == "mps" else slopes.device  # Apple GPUs have no float64
+        places, capped, wanted = self.places.to(here), self.capped.to(here), slopes.device
+        slopes = slopes.to(here).double()
         teachers = len(slopes)
         gram = slopes @ slopes.T
         eye = torch.eye(teachers, dtype=gram.dtype, device=gram.device)
         gram = gram / gram.diagonal().mean().clamp(min=1e-30) + 1e-9 * eye  # a little convex, where two teachers agree
-        between = (self.places == 2)[..., None]  # [3^M, M, 1]
+        between = (places == 2)[..., None]  # [3^M, M, 1]
         # for each choice: (G α)_m = ν where α_m is between its ends, else α_m is at its end; sum α = 1, else ν = 0
         above = torch.cat([torch.where(between, gram, eye), -between.double()], 2)  # [3^M, M, M + 1]
         some = between.any(1).double()  # [3^M, 1]
         below = torch.cat([some.expand(-1, teachers), 1 - some], 1)[:, None]  # [3^M, 1, M + 1]
-        told = torch.cat([self.capped, some], 1)
+        told = torch.cat([capped * self.most, some], 1)
         found, _ = torch.linalg.solve_ex(torch.cat([above, below], 1), told)
         alpha = found[:, :teachers]
         fits = ((alpha > -1e-6) & (alpha < self.most + 1e-6)).all(1) & ((alpha.sum(1) - 1).abs() < 1e-6)
         length = torch.where(fits, ((alpha @ gram) * alpha).sum(1), torch.inf)
         best: Tensor = alpha.index_select(0, length.argmin()[None])[0].clamp(0, self.most)
-        return (best / best.sum()).float()
+        return (best / best.sum()).float().to(wanted)

@@ -35,8 +35,8 @@ def said(teacher: Teacher, split: Split) -> Said:
     for images, _ in split.chunks():
         batch = Batch(images, torch.Generator())
         last = teacher.features(batch, layers[-1:], logits=True)[layers[-1]]
-        features.append(pooled(last).double().cpu())
-        probabilities.append(teacher(batch).logits.double().softmax(1).cpu())
+        features.append(pooled(last).cpu().double())  # in this order: Apple GPUs have no float64
+        probabilities.append(teacher(batch).logits.cpu().double().softmax(1))
     answers = Said(*(np.asarray(torch.cat(parts).numpy()) for parts in (features, probabilities)))
     if not all(np.isfinite(answer).all() for answer in answers):
         raise KfbenchError(

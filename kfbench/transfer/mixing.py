@@ -24,6 +24,7 @@ from kfbench.transfer.shares import Shares
 from kfbench.transfer.statistics import MixedStatistics
 
 Links = dict[str, list[tuple[int, str]]]  # student layer -> (teacher, its layer) of each candidate
+HELD = 2**30  # numbers of features held at once to measure them: 4 GiB in fp32
 
 
 def parse_links(text: str, teachers: int) -> Links:
@@ -140,16 +141,20 @@ class MixedStudent(nn.Module):
 
     @torch.no_grad()
     def measure(self, teachers: Sequence[Teacher], batches: Iterable[Batch], *, images: int = 2000) -> None:
-        """Measure the teachers' features over the first `images` training images, to standardise them from now on."""
+        """Measure the teachers' features over the first `images` training images, to standardise them from now on.
+
+        Over fewer, if features of so many are more than `HELD` numbers: large maps say as much with fewer images.
+        """
         if not self.norms:
             return
         features_of: dict[str, list[Tensor]] = {}
-        seen = 0
+        seen = held = 0
         for batch in batches:
             for place, features in self.ask(teachers, batch).items():
                 features_of.setdefault(place, []).append(features)
+                held += features.numel()
             seen += len(batch.images)
-            if seen >= images:
+            if seen >= images or held >= HELD:
                 break
         for place, chunks in features_of.items():
             cast(Norm, self._norm(place)).measure(torch.cat(chunks))

@@ -1,6 +1,7 @@
 """Knowledge Flow against numpy written from its formula, and what must hold whatever the settings."""
 
 import dataclasses
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from kfbench.networks.network import Network
 from kfbench.running import resolve, stand_in
 from kfbench.teachers import Teacher
 from kfbench.train.supervised import Supervised
+from kfbench.transfer import mixing
 from kfbench.transfer.candidates import Matched, Mix, Norm, Transform, mix, rms
 from kfbench.transfer.mixing import MixedStudent, parse_links
 
@@ -356,6 +358,18 @@ def test_a_mix_of_any_shapes_is_the_weighted_sum(taken: tuple[int, ...], made: t
     assert_close = torch.testing.assert_close
     assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, None)]), 0.7 * own + 0.3 * q(features))
     assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, norm)]), 0.7 * own + 0.3 * q(norm(features)))
+
+
+def test_features_of_large_maps_are_measured_over_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 2,000 images of 224 pixels would take tens of GB; the statistics are those of the images held."""
+    loop, student, batch = begun(normalise=True)
+    held = student.ask(loop.setup.teachers, batch)
+    monkeypatch.setattr(mixing, "HELD", sum(features.numel() for features in held.values()) + 1)
+    given = iter([batch] * 5)
+    student.measure(loop.setup.teachers, given)
+    assert len(list(given)) == 3
+    for place, features in held.items():
+        torch.testing.assert_close(cast(Norm, student._norm(place)).mean, features.transpose(0, 1).flatten(1).mean(1))
 
 
 def spoken(student: MixedStudent, name: str) -> dict[str, float]:

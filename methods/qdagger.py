@@ -11,8 +11,8 @@ teacher's replay memory, the teacher plays for a share of the budget, its frames
 policy and, by the actor-critic's own value loss, its values; G_T is the mean return of the episodes it began: of those
 that the student ends, one an emulator, the first to end count. G is that of the last training episodes, not of an
 evaluation. While no episode has told G or G_T the weight is whole; a teacher no better than a random policy gets none
-(there the quotient changes its sign). A weight that was 0 comes back if the returns fall again, as in the paper; the
-code leaves it at 0. The learning rate is the recipe's (there it falls with the weight, from 1e-4 to 1e-5).
+(there the quotient changes its sign). A weight that was 0 comes back if the returns fall again, as in CleanRL's
+QDagger (there it stays 0). The learning rate is the recipe's (there it falls with the weight, from 1e-4 to 1e-5).
 """
 
 from collections.abc import Iterable, Sequence

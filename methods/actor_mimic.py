@@ -7,8 +7,9 @@ Source: Parisotto, Ba & Salakhutdinov 2016, "Actor-Mimic", arXiv 1511.06342, and
     target game learnt.
 Differs: experts are actor-critics, not DQNs: q_E is the logits of a policy. Source games take turns (`rounds`), each
 with a fresh optimiser, for one game is played at a time; the source mixes their replay memories. All games share one
-action set instead of masks. The feature term is a mean over units. Mimicry takes a share of the budget, not 4 million
-frames a game.
+action set instead of masks. The feature term is a mean over units; the code's gradient is that of their sum, so with
+the 256 units of an `a3c` its b weighs 256 times as much. Mimicry takes a share of the budget, not 4 million frames a
+game.
 """
 
 from collections.abc import Iterable, Sequence

@@ -6,7 +6,8 @@ Source: Chen, Wang, Fu, Long & Wang 2019, "Catastrophic Forgetting Meets Negativ
     they enter the head; w = 0.001, k = 1 (examples/task_adaptation/image_classification/bss.py).
 Differs: the body learns at the head's rate, as in `finetune`, so that the two are compared by the penalty alone; the
 library gives every method, plain fine-tuning too, a tenth of it (`--set body_rate=0.1`). As there, the penalty is of
-the whole batch and no mean over its rows: it falls to nothing where a batch has fewer independent rows than features.
+the whole batch and no mean over its rows. It is nothing where F's rank is below the smaller of B and C: where B is no
+smaller than C, a single feature that is 0 for the whole batch takes the place of the smallest singular value.
 """
 
 from collections.abc import Sequence

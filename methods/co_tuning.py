@@ -9,8 +9,8 @@ Source: You, Kou, Long & Wang 2020, "Co-Tuning for Transfer Learning", NeurIPS, 
     variant `direct` is the mean answer to each class's images.
 Differs: held-out images are a tenth of each class's training images (there: a validation set, which methods do not
 see here), chosen by chance. The teacher's answers are taken at its own temperature (there: logits times 0.884, the
-calibration of an ImageNet ResNet-50 on its own images). The body and the old head learn at the head's rate, as in
-`finetune` (see `bss`; the source: a tenth).
+calibration of an ImageNet ResNet-50 on its own images). The new head starts as the network's own does (thuml/CoTuning:
+from N(0, 0.01²)). The body and the old head learn at its rate, as in `finetune` (see `bss`; the source: a tenth).
 
 Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from one of CIFAR-10, one seed; `finetune`
 66.0 % error): 68.1; with w = 0.1 65.9. A likely reason: ten classes say little of a hundred; the source's teacher had

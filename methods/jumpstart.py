@@ -2,9 +2,10 @@
 
 Source: Uchendu, Xiao, Lu, Zhu, Yan et al. 2022, "Jump-Start Reinforcement Learning", arXiv 2204.02372, its
     curriculum: the guide plays h steps, the learner the rest; h falls by one of n steps from H to 0 each time
-    that the mean return of both together is not below the best so far, less a tolerance. H = 100, the roll-in of
-    Agarwal et al. 2022, "Reincarnating Reinforcement Learning", on Atari (configs/jsrl_dqn.gin); n = 10, and a first
-    mean that only sets the mark, as in steventango/jumpstart-rl.
+    that the mean return of both together is not below the best so far, less a tolerance. n = 10, and a first mean
+    that only sets the mark, as in steventango/jumpstart-rl. H = 100 is the largest roll-in of Agarwal et al. 2022,
+    "Reincarnating Reinforcement Learning", on Atari (configs/jsrl_dqn.gin, where each episode draws its own, and,
+    with roll_in_guide = False, the learner plays it and the guide more and more rarely what follows).
 Differs: the sources' learners are off-policy and learn from the guide's steps too. An actor-critic's gradient is of its
 own actions, so rows that the teacher played are left out of all its terms, and their advantages are used by nobody.
 Means are of training episodes, not of evaluations; as few of them end in a short budget, h is also at most a line from

@@ -8,7 +8,8 @@ on alone. The paper's own figures for its settings are not known here: where one
 `descendant:` (CAT, TJU-DRL-LAB, PPO2 code that took Knowledge Flow's connections over) or `choice:` (ours).
 Differs: Q between maps of different sizes pools or interpolates; "previous" on images is the sample's last output; the
 mixing weights have a larger learning rate of their own, else they hardly move in a short budget. In games "previous" is
-the policy that acted, so L_KL is 0 under a2c, whose only step of a rollout is taken where that policy still is.
+the policy that acted, so L_KL is 0 under a2c, whose only step of a rollout is taken where that policy still is (but for
+the recipe's `overlap`).
 
 The schedule: with that of the descendants (variant `descendant`) the student never learns to do without its teachers in
 a short budget, and collapses at the cut. Chosen on validation (CIFAR-10 with 2,000 labels, seed 11, 40 epochs; error in

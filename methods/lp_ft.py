@@ -9,7 +9,8 @@ Source: Kumar, Raghunathan, Jones, Ma & Liang 2022, "Fine-Tuning can Distort Pre
 Differs: the probe is trained by the recipe's optimiser for a share of the budget, and each stage has the recipe's whole
 schedule (there, on small data sets, the probe is logistic regression, to convergence, over a range of L2 strengths).
 The learning rate of the second stage, which the authors sweep for each method, is the recipe's times `rate`.
-Variant `moving` lets BatchNorm's statistics move, as `finetune` does.
+Dropout, which `densenet-…-dropout` has, is not turned off in it. Variant `moving` lets BatchNorm's statistics move, as
+`finetune` does.
 
 Tried on validation images (CIFAR-100, 10,000 images for 12 epochs, a cnn-16 from one of CIFAR-10, one seed; `finetune`
 66.0 % error): 69.9; with a tenth of the budget for the probe 67.2, and with moving statistics too 65.8. What it loses

@@ -13,8 +13,8 @@ Differs: all games are seen as images of one shape, so phi and mu are correction
 4×4 patches, and begin as the identity (there: networks that map one robot's state to another's, from nothing). sigma
 is a channel's, and at least 0.05: black pixels that are told exactly have no bound. Policy and value share a trunk, so
 there is one set of shares (there: two, the values' with a dep of 0.05 or 0.1). The shares learn at ten times the
-network's rate, as in `kf`, else they hardly move in a short budget. Under a2c the term of the old policy is 0: the
-only step of a rollout is taken where the policy that acted still is.
+network's rate, as in `kf`, else they hardly move in a short budget. Under a2c without `overlap` the term of the old
+policy is 0: the only step of a rollout is taken where the policy that acted still is.
 """
 
 from collections.abc import Sequence

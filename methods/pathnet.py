@@ -9,9 +9,11 @@ Source: Fernando et al. 2017, "PathNet: Evolution Channels Gradient Descent in S
     `linear`: the source's modules for MNIST, 20 units.
 Differs: one path at a time is trained, by all emulators (the source: 64 workers with a path each), and in games it is
 judged by the next `episodes` episodes that end, which earlier paths may have begun; a budget of minutes holds a few
-tournaments on images and hardly one in games. A path's modules of a layer are distinct. On images modules are 3×3
-convolutions of stride 2 by default: linear ones do not compare with convolutional students. The source task takes a
-share of the budget, not as many generations as it needs. The optimiser is the recipe's.
+tournaments on images and hardly one in games. What is frozen, and at the end kept, is the path that won the last
+tournament, as in jsikyoon/pathnet (kimhc6028: the one with the highest accuracy so far). A path's modules of a layer
+are distinct. On images modules are 3×3 convolutions of stride 2 by default: linear ones do not compare with
+convolutional students. The source task takes a share of the budget, not as many generations as it needs. The optimiser
+is the recipe's.
 """
 
 from collections.abc import Iterable, Sequence

@@ -10,9 +10,9 @@ Differs: q are the logits of policies, which need no sharpening: tau = 1 (there 
 teacher's replay memory, the teacher plays for a share of the budget, its frames counted, and the student learns its
 policy and, by the actor-critic's own value loss, its values; G_T is the mean return of the episodes it began: of those
 that the student ends, one an emulator, the first to end count. G is that of the last training episodes, not of an
-evaluation. While no episode has told G or G_T the weight is whole; a
-teacher no better than a random policy gets none (there the quotient changes its sign). The learning rate is the
-recipe's (there it falls with the weight, from 1e-4 to 1e-5).
+evaluation. While no episode has told G or G_T the weight is whole; a teacher no better than a random policy gets none
+(there the quotient changes its sign). A weight that was 0 comes back if the returns fall again, as in CleanRL's
+QDagger (there it stays 0). The learning rate is the recipe's (there it falls with the weight, from 1e-4 to 1e-5).
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,6 +27,7 @@ from kfbench.errors import KfbenchError
 from kfbench.games import reference
 from kfbench.methods import Batch, Method, Output, Parts, Stage
 from kfbench.networks.network import Network
+from kfbench.spec import GameRecipe
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 from kfbench.transfer import losses
@@ -47,7 +48,7 @@ class QDagger(Method):
     kinds = ("games",)
     teachers = (1, 1)
     needs = "outputs"
-    revision = 2  # episodes that the teacher began are its
+    revision = 3  # 2: episodes that the teacher began are its; 3: with the recipe's overlap too
     search = {
         "offline": {"low": 0.05, "high": 0.5},
         "weight": {"low": 0.3, "high": 30.0, "log": True},
@@ -92,7 +93,6 @@ class QDagger(Method):
         """What the one who plays would do, the student's values, and the teacher's logits to learn from."""
         output: Output = student(batch.images)
         if cast(WithCompanions, student).stage == "offline":
-            cast(Returns, cast(WithCompanions, student).parts["returns"]).begun.fill_(len(batch.images))
             said = teachers[0](batch).logits
             return Output(said, output.value), {"teacher": said}
         return output, {"teacher": teachers[0](batch).logits} if self._asks(progress) else {}
@@ -108,10 +108,12 @@ class QDagger(Method):
             return output, parts
         target = losses.softened(batch.extras["teacher"], self.tau)
         follow = self.weight * losses.kl(target, output.logits / self.tau)
+        returns = cast(Returns, student.parts["returns"])
         if student.stage == "offline":
+            assert isinstance(task.recipe, GameRecipe)
+            returns.begun.fill_(task.recipe.environments)  # not in `act`, whose student may be a copy of this one
             return output, {"value": parts["value"], "distillation": follow}
-        left = cast(Returns, student.parts["returns"]).left()
-        return output, parts | {"distillation": left * follow}
+        return output, parts | {"distillation": returns.left() * follow}
 
     def observe(self, student: nn.Module, scores: Sequence[float]) -> None:
         """Note the returns of the one who began the episodes."""

@@ -2,7 +2,8 @@
 
 Source: Park et al. 2019, "Relational Knowledge Distillation", arXiv 1904.05068:
     L = CE + d · Huber(distances) + a · Huber(angles),  of the features before the last layer; d = 25, a = 50
-    (section 4.1, and the authors' run_distill_classification.py; also RepDistiller's).
+    (section 4.1, and the authors' run_distill_classification.py, on the branch `classification` of lenscloth/RKD; also
+    RepDistiller's).
 Differs: features are not made of length 1 first (the authors' code for classification does; RepDistiller does not),
 and no term of Hinton's is added.
 """

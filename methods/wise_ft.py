@@ -3,7 +3,7 @@
 Source: Wortsman, Ilharco, Kim, Li, Kornblith, Roelofs et al. 2022, "Robust fine-tuning of zero-shot models", CVPR,
     arXiv 2109.01903, section 3, and the authors' code (mlfoundations/wise-ft, src/wise_ft.py): after fine-tuning,
     theta = (1 - a) theta_0 + a theta_1,  for every entry of the state, theta_0 from before and theta_1 from after;
-    a = 0.5 is our choice.
+    a = 0.5 (src/args.py).
 Differs: theta_0 is the teacher's body below a head that was probed on it for a share of the budget (there: CLIP, whose
 head is made of text). BatchNorm's statistics, which CLIP has none of, are averaged as the code averages everything,
 entry by entry, and not measured again. Evaluations on the way see the average.

@@ -200,13 +200,16 @@ def test_the_weight_falls_as_the_students_return_nears_the_teachers() -> None:
     assert taught.method.metrics(taught.student) == {"distillation/left": 0.0}  # a teacher below chance
 
 
-def test_episodes_that_the_teacher_began_are_its_wherever_they_end() -> None:
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_episodes_that_the_teacher_began_are_its_wherever_they_end(overlap: int) -> None:
     """Else the student is thought as good as its teacher when it has not ended an episode of its own."""
-    live = setup("qdagger", window=2, random_return=10.0)
-    offline, online = live.method.stages
-    live.method.begin(live.student, live.teachers, offline, [], live.rng)
-    act(live, [0] * 3, 0.0)  # three emulators, and no episode ends
-    live.method.begin(live.student, live.teachers, online, [], live.rng)
+    recipe = {"overlap": overlap, "environments": 3, "minibatches": 1, "episode_frames": 4000}
+    live = setup("qdagger", recipe=recipe, window=2, random_return=10.0)
+    loop = ActorCritic(live, threads=1)
+    loop._begin(0)
+    loop.advance()  # with overlap the student that learns never acts; no episode ends
+    assert loop.episodes == 0
+    loop._begin(1)
     found = []
     for scores in ([100.0, 110.0], [120.0, 10.0], [60.0]):
         live.method.observe(live.student, scores)

@@ -2,14 +2,12 @@
 
 Source: Parisotto, Ba & Salakhutdinov 2016, "Actor-Mimic", arXiv 1511.06342, and the authors' code
     (eparisotto/ActorMimic):
-    L = H(pi_E(.|s), pi(.|s)) + b · 1/2 mean |f_i(h(s)) - h_E(s)|²,  pi_E = softmax(q_E / tau), f_i linear, h the last
+    L = H(pi_E(.|s), pi(.|s)) + b/2 |f_i(h(s)) - h_E(s)|²,  pi_E = softmax(q_E / tau), f_i linear, h the last
     hidden layer, on the student's own trajectories; b = 0.01, tau = 1 (scripts/). Then the head is dropped and the
     target game learnt.
 Differs: experts are actor-critics, not DQNs: q_E is the logits of a policy. Source games take turns (`rounds`), each
 with a fresh optimiser, for one game is played at a time; the source mixes their replay memories. All games share one
-action set instead of masks. The feature term is a mean over units; the code's gradient is that of their sum, so with
-the 256 units of an `a3c` its b weighs 256 times as much. Mimicry takes a share of the budget, not 4 million frames a
-game.
+action set instead of masks. Mimicry takes a share of the budget, not 4 million frames a game.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,6 +43,7 @@ class ActorMimic(Method):
     kinds = ("games",)
     teachers = (1, None)
     needs = "outputs"
+    revision = 2  # features: a sum over units, as in the source, where it was their mean
     search = {
         "mimic_share": {"low": 0.1, "high": 0.8},
         "features": {"low": 1e-3, "high": 1.0, "log": True},
@@ -113,7 +112,7 @@ class ActorMimic(Method):
         with taps.read(student.network, [last]) as found:
             output = student(batch.images)
         learned = cast(nn.ModuleList, student.parts["maps"])[expert(teachers, student.stage)]
-        error = (learned(found[last]).float() - batch.extras["hidden"].float()).square().mean()
+        error = (learned(found[last]).float() - batch.extras["hidden"].float()).square().sum(1).mean()
         policy = losses.cross_entropy(losses.softened(batch.extras["expert"], self.tau), output.logits)
         return output, {"mimic": policy, "features": self.features / 2 * error}
 

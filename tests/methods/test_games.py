@@ -1,10 +1,10 @@
 """The methods of games: what they learn from, what fades, and what is dropped."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
@@ -116,6 +116,21 @@ def test_actor_mimic_drops_its_heads_and_keeps_the_rest() -> None:
     assert changed and all(name.startswith(("body.policy", "body.value")) for name in changed)
     _, parts = made.method.losses(made.student, made.teachers, batch(made), made.task, 0.6)
     assert set(parts) == {"policy", "value", "entropy"}
+
+
+def test_actor_mimics_features_are_the_sources_sum_over_units() -> None:
+    """Its gradient by a unit of f(h) is b (f(h) - h_E), a mean over the batch, as the authors' code has it."""
+    made = setup("actor_mimic", {"source": OTHER, "features": 0.01})
+    begin(made, made.method.stages[0])
+    taken = batch(made)
+    assert isinstance(made.student, WithCompanions)
+    (learned,) = cast(nn.ModuleList, made.student.parts["maps"])
+    found: list[Tensor] = []
+    handle = learned.register_forward_hook(lambda _module, _taken, put: found.append(put))
+    _, parts = made.method.losses(made.student, made.teachers, taken, made.task, 0.0)
+    handle.remove()
+    slope = torch.autograd.grad(parts["features"], found[0])[0]
+    torch.testing.assert_close(slope, 0.01 * (found[0] - taken.extras["hidden"]).detach() / len(slope))
 
 
 def test_actor_mimic_names_a_game_without_expert() -> None:

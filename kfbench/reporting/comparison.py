@@ -16,6 +16,7 @@ import numpy as np
 from kfbench import registry
 from kfbench.errors import KfbenchError, KfbenchWarning, near
 from kfbench.kinds import Kind
+from kfbench.reporting import naming
 from kfbench.reporting.render import count
 from kfbench.reporting.stats import Array
 from kfbench.running import records
@@ -122,8 +123,7 @@ def _done(results: Path) -> list[RunRecord]:
 
 
 def _but_seed(record: RunRecord) -> str:
-    spec = {name: value for name, value in record.spec.items() if name != "seed"}
-    return json.dumps(spec, sort_keys=True)
+    return naming.but_seed(record.spec)
 
 
 def _recipe(record: RunRecord) -> str:
@@ -142,43 +142,11 @@ def _table(title: str, groups: list[list[RunRecord]], *, what: Sequence[str], le
     names = [group[0].spec["method"] for group in groups]
     contenders = []
     for name, group in zip(names, groups, strict=True):
-        rivals = [other[0] for other in groups if other[0].spec["method"] == name]
-        more = _differing(group[0], rivals, what) if len(rivals) > 1 else []
+        rivals = [other[0].spec for other in groups if other[0].spec["method"] == name]
+        more = naming.differing(group[0].spec, rivals, what) if len(rivals) > 1 else []
         runs = sorted(group, key=lambda record: record.spec["seed"])
         contenders.append(Contender(", ".join([name, *more]), tuple(runs)))
     return Table(title, tuple(contenders), left_out)
-
-
-def _differing(record: RunRecord, rivals: Sequence[RunRecord], what: Sequence[str]) -> list[str]:
-    """Return in what a run's spec differs from those of the same method; settings at their defaults are not told."""
-    words = []
-    for part in what:
-        mine = record.spec[part]
-        if isinstance(mine, dict):
-            usual = _defaults(record.spec["method"]) if part == "settings" else {}
-            names = sorted({name for rival in rivals for name in rival.spec[part]})
-            told = {name: {json.dumps(rival.spec[part].get(name)) for rival in rivals} for name in names}
-            varies = [name for name, values in told.items() if len(values) > 1]
-            words += [
-                f"{name}={_plain(mine[name])}" for name in varies if name in mine and mine[name] != usual.get(name)
-            ]
-        elif any(rival.spec[part] != mine for rival in rivals):
-            words.append(f"teachers {', '.join(mine) or 'none'}")
-    return words
-
-
-def _defaults(method: str) -> dict[str, Any]:
-    """Return the settings of a method, or variant, that are literals in its file; nothing if the file is gone."""
-    stem, variant = registry.split(method)
-    if stem not in registry.files("methods"):
-        return {}
-    described = registry.describe("methods", stem)
-    variants = described.get("attributes", {}).get("variants", {})
-    return {**described.get("settings", {}), **(variants.get(variant, {}) if variant else {})}
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def rows(table: Table) -> list[dict[str, Any]]:

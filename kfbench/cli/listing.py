@@ -1,8 +1,6 @@
 """What `kfbench list` knows, read from files as text: no torch, no import of a method or task."""
 
 import json
-import shutil
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from kfbench import registry
 from kfbench.cli import recipe
 from kfbench.errors import KfbenchError, near
 from kfbench.reporting import naming
+from kfbench.reporting.lines import folded
 from kfbench.running.files import record_files
 from kfbench.spec import digest
 
@@ -22,7 +21,7 @@ BUDGETS = {
 }
 SECTIONS = ("methods", "tasks", "networks", "teachers", "budgets", "recipe", "runs")
 PARTS = ("recipe", "settings", "teachers")  # of a spec, that may tell runs of one heading apart
-NAME, LEAST = 31, 24  # widest column of names, and narrowest of what is said of them
+NAME = 31  # the widest column of names
 ASKED_FOR = ("recipe", "runs")  # sections that are listed by their names only
 
 
@@ -143,27 +142,13 @@ def _columns(cells: list[tuple[str, str]]) -> list[str]:
     wide = max((len(name) for name, _ in cells if len(name) <= NAME), default=0)
     lines = []
     for name, about in cells:
-        said = _folded(about, indent=wide + 4)
+        said = folded(about, indent=wide + 4)
         if len(name) > wide:
             lines.append(f"  {name}")
         else:
             said[0] = f"  {name:<{wide}}  {said[0].lstrip()}"
         lines += said
     return lines
-
-
-def _folded(words: str, *, indent: int, first: int | None = None) -> list[str]:
-    """Return text in lines that fit the terminal, the first with an indent of its own."""
-    room = max(shutil.get_terminal_size().columns, indent + LEAST)
-    begin = " " * (indent if first is None else first)
-    return textwrap.wrap(
-        words,
-        room,
-        initial_indent=begin,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _runs(rows: list[dict[str, Any]]) -> list[str]:
@@ -178,7 +163,7 @@ def _runs(rows: list[dict[str, Any]]) -> list[str]:
     for group in groups.values():
         name = _heading(group[0])
         apart = naming.differing(_spec(group[0]), rivals[name], PARTS)
-        lines += _folded(f"{name}{': ' if apart else ''}{', '.join(apart)}", indent=4, first=2)
+        lines += folded(f"{name}{': ' if apart else ''}{', '.join(apart)}", indent=4, first=2)
         seeds = [row["seed"] for row in group]
         for row in sorted(group, key=lambda row: (row["seed"], row["made"])):
             made = f"  made {row['made'] or 'earlier'}" if seeds.count(row["seed"]) > 1 else ""  # of other data or code

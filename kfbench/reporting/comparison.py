@@ -17,6 +17,7 @@ from kfbench import registry
 from kfbench.errors import KfbenchError, KfbenchWarning, near
 from kfbench.kinds import Kind
 from kfbench.reporting import naming
+from kfbench.reporting.lines import columns, folded
 from kfbench.reporting.render import count
 from kfbench.reporting.stats import Array
 from kfbench.running import records
@@ -197,27 +198,37 @@ def _ends(low: float, high: float) -> list[float] | None:
 
 
 def text(table: Table) -> str:
-    """Return the table as aligned lines; what a name does not say of a contender stands below it."""
+    """Return the table as lines that fit the terminal; below a name stands what it does not say of a contender.
+
+    Where numbers have no room beside the names they stand below them.
+    """
     found = rows(table)
     unit = table.contenders[0].kind.scored
-    cells, below = [("", "runs", unit, f"minus {_split(found[0])[0]}", "pairs", "")], [""]
+    names, more = zip(("", ""), *map(_split, found), strict=True)
+    first = names[1] if names.count(names[1]) == 1 else "the first"
+    cells = [("runs", unit, f"minus {first}", "pairs", "")]
     for row in found:
-        name, more = _split(row)
         score = _number(row["score"], row["score_interval"])
         gap = _number(row.get("difference"), row.get("difference_interval"), sign="+")
-        cells.append((name, str(len(row["seeds"])), score, gap, str(row.get("pairs", "")), row.get("verdict", "")))
-        below.append(more)
-    widths = [max(len(cell[i]) for cell in cells) for i in range(6)]
+        cells.append((str(len(row["seeds"])), score, gap, str(row.get("pairs", "")), row.get("verdict", "")))
+    widths = [max(len(cell[i]) for cell in cells) for i in range(5)]
+    numbers = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
+    wide = max(map(len, names))
+    is_beside = 2 + wide + 2 + max(map(len, numbers)) <= columns()
     lines = [table.title]
-    for line, more in zip(cells, below, strict=True):
-        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        lines += [f"    {more}"] if more else []
+    for name, told, line in zip(names, more, numbers, strict=True):
+        if is_beside:
+            lines += [f"  {name:<{wide}}  {line}", *folded(told, indent=4)]
+        else:
+            lines += [*folded(", ".join(filter(None, (name, told))), indent=4, first=2), f"    {line}"]
     data = {record.identity.get("data") for contender in table.contenders for record in contender.runs}
     if len(data) > 1:
-        lines.append(f"  these runs were made with {len(data)} different versions of the data")
+        lines += folded(f"these runs were made with {len(data)} different versions of the data", indent=2)
     if table.left_out:
         lone = count(table.left_out, "single run")
-        lines.append(f"  left out: {lone} with other settings; compare their keys to see them")
+        lines += folded(f"left out: {lone} with other settings; compare their keys to see them", indent=2)
     return "\n".join(lines)
 
 

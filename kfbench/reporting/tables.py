@@ -41,7 +41,8 @@ def scores(grid: Grid, layout: Layout) -> Table:
         "keeps of teachers: mean ± standard deviation "
         "over seeds (number of seeds). Bold: the best mean of those with several runs, or who clearly beats it on the "
         "seeds of both, and what a paired 95 % interval does not tell from that one: it is as good, or undecided; what "
-        f"varies much can be bold far below. ▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
+        f"varies much can be bold far below. ▲ ▼: clearly better or worse than {base}; ▼ is negative transfer. Each by "
+        "its own interval: of twenty that differ in nothing, one is expected to be marked by luck."
     )
     return Table(layout.name, layout.title, caption, tuple(columns), shown)
 

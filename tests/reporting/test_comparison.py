@@ -181,3 +181,24 @@ def test_a_setting_that_older_records_lack_tells_them_apart() -> None:
     table = comparison.of_keys(RESULTS, [keys[True], keys[False]])
     assert [contender.label for contender in table.contenders][0] == "attention_transfer"
     assert "smallest=1" in table.contenders[1].label
+
+
+@pytest.mark.parametrize("columns", [None, 200])
+def test_the_table_is_no_wider_than_the_terminal(columns: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns)) if columns else monkeypatch.delenv("COLUMNS", raising=False)
+    methods = ["logit_standardisation", "factor_transfer", "kf"]
+    tables = comparison.of_methods(RESULTS, methods, "cifar100")
+    [table] = [table for table in tables if len(table.contenders) > 4]
+    lines = comparison.text(table).splitlines()
+    assert max(map(len, lines)) <= (columns or 80)
+    for contender, row in zip(table.contenders, comparison.rows(table), strict=True):
+        [place] = [n for n, line in enumerate(lines) if f" {row['score']:.2f} [" in line]
+        name = contender.label.partition(",")[0]
+        assert name in lines[place] if columns == 200 else name in "".join(lines[max(0, place - 2) : place])
+
+
+def test_what_is_subtracted_is_named_if_one_has_its_name() -> None:
+    for methods, told in ((["logit_standardisation", "kf"], "logit_standardisation"), (["kf", "scratch"], "the first")):
+        tables = comparison.of_methods(RESULTS, methods, "cifar100")
+        [table] = [table for table in tables if len(table.contenders) > 3 or len(methods) < len(table.contenders)]
+        assert f"minus {told}  " in comparison.text(table)

@@ -261,6 +261,20 @@ def test_a_claim_that_is_false_is_not_reproduced(made):
     )
 
 
+def test_a_claim_is_not_decided_before_its_runs_are_made(made):
+    def without(seed, failed):
+        cell = made.cells["kf", "cifar100"]
+        gone = cell.records[seed].model_copy(update={"status": "failed"}) if failed else None
+        kept = tuple(gone if n == seed else record for n, record in enumerate(cell.records))
+        return replace(made, cells={**made.cells, ("kf", "cifar100"): replace(cell, records=kept)})
+
+    claim = made.study.claims[0].model_copy(update={"on": ["cifar100"]})
+    whole, early, broken = (claims.verdict(claim, grid) for grid in (made, without(1, False), without(1, True)))
+    assert whole.word == "reproduced" and early.difference.is_clear and broken.difference.is_clear
+    assert early.word == "undecided" and early.told.endswith("; 1 run not made yet")
+    assert broken.word == "reproduced" and broken.told.endswith("; without 1 failed run")
+
+
 def test_a_curve_claim_reads_the_curve_at_its_place(made):
     values = claims.curve_values(made, "kf", ["cifar100"], "share/student", 0.5)
     assert values == pytest.approx(0.37)

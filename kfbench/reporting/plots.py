@@ -172,8 +172,9 @@ def improvement(grid: Grid) -> Drawn:
     for text in axes[0].get_xticklabels():
         text.set_horizontalalignment("right")
         text.set_rotation_mode("anchor")
+    where = f"{'mean over' if len(columns) > 1 else 'on'} {_over(grid, columns)}"
     caption = (
-        f"How often a run of the row's method beats one of the column's, mean over {_over(grid, columns)}; "
+        f"How often a run of the row's method beats one of the column's, {where}; "
         "ties count half. 0.5: no difference; bold: Newcombe's 95 % interval does not hold it."
     )
     return "Probability of improvement", caption, figure

@@ -69,7 +69,7 @@ def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
         tops.append(max(ahead, key=lambda row: gaps[row].value))
     if all(np.isnan(gap.low) for gap in gaps.values()):
         return set()
-    return {tops[-1]} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
+    return {tops[-1]} | {row for row, gap in gaps.items() if gap.pairs and not gap.high < 0}  # NaN: not told from it
 
 
 def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:

@@ -61,6 +61,13 @@ def test_one_lucky_seed_takes_nobodys_bold():
     assert bold(gains.made(some | {"lucky": {"cifar10": [9.0, None, None]}})) == {"a", "b"}
 
 
+def test_a_difference_without_an_interval_takes_nobodys_bold():
+    """All pairs differ by the same, or a single one is there: neither tells a row from the best."""
+    best = [5.0, 4.9, 5.2, None]
+    rows = {"best": best, "same": [4.5, 4.4, 4.7, None], "one": [None, None, 3.0, 2.9], "low": [1.0, 0.8, 1.3, None]}
+    assert bold(gains.made({row: {"cifar10": values} for row, values in rows.items()})) == {"best", "same", "one"}
+
+
 def test_easy_seeds_alone_make_no_row_bold():
     """On the seeds that both ran b is clearly better; its mean is worse, as it ran the hard ones too."""
     rows = {"a": {"cifar10": [None, None, 2.0, 1.8]}, "b": {"cifar10": [5.0, 4.9, 4.1, 4.2]}}

@@ -8,6 +8,8 @@ from typing import Any
 from kfbench import registry
 from kfbench.cli import recipe
 from kfbench.errors import KfbenchError, near
+from kfbench.reporting import naming
+from kfbench.reporting.lines import folded
 from kfbench.running.files import record_files
 from kfbench.spec import digest
 
@@ -18,6 +20,8 @@ BUDGETS = {
     "paper": "the recipe of the task's source",
 }
 SECTIONS = ("methods", "tasks", "networks", "teachers", "budgets", "recipe", "runs")
+PARTS = ("recipe", "settings", "teachers")  # of a spec, that may tell runs of one heading apart
+NAME = 31  # the widest column of names
 ASKED_FOR = ("recipe", "runs")  # sections that are listed by their names only
 
 
@@ -81,6 +85,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
                     "network": spec["recipe"]["network"],
                     "budget": spec["budget"],
                     "seed": spec["seed"],
+                    "teachers": spec["teachers"],
+                    "recipe": spec["recipe"],
+                    "settings": spec["settings"],
+                    "made": record.get("provenance", {}).get("made", ""),
                     "status": record["status"],
                     # the kind's metric would mean importing the task; a third kind's comes first in its scores
                     "score": score.get("error", score.get("return", next(iter(score.values()), None))),
@@ -107,28 +115,73 @@ def _imported(results: Path) -> list[dict[str, Any]]:
 
 
 def text(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a listing as aligned lines."""
+    """Return a listing as lines that fit the terminal, or 80 columns."""
     lines: list[str] = []
     for section, rows in found.items():
         lines += [section.upper()] if len(found) > 1 else []
-        cells = [_cells(section, row) for row in rows if row.get("status") != "damaged"] or [("(none yet)",)]
-        widths = [max(len(cell[i]) for cell in cells if len(cell) > i) for i in range(max(map(len, cells)))]
-        lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(cell, widths, strict=False)).rstrip() for cell in cells]
+        known = [row for row in rows if row.get("status") != "damaged"]
+        told = _runs([row for row in known if "recipe" in row])
+        told += _columns([_cells(section, row) for row in known if "recipe" not in row])
+        lines += told or ["  (none yet)"]
         lines += [f"  damaged: {row['file']}: {row['why']}" for row in rows if row.get("status") == "damaged"]
         lines.append("")
     return "\n".join(lines[:-1])
 
 
-def _cells(section: str, row: dict[str, Any]) -> tuple[str, ...]:
-    if section in ("teachers", "runs"):
-        score, on_val = row.get("score"), row.get("val_score")
-        shown = "" if score is None else f"{score:.2f}"
-        shown = shown if on_val is None else f"{on_val:.2f} (val)"
-        words = (row.get(name, "") for name in ("method", "task", "network", "budget", "seed", "status"))
-        return (row["name"], *(str(word) for word in words), shown)
+def _cells(section: str, row: dict[str, Any]) -> tuple[str, str]:
     if section == "recipe":
-        return (row["kind"], row["name"], row["values"], row["default"], row["about"])
-    name = row["name"]
-    variants = ", ".join(f"{name}/{variant}" for variant in row.get("variants", ()))
-    about = row["about"] + (f"  [{variants}]" if variants else "")
-    return (name, about)
+        return f"{row['kind']:<6}  {row['name']}", f"{row['about']} ({row['values']}; default {row['default']})"
+    if section == "teachers":  # others trained it: nothing is known of how
+        return row["name"], f"{row['task']}  {row['network']}  {_outcome(row)}"
+    variants = ", ".join(f"{row['name']}/{variant}" for variant in row.get("variants", ()))
+    return row["name"], row["about"] + (f" [{variants}]" if variants else "")
+
+
+def _columns(cells: list[tuple[str, str]]) -> list[str]:
+    """Return names and what is said of each beside them, folded; below a name that is too long for its column."""
+    wide = max((len(name) for name, _ in cells if len(name) <= NAME), default=0)
+    lines = []
+    for name, about in cells:
+        said = folded(about, indent=wide + 4)
+        if len(name) > wide:
+            lines.append(f"  {name}")
+        else:
+            said[0] = f"  {name:<{wide}}  {said[0].lstrip()}"
+        lines += said
+    return lines
+
+
+def _runs(rows: list[dict[str, Any]]) -> list[str]:
+    """Return runs under what all but their seeds have in common, and in what those of one name differ."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(_heading(row) + naming.but_seed(_spec(row)), []).append(row)
+    rivals: dict[str, list[dict[str, Any]]] = {}
+    for first, *_ in groups.values():
+        rivals.setdefault(_heading(first), []).append(_spec(first))
+    lines = []
+    for group in groups.values():
+        name = _heading(group[0])
+        apart = naming.differing(_spec(group[0]), rivals[name], PARTS)
+        lines += folded(f"{name}{': ' if apart else ''}{', '.join(apart)}", indent=4, first=2)
+        seeds = [row["seed"] for row in group]
+        for row in sorted(group, key=lambda row: (row["seed"], row["made"])):
+            made = f"  made {row['made'] or 'earlier'}" if seeds.count(row["seed"]) > 1 else ""  # of other data or code
+            lines.append(f"    {row['name']}  seed {row['seed']:<4} {_outcome(row):>8}{made}")
+    return lines
+
+
+def _spec(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells a run from others of its heading."""
+    return {part: row[part] for part in ("method", *PARTS)}
+
+
+def _heading(row: dict[str, Any]) -> str:
+    return f"{row['method']} on {row['task']}, {row['network']}, {row['budget']}"
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    if row["status"] != "done":
+        return str(row["status"])
+    score, on_val = row.get("score"), row.get("val_score")
+    return f"{on_val:.2f} (val)" if on_val is not None else "" if score is None else f"{score:.2f}"

@@ -79,6 +79,6 @@ def _shares(curve: list[dict[str, float]]) -> list[str]:
         first, last = with_shares[0], with_shares[-1]
         for name in first:
             if name.startswith("share/") and name.endswith("/student"):
-                layer = name.removeprefix("share/").removesuffix("/student")
+                layer = name.removeprefix("share").removesuffix("/student").lstrip("/") or "mean of layers"
                 lines.append(f"share       {layer}: {first[name]:.2f} -> {last[name]:.2f}")
     return lines

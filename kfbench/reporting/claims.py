@@ -23,6 +23,8 @@ class Verdict:
     unit: str  # of the difference
     columns: tuple[str, ...]  # columns with at least one pair
     absent: tuple[str, ...]  # columns of the claim without a pair
+    unmade: int  # runs of the claim that are planned and not made yet: it is not decided before
+    failed: int  # runs of the claim that failed, and are in no pair
 
     @property
     def told(self) -> str:
@@ -42,7 +44,9 @@ class Verdict:
             if not gap.is_clear:
                 more = "over a thousand more seeds" if gap.more_seeds is None else count(gap.more_seeds, "more seed")
                 text += f"; about {more} would decide it if the effect stays"
-        return text + (f"; nothing yet on {', '.join(self.absent)}" if self.absent else "")
+        text += f"; nothing yet on {', '.join(self.absent)}" if self.absent else ""
+        text += f"; {count(self.unmade, 'run')} not made yet" if self.unmade else ""
+        return text + (f"; without {count(self.failed, 'failed run')}" if self.failed else "")
 
 
 def _signed(number: float) -> str:
@@ -50,7 +54,7 @@ def _signed(number: float) -> str:
 
 
 def verdict(claim: Claim, grid: Grid) -> Verdict:
-    """Judge one claim.
+    """Judge one claim, once its planned runs are made: who looks after each seed finds luck.
 
     What a curve states can be the same in every run, as a share of exactly 1 is; such a value decides without an
     interval. Scores that differ by the same in every pair decide nothing: three coins may fall alike.
@@ -61,10 +65,18 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
     gap = pairs.difference(ours, theirs)
     is_same = claim.curve is not None and gap.is_constant and gap.value != 0
     word: Word = "undecided"
-    if (gap.is_clear or is_same) and all(paired):
+    cells = [
+        grid.cells[row, column]
+        for row in (claim.better, claim.than, claim.row)
+        for column in columns
+        if row is not None and (row, column) in grid.cells
+    ]
+    unmade, failed = sum(cell.missing for cell in cells), sum(len(cell.failed) for cell in cells)
+    if (gap.is_clear or is_same) and all(paired) and not unmade:
         word = "reproduced" if gap.value > 0 else "not reproduced"
     ready = tuple(column for column, has_pairs in zip(columns, paired, strict=True) if has_pairs)
-    return Verdict(claim, word, gap, unit, ready, tuple(column for column in columns if column not in ready))
+    absent = tuple(column for column in columns if column not in ready)
+    return Verdict(claim, word, gap, unit, ready, absent, unmade, failed)
 
 
 def _sides(claim: Claim, grid: Grid, columns: list[str]) -> tuple[Array, Array, str]:

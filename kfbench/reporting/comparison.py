@@ -16,6 +16,8 @@ import numpy as np
 from kfbench import registry
 from kfbench.errors import KfbenchError, KfbenchWarning, near
 from kfbench.kinds import Kind
+from kfbench.reporting import naming
+from kfbench.reporting.lines import columns, folded
 from kfbench.reporting.render import count
 from kfbench.reporting.stats import Array
 from kfbench.running import records
@@ -122,8 +124,7 @@ def _done(results: Path) -> list[RunRecord]:
 
 
 def _but_seed(record: RunRecord) -> str:
-    spec = {name: value for name, value in record.spec.items() if name != "seed"}
-    return json.dumps(spec, sort_keys=True)
+    return naming.but_seed(record.spec)
 
 
 def _recipe(record: RunRecord) -> str:
@@ -142,43 +143,11 @@ def _table(title: str, groups: list[list[RunRecord]], *, what: Sequence[str], le
     names = [group[0].spec["method"] for group in groups]
     contenders = []
     for name, group in zip(names, groups, strict=True):
-        rivals = [other[0] for other in groups if other[0].spec["method"] == name]
-        more = _differing(group[0], rivals, what) if len(rivals) > 1 else []
+        rivals = [other[0].spec for other in groups if other[0].spec["method"] == name]
+        more = naming.differing(group[0].spec, rivals, what) if len(rivals) > 1 else []
         runs = sorted(group, key=lambda record: record.spec["seed"])
         contenders.append(Contender(", ".join([name, *more]), tuple(runs)))
     return Table(title, tuple(contenders), left_out)
-
-
-def _differing(record: RunRecord, rivals: Sequence[RunRecord], what: Sequence[str]) -> list[str]:
-    """Return in what a run's spec differs from those of the same method; settings at their defaults are not told."""
-    words = []
-    for part in what:
-        mine = record.spec[part]
-        if isinstance(mine, dict):
-            usual = _defaults(record.spec["method"]) if part == "settings" else {}
-            names = sorted({name for rival in rivals for name in rival.spec[part]})
-            told = {name: {json.dumps(rival.spec[part].get(name)) for rival in rivals} for name in names}
-            varies = [name for name, values in told.items() if len(values) > 1]
-            words += [
-                f"{name}={_plain(mine[name])}" for name in varies if name in mine and mine[name] != usual.get(name)
-            ]
-        elif any(rival.spec[part] != mine for rival in rivals):
-            words.append(f"teachers {', '.join(mine) or 'none'}")
-    return words
-
-
-def _defaults(method: str) -> dict[str, Any]:
-    """Return the settings of a method, or variant, that are literals in its file; nothing if the file is gone."""
-    stem, variant = registry.split(method)
-    if stem not in registry.files("methods"):
-        return {}
-    described = registry.describe("methods", stem)
-    variants = described.get("attributes", {}).get("variants", {})
-    return {**described.get("settings", {}), **(variants.get(variant, {}) if variant else {})}
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
@@ -229,27 +198,37 @@ def _ends(low: float, high: float) -> list[float] | None:
 
 
 def text(table: Table) -> str:
-    """Return the table as aligned lines; what a name does not say of a contender stands below it."""
+    """Return the table as lines that fit the terminal; below a name stands what it does not say of a contender.
+
+    Where numbers have no room beside the names they stand below them.
+    """
     found = rows(table)
     unit = table.contenders[0].kind.scored
-    cells, below = [("", "runs", unit, f"minus {_split(found[0])[0]}", "pairs", "")], [""]
+    names, more = zip(("", ""), *map(_split, found), strict=True)
+    first = names[1] if names.count(names[1]) == 1 else "the first"
+    cells = [("runs", unit, f"minus {first}", "pairs", "")]
     for row in found:
-        name, more = _split(row)
         score = _number(row["score"], row["score_interval"])
         gap = _number(row.get("difference"), row.get("difference_interval"), sign="+")
-        cells.append((name, str(len(row["seeds"])), score, gap, str(row.get("pairs", "")), row.get("verdict", "")))
-        below.append(more)
-    widths = [max(len(cell[i]) for cell in cells) for i in range(6)]
+        cells.append((str(len(row["seeds"])), score, gap, str(row.get("pairs", "")), row.get("verdict", "")))
+    widths = [max(len(cell[i]) for cell in cells) for i in range(5)]
+    numbers = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    ]
+    wide = max(map(len, names))
+    is_beside = 2 + wide + 2 + max(map(len, numbers)) <= columns()
     lines = [table.title]
-    for line, more in zip(cells, below, strict=True):
-        lines.append("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        lines += [f"    {more}"] if more else []
+    for name, told, line in zip(names, more, numbers, strict=True):
+        if is_beside:
+            lines += [f"  {name:<{wide}}  {line}", *folded(told, indent=4)]
+        else:
+            lines += [*folded(", ".join(filter(None, (name, told))), indent=4, first=2), f"    {line}"]
     data = {record.identity.get("data") for contender in table.contenders for record in contender.runs}
     if len(data) > 1:
-        lines.append(f"  these runs were made with {len(data)} different versions of the data")
+        lines += folded(f"these runs were made with {len(data)} different versions of the data", indent=2)
     if table.left_out:
         lone = count(table.left_out, "single run")
-        lines.append(f"  left out: {lone} with other settings; compare their keys to see them")
+        lines += folded(f"left out: {lone} with other settings; compare their keys to see them", indent=2)
     return "\n".join(lines)
 
 

@@ -66,9 +66,18 @@ class Overview:
         room = max(np.ptp(values), 1e-9)
         ends = [end for standing in self.standings for end in standing.gap.interval[1:] if not np.isnan(end)]
         low, high = min([*values, *ends]), max([*values, *ends])
-        low, high = max(low, min(values) - 0.6 * room), min(high, max(values) + 0.6 * room)
+        low, high = max(low, min(values) - room), min(high, max(values) + room)
         margin = 0.04 * (high - low)  # a dot at an end shall be whole
         return low - margin, high + margin
+
+    @property
+    def fades(self) -> bool:
+        """Say whether an interval goes on beyond the scale."""
+        return any(self.is_cut(end) for s in self.standings for end in s.gap.interval[1:] if not np.isnan(end))
+
+    def is_cut(self, end: float) -> bool:
+        """Say whether an end of an interval lies beyond the scale."""
+        return not self.scale[0] <= end <= self.scale[1]
 
     def place(self, value: float) -> float:
         """Return where a value stands on the scale, in percent, cut at its ends."""
@@ -139,7 +148,8 @@ def _headline(grid: Grid, standings: list[Standing], unit: str) -> str:
     else:
         higher = [f"{standing.row}, {standing.text}" for standing in whole[: whole.index(best)]]
         text = f"Best of what is clearly better than {base}: {ahead}. Higher, but not clearly: {'; '.join(higher)}."
-    return f"{text}{_rivals(grid, best, others)}{_beside(best, others, base)}"
+    rivals = _rivals(grid, best, others)
+    return f"{text}{rivals}{_beside(best, others, base, is_named=rivals.endswith(' of all others.'))}"
 
 
 def _undecided(standings: list[Standing], whole: list[Standing], base: str, unit: str) -> str:
@@ -175,7 +185,7 @@ def _rivals(grid: Grid, best: Standing, others: list[Standing]) -> str:
         elif gap.value > 0 or not gap.is_clear:
             said.append((BEAT if gap.is_clear else TIE, where, standing.row))
     is_ahead = bool(others) and all(where for _, where, _ in said)
-    return _told(said) + " It is clearly ahead of all others." * is_ahead
+    return _told(said) + f" {best.row if said else 'It'} is clearly ahead of all others." * is_ahead
 
 
 def _on(tasks: int, most: int) -> str:
@@ -193,12 +203,12 @@ def _told(said: Iterable[tuple[str, str, str]]) -> str:
     )
 
 
-def _beside(best: Standing, others: list[Standing], base: str) -> str:
+def _beside(best: Standing, others: list[Standing], base: str, *, is_named: bool) -> str:
     """Say of a winner that keeps more than the baseline who wins among those that do not."""
     if not best.is_larger:
         return ""
     plain = next((standing for standing in others if not standing.is_larger), None)
-    size = f" It keeps {best.size:.1f} times {base}'s parameters"
+    size = f" {'It' if is_named else best.row} keeps {best.size:.1f} times {base}'s parameters"
     if plain is None:
         return f"{size}."
     return f"{size}; best of those that keep no more: {plain.row}, {plain.text}{_on(plain.tasks, best.tasks)}."

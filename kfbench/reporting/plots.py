@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -13,6 +14,8 @@ from kfbench.reporting.curve_plots import Drawn, Plot, attached, curves, foremos
 from kfbench.reporting.grid import Grid
 from kfbench.reporting.mixing_plots import mixing
 from kfbench.reporting.score_plots import cost, labels, size
+
+SHADES = "vlag_r"  # seaborn's: red, white, blue
 
 
 def plots(grid: Grid) -> list[Plot]:
@@ -100,7 +103,7 @@ def profile(grid: Grid) -> Drawn:
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     style.legend(figure, axes)
     caption = (
-        f"Share of runs with a normalised score above τ, over {_count(columns)} that every method shown has run. "
+        f"Share of runs with a normalised score above τ, over {_over(grid, columns)}. "
         "Higher is better at every τ. At the right Wilson's pointwise 95 % interval of a line at that height: it "
         "depends on nothing but the share and the number of runs."
     )
@@ -116,8 +119,17 @@ def _interval_key(axis: Axes, runs: float) -> None:
         axis.plot(x, share, "o", markersize=3, **look)
 
 
-def _count(columns: list[str]) -> str:
-    return f"the {len(columns)} tasks" if len(columns) > 1 else "the one task"
+def _over(grid: Grid, columns: list[str]) -> str:
+    """Say over which tasks a plot is, by name where it leaves others out."""
+    if len(columns) == len(grid.columns):
+        return f"the {len(columns)} tasks that every method shown has run" if len(columns) > 1 else columns[0]
+    return f"{len(columns)} of {len(grid.columns)} tasks, as not all methods shown have run more: {' · '.join(columns)}"
+
+
+def _luminance(colour: tuple[float, ...]) -> float:
+    """Return how bright a colour is, 0..1, as WCAG has it: below 0.22 white text stands out more than dark text."""
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
 def improvement(grid: Grid) -> Drawn:
@@ -133,34 +145,36 @@ def improvement(grid: Grid) -> Drawn:
     ends = [[intervals.improvement(a, b) for b in scores] for a in scores]
     side = 1.6 + 0.55 * len(rows)
     figure, axes = style.panels(1, width=side + 1.2, height=side * 0.8, legend=False)
-    with sns.axes_style("white"):
-        sns.heatmap(
-            matrix,
-            ax=axes[0],
-            annot=True,
-            fmt=".2f",
-            vmin=0,
-            vmax=1,
-            cmap="vlag_r",
-            linewidths=1.5,
-            linecolor=style.PAPER,
-            xticklabels=rows,
-            yticklabels=rows,
-            annot_kws={"fontsize": 8.5},
-            cbar_kws={"label": "P(row better than column)", "shrink": 0.8},
-        )
-    axes[0].grid(visible=False)
+    sns.heatmap(
+        matrix,
+        ax=axes[0],
+        annot=True,
+        fmt=".2f",
+        vmin=0,
+        vmax=1,
+        cmap=SHADES,
+        linewidths=1.5,
+        linecolor=style.PAPER,
+        xticklabels=rows,
+        yticklabels=rows,
+        annot_kws={"fontsize": 8.5},
+        cbar_kws={"label": "P(row better than column)", "shrink": 0.8},
+    )
+    for axis in figure.axes:  # the bar of colours too
+        axis.grid(visible=False)
     axes[0].tick_params(axis="x", rotation=35, length=0)
     axes[0].tick_params(axis="y", rotation=0, length=0)
     for text in axes[0].texts:  # at the middle of its cell
         down, right = (int(place) for place in text.get_position()[::-1])
         if ends[down][right].low > 0.5 or ends[down][right].high < 0.5:
             text.set_fontweight("bold")
+        text.set_color("white" if _luminance(matplotlib.colormaps[SHADES](matrix[down, right])) < 0.22 else "#262626")
     for text in axes[0].get_xticklabels():
         text.set_horizontalalignment("right")
         text.set_rotation_mode("anchor")
+    where = f"{'mean over' if len(columns) > 1 else 'on'} {_over(grid, columns)}"
     caption = (
-        f"How often a run of the row's method beats one of the column's, mean over {_count(columns)} that every method "
-        "shown has run; ties count half. 0.5: no difference; bold: Newcombe's 95 % interval does not hold it."
+        f"How often a run of the row's method beats one of the column's, {where}; "
+        "ties count half. 0.5: no difference; bold: Newcombe's 95 % interval does not hold it."
     )
     return "Probability of improvement", caption, figure

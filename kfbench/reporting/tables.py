@@ -41,7 +41,8 @@ def scores(grid: Grid, layout: Layout) -> Table:
         "keeps of teachers: mean ± standard deviation "
         "over seeds (number of seeds). Bold: the best mean of those with several runs, or who clearly beats it on the "
         "seeds of both, and what a paired 95 % interval does not tell from that one: it is as good, or undecided; what "
-        f"varies much can be bold far below. ▲ ▼: clearly better or worse than {base}; ▼ is negative transfer."
+        f"varies much can be bold far below. ▲ ▼: clearly better or worse than {base}; ▼ is negative transfer. Each by "
+        "its own interval: of twenty that differ in nothing, one is expected to be marked by luck."
     )
     return Table(layout.name, layout.title, caption, tuple(columns), shown)
 
@@ -68,7 +69,7 @@ def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
         tops.append(max(ahead, key=lambda row: gaps[row].value))
     if all(np.isnan(gap.low) for gap in gaps.values()):
         return set()
-    return {tops[-1]} | {row for row, gap in gaps.items() if gap.low <= 0 <= gap.high or gap.value == 0}
+    return {tops[-1]} | {row for row, gap in gaps.items() if gap.pairs and not gap.high < 0}  # NaN: not told from it
 
 
 def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import kfbench.methods
 from kfbench import registry
 from kfbench.running import records
 from kfbench.running.files import record_files
+from kfbench.spec import digest
 
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+SPEC = ("method", "task", "network", "budget", "teachers", "recipe", "settings")
 LISTS = """
 import resource, sys
 from kfbench.cli.main import main
@@ -104,3 +108,38 @@ def test_a_record_of_a_newer_version_is_told_in_a_line(type_in: Any, recorded: P
     assert done.code == 0 and path.stem in done.out
     told = [line for line in done.err.splitlines() if "newer kfbench" in line]
     assert told and all(line.startswith("note: ") and "(energy)" in line for line in told)
+
+
+@pytest.mark.parametrize("what", ["", "methods", "tasks", "networks", "teachers", "budgets", "recipe", "runs"])
+def test_a_list_is_no_wider_than_the_terminal(what: str, type_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (None, 100):  # 80 on a pipe
+        monkeypatch.setenv("COLUMNS", str(columns)) if columns else monkeypatch.delenv("COLUMNS", raising=False)
+        code, out, _ = type_in("list", *([what] if what else []), "--results", RESULTS)
+        assert code == 0 and max(map(len, out.splitlines())) <= (columns or 80)
+    assert any(len(line) > 80 for line in out.splitlines()) or what in ("budgets", "teachers")  # a wide one is used
+
+
+@pytest.mark.parametrize("what", ["runs", "teachers"])
+def test_runs_that_differ_in_more_than_their_seed_are_told_apart(what: str, type_in: Any) -> None:
+    rows = json.loads(type_in("list", what, "--json", "--results", RESULTS).out)[what]
+    known = {row["name"]: json.dumps({k: row[k] for k in row if k in SPEC}, sort_keys=True) for row in rows}
+    contenders: dict[str, set[str]] = {}
+    heading, is_open = "", False
+    for line in type_in("list", what, "--results", RESULTS).out.splitlines():
+        if run := re.match(r" {4}([0-9a-f]{12})  seed ", line):
+            contenders.setdefault(heading, set()).add(known.pop(run[1]))
+        heading, is_open = (heading + line if is_open and not run else heading if run else line), not run
+    assert not known, "all are listed"
+    assert all(len(of) == 1 for of in contenders.values())
+    assert len(set().union(*contenders.values())) == len(contenders), "runs of one contender stand together"
+
+
+def test_two_records_of_one_spec_say_when_they_were_made(type_in: Any, recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    [path] = record_files(Path("results"))
+    record = json.loads(path.read_text())
+    other = record["identity"] | {"data": "of another day"}
+    copy = {**record, "identity": other, "key": digest(other)}
+    path.with_name(f"{copy['key']}.json").write_text(json.dumps(copy))
+    out = type_in("list", "runs").out
+    assert out.count("on digits") == 1 and out.count(f"  made {record['provenance']['made']}") == 2

@@ -16,6 +16,8 @@ from kfbench.running import records
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
 
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
 
 def scores(results: Path, method: str, train_size: int) -> dict[int, float]:
     return {
@@ -169,3 +171,34 @@ def test_the_command(type_in: Any, small: tuple[Path, Path], tmp_path: Path) -> 
     }.items():
         done = type_in("compare", "scratch", "kf", "--task", "cifar100", "--results", results, *words)
         assert done.code == 2 and len(done.lines) == 1 and said in done.err, done
+
+
+def test_a_setting_that_older_records_lack_tells_them_apart() -> None:
+    """Attention transfer's smallest map is 7 by default, and was every map, 1, before it could be set."""
+    made = [records.read(path) for path in sorted((RESULTS / "cifar100" / "attention_transfer").glob("*.json"))]
+    keys = {"smallest" in record.spec["settings"]: record.key for record in made if record.spec["seed"] == 0}
+    assert len(keys) == 2, "one of each"
+    table = comparison.of_keys(RESULTS, [keys[True], keys[False]])
+    assert [contender.label for contender in table.contenders][0] == "attention_transfer"
+    assert "smallest=1" in table.contenders[1].label
+
+
+@pytest.mark.parametrize("columns", [None, 200])
+def test_the_table_is_no_wider_than_the_terminal(columns: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns)) if columns else monkeypatch.delenv("COLUMNS", raising=False)
+    methods = ["logit_standardisation", "factor_transfer", "kf"]
+    tables = comparison.of_methods(RESULTS, methods, "cifar100")
+    [table] = [table for table in tables if len(table.contenders) > 4]
+    lines = comparison.text(table).splitlines()
+    assert max(map(len, lines)) <= (columns or 80)
+    for contender, row in zip(table.contenders, comparison.rows(table), strict=True):
+        [place] = [n for n, line in enumerate(lines) if f" {row['score']:.2f} [" in line]
+        name = contender.label.partition(",")[0]
+        assert name in lines[place] if columns == 200 else name in "".join(lines[max(0, place - 2) : place])
+
+
+def test_what_is_subtracted_is_named_if_one_has_its_name() -> None:
+    for methods, told in ((["logit_standardisation", "kf"], "logit_standardisation"), (["kf", "scratch"], "the first")):
+        tables = comparison.of_methods(RESULTS, methods, "cifar100")
+        [table] = [table for table in tables if len(table.contenders) > 3 or len(methods) < len(table.contenders)]
+        assert f"minus {told}  " in comparison.text(table)

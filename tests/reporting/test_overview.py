@@ -77,6 +77,26 @@ def test_a_winner_that_keeps_more_is_said_to(cells):
     assert "It keeps 3.0 times scratch's parameters; best of those that keep no more: pathnet" in of.headline
 
 
+def test_what_keeps_more_is_named_where_others_were_named_between():
+    level = made({"good": {"cifar10": GOOD}, "level": {"cifar10": [GOOD[1], GOOD[0] + 0.1, GOOD[2] - 0.2]}})
+    for (row, _), cell in level.cells.items():
+        for record in cell.done:
+            record.cost["parameters"] = 3e5 if row == "good" else 1e5
+    assert (
+        "level cannot be told from it. good keeps 3.0 times scratch's parameters; best of those that keep no more: "
+        "level, +2.0 [" in top(level).headline
+    )
+
+
+def test_an_interval_beyond_the_scale_is_not_drawn_as_if_it_ended_there(cells):
+    wide = top(made({"noisy": {"cifar10": NOISY}, "good": {"cifar10": GOOD}}))
+    [noisy] = [standing for standing in wide.standings if standing.row == "noisy"]
+    assert wide.fades and wide.is_cut(noisy.gap.low) and wide.is_cut(noisy.gap.high)
+    assert wide.place(noisy.gap.low) == 0 and not wide.is_cut(noisy.gap.value)
+    near = top(made({"good": {"cifar10": GOOD}, "bad": {"cifar10": BAD}}))
+    assert not near.fades and all(0 < near.place(end) < 100 for s in near.standings for end in s.gap.interval)
+
+
 NOISY, GOOD, BAD = [10.0, -5.0, 5.0], [2.0, 1.9, 2.2], [-2.0, -2.3, -1.8]
 
 
@@ -108,7 +128,7 @@ def test_ties_and_rivals_on_fewer_tasks_are_said_to_have_them():
     part, ahead, apart = {"cifar10": other}, {"cifar10": [9.0, 9.3, 8.8]}, {"cifar100": [None, None, 1.0]}
     whole = {"good": {"cifar10": GOOD, "cifar100": [4.0, 4.2, None]}}
     of = top(made(whole | {"part": part}))
-    assert of.headline.endswith("part cannot be told from it on fewer tasks. It is clearly ahead of all others.")
+    assert of.headline.endswith("part cannot be told from it on fewer tasks. good is clearly ahead of all others.")
     of = top(made(whole | {"part": part, "ahead": ahead, "apart": apart}))
     assert of.headline.startswith("Best on average over 2 tasks: good")
     assert of.headline.endswith(

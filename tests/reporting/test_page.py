@@ -58,6 +58,13 @@ def test_the_page_is_sound_html(page):
     assert len(set(reader.ids)) == len(reader.ids)
 
 
+def test_what_scrolls_can_be_reached_by_keys_and_signs_have_names(page):
+    text, _ = page
+    scrolls = re.findall(r'<div class="scroll[^>]*>', text)
+    assert len(scrolls) > 8 and all('tabindex="0" role="' in tag and 'aria-label="' in tag for tag in scrolls)
+    assert re.findall(r">([▲▼])<", text) and not re.findall(r'(?<!than scratch)">[▲▼]<', text)
+
+
 def test_the_page_needs_no_network_and_its_links_lead_somewhere(page, reported):
     text, reader = page
     assert "<script" not in text and "@import" not in text

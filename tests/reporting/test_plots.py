@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from scipy.stats import ttest_1samp
 
 from kfbench.reporting import curve_plots, grid, mixing_plots, plots, style
@@ -165,6 +166,42 @@ def test_improvement_matrix_is_skew(made):
     matrix = np.full((4, 4), 0.5)
     matrix[~np.eye(4, dtype=bool)] = texts
     assert matrix + matrix.T == pytest.approx(1.0, abs=0.011)
+
+
+def test_all_names_and_numbers_of_axes_follow_the_pages_theme(made):
+    """Ink becomes the page's own colour; what is drawn in another cannot be read on dark paper."""
+    with style.in_style():
+        for plot in plots.plots(made):
+            plot.figure.draw_without_rendering()
+            for axis in plot.figure.axes:
+                words = [
+                    axis.xaxis.label,
+                    axis.yaxis.label,
+                    axis.title,
+                    *axis.get_xticklabels(),
+                    *axis.get_yticklabels(),
+                ]
+                assert {text.get_color() for text in words} == {style.INK}, plot.name
+
+
+def test_numbers_in_the_matrix_stand_out_from_their_cells(made):
+    with style.in_style():
+        _, _, figure = plots.improvement(made)
+    [matrix] = [axis for axis in figure.axes if axis.texts]
+    cells = matrix.collections[0].get_facecolors()
+    for text in matrix.texts:
+        right, down = (int(place) for place in text.get_position())
+        shades = sorted(plots._luminance(to_rgb(c)) + 0.05 for c in (text.get_color(), cells[4 * down + right]))
+        assert shades[1] / shades[0] > 3.8  # WCAG asks for 3 of large text, 4.5 of small
+
+
+def test_a_plot_over_some_of_the_tasks_names_them(made):
+    with style.in_style():
+        for draw in (plots.profile, plots.improvement):
+            _, caption, _ = draw(made)
+            assert "2 of 4 tasks" in caption and "cifar10, 250 images · cifar10, 1,000 images" in caption
+            study = made.study.model_copy(update={"methods": made.study.methods[:2]})  # scratch and kf ran all
+            assert "the 4 tasks that every method shown has run" in draw(replace(made, study=study))[1]
 
 
 def test_a_study_without_records_draws_nothing(made):

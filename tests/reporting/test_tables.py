@@ -61,6 +61,13 @@ def test_one_lucky_seed_takes_nobodys_bold():
     assert bold(gains.made(some | {"lucky": {"cifar10": [9.0, None, None]}})) == {"a", "b"}
 
 
+def test_a_difference_without_an_interval_takes_nobodys_bold():
+    """All pairs differ by the same, or a single one is there: neither tells a row from the best."""
+    best = [5.0, 4.9, 5.2, None]
+    rows = {"best": best, "same": [4.5, 4.4, 4.7, None], "one": [None, None, 3.0, 2.9], "low": [1.0, 0.8, 1.3, None]}
+    assert bold(gains.made({row: {"cifar10": values} for row, values in rows.items()})) == {"best", "same", "one"}
+
+
 def test_easy_seeds_alone_make_no_row_bold():
     """On the seeds that both ran b is clearly better; its mean is worse, as it ran the hard ones too."""
     rows = {"a": {"cifar10": [None, None, 2.0, 1.8]}, "b": {"cifar10": [5.0, 4.9, 4.1, 4.2]}}
@@ -259,6 +266,20 @@ def test_a_claim_that_is_false_is_not_reproduced(made):
     assert (
         claims.verdict(part, made).word == "undecided" and "nothing yet on cifar100" in claims.verdict(part, made).told
     )
+
+
+def test_a_claim_is_not_decided_before_its_runs_are_made(made):
+    def without(seed, failed):
+        cell = made.cells["kf", "cifar100"]
+        gone = cell.records[seed].model_copy(update={"status": "failed"}) if failed else None
+        kept = tuple(gone if n == seed else record for n, record in enumerate(cell.records))
+        return replace(made, cells={**made.cells, ("kf", "cifar100"): replace(cell, records=kept)})
+
+    claim = made.study.claims[0].model_copy(update={"on": ["cifar100"]})
+    whole, early, broken = (claims.verdict(claim, grid) for grid in (made, without(1, False), without(1, True)))
+    assert whole.word == "reproduced" and early.difference.is_clear and broken.difference.is_clear
+    assert early.word == "undecided" and early.told.endswith("; 1 run not made yet")
+    assert broken.word == "reproduced" and broken.told.endswith("; without 1 failed run")
 
 
 def test_a_curve_claim_reads_the_curve_at_its_place(made):

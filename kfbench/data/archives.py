@@ -145,6 +145,15 @@ def check(paths: Sequence[Path], found: Found, shares: dict[str, float | None]) 
         if other := cases.get(label.casefold()):
             raise KfbenchError(f"class folders '{other}' and '{label}' of {named} differ in case only; rename one")
         cases[label.casefold()] = label
+    inner: dict[tuple[str, str], set[str]] = {}  # a class's own folders; "": an image of it is in none
+    for entry in found.entries:
+        inner.setdefault((entry.split, entry.label), set()).add(entry.file.rpartition("/")[0].partition("/")[0])
+    for (_, label), names in sorted(inner.items()):
+        if names <= train - {label}:
+            raise KfbenchError(
+                f"class folder '{label}' of {named} holds folders that are called as classes beside it, "
+                f"'{min(names)}' for one; leave it out if it has them again, else rename them"
+            )
     empty = sorted(found.folders - {(entry.split, entry.label) for entry in found.entries})
     if empty:
         where = "/".join(filter(None, empty[0]))

@@ -1,10 +1,10 @@
 """What lies in a user's folder or zip archive: images with their split and class, before any is decoded.
 
 Two layouts: `train/<class>/…` and `test/<class>/…` (`val/` too), at the top or one folder below; or `<class>/…` alone.
-`training_set`, `test-images`, `seg_train` and the like are splits where two different ones stand side by side; else those
-that are called so alone are refused, for as classes they would be wrong labels. A split's folder within one of its name
-(`train/train/…`, as Kaggle packs them) says nothing new. Names are compared in Unicode's composed form, as a Mac's archives and Linux's
-folders write them differently.
+`training_set`, `test-images`, `seg_train` and the like are splits where two different ones stand side by side; a lone
+`training_set` is refused: as a class it would be a wrong label. A split's folder in one of its own name says nothing
+new (`train/train/<class>/`, as Kaggle packs them). Names are compared in Unicode's composed form, as a Mac's archives
+and Linux's folders write them differently.
 """
 
 import re

@@ -189,7 +189,9 @@ def test_folders_that_are_called_like_splits_are_splits_side_by_side(
     assert import_folders("parts", [where / train, where / test]).checksum == pack.checksum
 
 
-@pytest.mark.parametrize(("train", "test"), [("training_set", "test_set"), ("train", "test"), ("seg_train", "seg_test")])
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("train", "test"), ("seg_train", "seg_test")]
+)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_split_in_a_folder_of_its_own_name_is_that_split(
     train: str, test: str, zipped: bool, tmp_path: Path, type_in: Console

@@ -278,9 +278,12 @@ class Driver:
             self._board.say(f"{run.job.label}: there is no record of how it ended: {error}")
 
     def _is_death(self, run: UnderWay, outcome: Outcome) -> bool:
-        """Say whether a run took a worker down: it left no new checkpoint, and did not only wait for a teacher."""
+        """Say whether a run took a worker down: it left no new checkpoint, and did not only wait for a teacher.
+
+        A new one may have an earlier time: the clocks of nodes differ.
+        """
         waited = bool(run.job.needs & self._under_way.keys())
-        return outcome.state == "lost" and not waited and self.home.checkpoint(run.job) <= run.checkpoint
+        return outcome.state == "lost" and not waited and self.home.checkpoint(run.job) == run.checkpoint
 
     def _close(self, run: UnderWay, outcome: Outcome, *, goes_on: bool = False) -> None:
         """Tell the source how a run ended, and forget it; where it `goes_on` another time its checkpoint stays."""

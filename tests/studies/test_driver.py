@@ -153,6 +153,23 @@ def test_a_failure_whose_record_finds_no_room_is_recorded_later(
     assert [record.status for record in records.records(place.results)] == ["failed"]
 
 
+@pytest.mark.parametrize(("ahead", "tries"), [(-1, 9), (0, driver.MOST_DEATHS)])
+def test_a_checkpoint_is_new_whatever_the_clock_of_its_node_says(
+    ahead: int, tries: int, place: Place, student: Job
+) -> None:
+    """Each node that a run comes to is a second behind the one before; 0: it writes none, and dies for nothing."""
+
+    class Elsewhere(Pretended):
+        def look(self, name: str) -> Outcome:
+            os.utime(self.checkpoint(name), (1e9 + ahead * self.started[name],) * 2)
+            return super().look(name)
+
+    engine = Elsewhere(place, {student.name: ["lost"] * 8})
+    os.utime(engine.checkpoint(student.name), (1e9,) * 2)
+    bad, _ = drive(place, engine, [student])
+    assert engine.started[student.name] == tries and bool(bad) == (ahead == 0)
+
+
 def test_a_run_without_memory_keeps_its_checkpoint_and_so_does_one_that_was_only_not_scored(
     place: Place, student: Job
 ) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from kfbench import machine
 from kfbench.errors import Diverged, KfbenchError, NoMemory, NoRoom, is_full
-from kfbench.running import identity, outcome, prepare, provenance, records, teacher_store
+from kfbench.running import identity, outcome, prepare, provenance, records, stand_in, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.heartbeat import heartbeat
 from kfbench.running.identity import HARNESS
@@ -80,6 +80,7 @@ def run(
     missing = prepare.missing_teachers(spec, results=results)
     if missing:
         prepare.require_others(spec, results=results)
+        stand_in.require_student(spec, results=results)
     for wanted in missing:
         teacher(wanted, results=results, device=device, watcher=watcher)
     plan = prepare.plan(spec, results=results)

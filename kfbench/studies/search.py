@@ -199,12 +199,20 @@ def open_search(storage: RDBStorage, search: Search) -> optuna.Study:
     return study
 
 
+class Fruitless(KfbenchError):
+    """No trial of a search has finished."""
+
+
 def best(study: optuna.Study) -> FrozenTrial:
-    """Return the best finished trial. Raises KfbenchError if there is none."""
+    """Return the best finished trial. Raises Fruitless if there is none."""
     try:
         return study.best_trial
     except ValueError as error:
-        raise KfbenchError(f"no trial of '{study.study_name}' has finished; see kfbench study's log") from error
+        whys = [trial.user_attrs["why"] for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("why")]
+        last = f" (the last: {whys[-1]})" if whys else ""
+        raise Fruitless(
+            f"no trial of '{study.study_name}' has finished{last}; see the logs, or kfbench status"
+        ) from error
 
 
 def started(study: optuna.Study, spec: RunSpec) -> float | None:

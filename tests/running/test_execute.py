@@ -443,6 +443,13 @@ def test_what_losses_has_to_return_is_one_line(tmp_path: Path, returned: str, wh
 # --- teachers ------------------------------------------------------------------------------------------------------
 
 
+def test_no_teacher_is_trained_for_a_student_that_cannot_be_made(tmp_path: Path) -> None:
+    spec = spec_of("lora", teachers=["digits/low/cnn-4@smoke"], settings={"only": "no"})
+    with pytest.raises(KfbenchError, match="no layer of network 'cnn-4' has 'no' in its name"):
+        execute.run(spec, results=tmp_path)
+    assert not (tmp_path / "teachers").exists()
+
+
 def test_a_teacher_is_trained_once_and_its_file_is_verified(tmp_path: Path) -> None:
     spec = spec_of("kd", teachers=["digits/cnn-4@smoke:epochs=1+batch_size=128"])
     told = Told()

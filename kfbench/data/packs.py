@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kfbench.data.named import packed as packed
 from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.folders import data_folder as data_folder
+from kfbench.folders import packed as packed
 
 SplitName = Literal["train", "val", "test"]
 CHUNK = 2**24  # bytes of images that are in memory while a pack is written

@@ -173,7 +173,7 @@ def searches(study: Study, picked: dict[str, dict[str, Any]], results: Path) -> 
 def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
     """Make a search's trials, and give its Optuna study while the database is open."""
     with trials.storage(place.url) as storage:
-        source = search.Trials(storage, asked)
+        source = search.Trials(storage, asked, place.queue(asked.name))
         if source.total:
             _speaker(console)(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials")
             teachers = missing.missing_teachers([asked.spec], place.results)
@@ -184,23 +184,40 @@ def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
         yield source.study
 
 
-def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> tuple[str, int]:
-    """Search, run the best settings on fresh seeds; return what was found in a few lines, and how many runs failed."""
+def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> dict[str, Any]:
+    """Search, run the best settings on fresh seeds; return what was found as plain values."""
     search.space(asked.spec.method)
     with _search(asked, place, console=console) as found:
         trial = search.best(found)
-    lines = [f"{asked.spec.method} on {asked.spec.task}: best of {asked.trials} trials, trial {trial.number}"]
-    lines += [f"  {name} = {value}" for name, value in trial.params.items()]
-    lines.append(f"  validation  {trial.value:.2f} (accuracy in %, or return)")
     runs = [
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]
     left = missing.missing(runs, missing.recorded(place.results))
     bad = _make(left, place, name=f"{asked.name}-fresh", console=console) if left else {}
     done = missing.recorded(place.results)
-    for record in (records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done):
-        scores = ", ".join(f"{name} {value:.2f}" for name, value in record.scores["last"].items())
-        lines.append(f"  seed {record.spec['seed']}: {scores}  [{record.key}]")
-    lines += [f"  seed {job.spec.seed}: not made: {bad[job.name]}" for job in left if job.name in bad]
-    lines.append(f"  study       {asked.name} in {trials.public(place.url)}; see it with optuna-dashboard")
-    return "\n".join(lines), len(bad.keys() & {job.name for job in left})
+    made = [records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done]
+    return {
+        "method": asked.spec.method,
+        "task": asked.spec.task,
+        "trials": asked.trials,
+        "trial": trial.number,
+        "settings": dict(trial.params),
+        "validation": trial.value,
+        "runs": [{"seed": record.spec["seed"], "key": record.key, "scores": record.scores} for record in made],
+        "failed": [{"seed": job.spec.seed, "why": bad[job.name]} for job in left if job.name in bad],
+        "study": place.queue(asked.name),
+        "storage": trials.public(place.url),
+    }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """Return what a search found in a few lines."""
+    lines = [f"{found['method']} on {found['task']}: best of {found['trials']} trials, trial {found['trial']}"]
+    lines += [f"  {name} = {value}" for name, value in found["settings"].items()]
+    lines.append(f"  validation  {found['validation']:.2f} (accuracy in %, or return)")
+    for run in found["runs"]:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in run["scores"]["last"].items())
+        lines.append(f"  seed {run['seed']}: {scores}  [{run['key']}]")
+    lines += [f"  seed {run['seed']}: not made: {run['why']}" for run in found["failed"]]
+    lines.append(f"  study       {found['study']} in {found['storage']}; see it with optuna-dashboard")
+    return "\n".join(lines)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from kfbench.reporting import grid
-from kfbench.running import estimate, records
+from kfbench.running import estimate, records, resolve
 from kfbench.spec import RunSpec
-from kfbench.studies import definition, forecast, picks, plan, steps
+from kfbench.studies import definition, forecast, picks, plan, search, steps, trials
 from kfbench.studies.place import Place
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -334,6 +335,38 @@ def test_drivers_of_one_study_from_two_results_folders_share_a_database(tmp_path
     assert len({*names}) == 3 and names[2] == "quick" and all(name.startswith("quick-") for name in names[:2])
 
 
+def test_searches_from_two_results_folders_share_a_database_and_each_goes_on_from_its_own_trials(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On whatever node the driver is started again, and where the folder was moved."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    asked = search.Search(resolve.resolve("kd", "digits/high", budget="smoke", teachers=["random:digits/high"]), 2)
+    driven: list[tuple[str, int]] = []
+
+    def drive(source, *_, **__):
+        driven.append((source.study.study_name, source.total))
+        job = source.next(lambda job: True)
+        if job is not None and len(driven) == 2:
+            trials.finish(source.study, source._turns[job.name].trial, "done", "", 50.0)
+        return {}
+
+    def begin(name: str, node: str) -> None:
+        monkeypatch.setattr(platform, "node", lambda: node)
+        with steps._search(asked, Place(tmp_path / name, storage=url), console=Console(quiet=True)):
+            pass
+
+    monkeypatch.setattr(steps, "drive", drive)
+    url = f"sqlite:///{tmp_path}/shared.db"
+    begin("theirs", "login1")
+    begin("ours", "login1")
+    with trials.storage(url) as storage:
+        theirs = optuna.load_study(study_name=driven[0][0], storage=storage)
+        assert [trial.state for trial in theirs.trials] == [optuna.trial.TrialState.RUNNING]
+    (tmp_path / "ours").rename(tmp_path / "moved")
+    begin("moved", "login2")
+    assert driven[2] == (driven[1][0], 1) and len({name for name, _ in driven}) == 2
+
+
 def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
     tmp_path: Path, type_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,3 +385,6 @@ def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
     for fails in (True, False):
         done = type_in(*words)
         assert done.code == int(fails) and ("  seed 0: not made: it broke" in done.out.splitlines()) == fails
+        found = json.loads(type_in(*words, "--json").out)
+        assert found["settings"] == {"alpha": 0.5} and found["validation"] == 60.0 and found["runs"] == []
+        assert found["failed"] == ([{"seed": 0, "why": "it broke"}] if fails else [])

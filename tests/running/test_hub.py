@@ -82,12 +82,12 @@ def test_from_a_run_to_the_hub_and_back_as_a_teacher(
     first, pushed, ran = typed(
         served,
         tmp_path,
-        ((*push, "--json"), {"HF_TOKEN": hub_server.TOKEN}),
+        ((*push[:2], "lab/again", *push[3:], "--json"), {"HF_TOKEN": hub_server.TOKEN}),
         (push, {"HF_TOKEN": hub_server.TOKEN}),
         ((*RUN, "--teachers", "hf:lab/digits-cnn", "--results", "results"), read),
     )
     found = json.loads(first.out)
-    assert found["teacher"] == "hf:lab/digits-cnn" and f"{served.address}/lab/digits-cnn/commit/" in found["commit"]
+    assert found["teacher"] == "hf:lab/again" and f"{served.address}/lab/again/commit/" in found["commit"]
     assert (pushed.code, ran.code) == (0, 0), (pushed.err, ran.err)
     sha = served.sha("lab/digits-cnn")
     assert f"{served.address}/lab/digits-cnn/commit/{sha}" in pushed.out

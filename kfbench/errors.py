@@ -15,6 +15,12 @@ class NoRoom(KfbenchError):
     """A disk is full: once there is room, what was begun goes on from where it was last written down."""
 
 
+class NoMemory(KfbenchError):
+    """A device has no memory left for a run: that is recorded as failed, and goes on from its last checkpoint."""
+
+    exit_code = 1
+
+
 def is_full(error: BaseException) -> bool:
     """Say whether an error means that a disk is full, or what its owner may take of it."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))

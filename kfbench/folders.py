@@ -29,6 +29,11 @@ def data_folder() -> Path:
     return at_home(path, instead="name a folder with KFBENCH_DATA")
 
 
+def packed() -> list[str]:
+    """Return the names of all data sets in the data folder."""
+    return sorted(path.parent.name for path in data_folder().glob("[!.]*/pack.json"))
+
+
 def folders(kind: str) -> list[str]:
     """Return the folders with "methods", "tasks" or "networks": ours, then the user's in $KFBENCH_METHODS and so on."""
     inside, beside = PACKAGE / kind, PACKAGE.parent / kind

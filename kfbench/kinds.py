@@ -41,6 +41,7 @@ class Kind:
     length_scale: float = 1.0  # of the field, in one such unit
     acts: bool = False  # True if the student acts, and learns from what followed
     threads: int | None = None  # CPU threads of a run, unless others are asked for; None: torch's own number
+    teachers: tuple[str, ...] = ()  # that advice names: a task that teaches others, then any; default: the example
     stages_have_data: bool = False  # True if a stage on another task has data of its own, which decide numbers
 
     @property

@@ -37,6 +37,7 @@ IMAGES = Kind(
     points="points of accuracy",
     length="epochs",
     length_unit="epoch",
+    teachers=("cifar10", "torchvision:resnet18:pretrained"),
     stages_have_data=True,
 )
 GAMES = Kind(

@@ -138,7 +138,8 @@ class BitsTraining(Training):
 
 
 KIND = Kind(
-    "bits", BitsRecipe, f"{__name__}:BitsTraining", "accuracy", "rows", "bits", higher_is_better=True
+    "bits", BitsRecipe, f"{__name__}:BitsTraining", "accuracy", "rows", "bits", higher_is_better=True,
+    teachers=("bits/coarse", "a library's"),
 )
 
 
@@ -249,5 +250,7 @@ def test_it_is_listed_checked_and_refused_like_any_other(tmp_path: Path) -> None
     assert rows and [broken for _, _, broken in rows] == [None] * len(rows)
     with pytest.raises(KfbenchError, match="'kd' is for images, task 'bits' is of bits"):
         resolve.resolve("kd", "bits")
+    with pytest.raises(KfbenchError, match="as bits/coarse, or run:KEY, imported:NAME, file:PATH, a library's"):
+        resolve.resolve("kf", "bits", teachers=[])
     with pytest.raises(KfbenchError, match="no field 'stepz'.*did you mean 'steps'"):
         spec_of("scratch", stepz=3)

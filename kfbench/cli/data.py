@@ -69,19 +69,25 @@ def import_data(
     Images become 8 bits a channel, grey if all are grey; transparent parts are laid over white; EXIF's orientation is
     applied.
     """
-    from kfbench.data.archives import import_folders, size_of
-    from kfbench.data.decode import Form
+    from kfbench.data import named
+    from kfbench.data.decode import Form, size_of
     from kfbench.data.photos import PHOTOS
-    from kfbench.data.published import import_published
 
     if crop and not size:
         raise KfbenchError("--crop needs the size to cut to: --size HxW")
     form = Form(*size_of(size), crop=crop) if size else None
+    if name not in PHOTOS:
+        named.require_own(name)
+    elif form or test is not None or val is not None:
+        side = PHOTOS[name].side
+        raise KfbenchError(f"'{name}' is packed as published, at {side}×{side}; leave --size, --test and --val out")
+    named.require_paths(name, paths)
+
+    from kfbench.data.archives import import_folders  # torch
+    from kfbench.data.published import import_published
+
     older = _older(name)
     if name in PHOTOS:
-        if form or test is not None or val is not None:
-            side = PHOTOS[name].side
-            raise KfbenchError(f"'{name}' is packed as published, at {side}×{side}; leave --size, --test and --val out")
         pack = import_published(name, paths, quiet=as_json)
     else:
         pack = import_folders(
@@ -115,7 +121,10 @@ def download_data(
     as_json: AsJson = False,
 ) -> None:
     """Download a published data set, check it and pack it."""
-    from kfbench.data.sources import download
+    from kfbench.data import named
+
+    named.require_download(name)
+    from kfbench.data.sources import download  # torch
 
     _tell(download(name), as_json)
 

@@ -146,6 +146,7 @@ def search(
     results: Results = DEFAULT_RESULTS,
     checkpoint_seconds: Seconds = 60.0,
     checkpoint_mb: Megabytes = CHECKPOINT_MB,
+    as_json: AsJson = False,
 ) -> None:
     """Choose a method's settings on validation data.
 
@@ -181,14 +182,14 @@ def search(
         checkpoint_mb=checkpoint_mb,
         options=pairs(slurm, "--slurm"),
     )
-    text, failed = steps.tune(
+    found = steps.tune(
         Search(spec, trials, seeds_per_trial),
         place,
         seeds=list(range(seeds)),
         console=Console(stderr=True, highlight=False),
     )
-    typer.echo(text)
-    raise typer.Exit(1 if failed else 0)
+    tell(found, steps.told(found), as_json=as_json)
+    raise typer.Exit(1 if found["failed"] else 0)
 
 
 def report(

@@ -9,6 +9,7 @@ import typer
 from kfbench.cli import complete, options
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, option
 from kfbench.errors import KfbenchError
+from kfbench.networks import header
 
 Name = Annotated[str, typer.Argument(help="The teacher's name, with or without imported: before it.")]
 
@@ -58,7 +59,9 @@ def import_teacher(
 
     They are scored on validation images.
     """
-    from kfbench.running import execute, imported
+    statistics = {"mean": _numbers(mean, "--mean"), "std": _numbers(std, "--std")}
+    header.require(file)
+    from kfbench.running import execute, imported  # torch
     from kfbench.running.device import torch_device
 
     execute.check_room(results)
@@ -70,8 +73,7 @@ def import_teacher(
         name=name,
         part=part,
         origin=from_,
-        mean=_numbers(mean, "--mean"),
-        std=_numbers(std, "--std"),
+        **statistics,
         device=str(torch_device(device)),
         force=force,
     )

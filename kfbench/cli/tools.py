@@ -114,14 +114,15 @@ def export(
     key: options.Key,
     path: Annotated[Path, typer.Argument(help="Ends in .safetensors, or in .pt2 for a program that needs no kfbench.")],
     results: options.Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Write the student that a run kept."""
     require_ending(path, EXPORTS)
     options.require_run(results, key)
     from kfbench.running import export as exporting
 
-    for written in exporting.export(key, path, results=results):
-        typer.echo(written)
+    written = [str(file) for file in exporting.export(key, path, results=results)]
+    tell({"files": written}, "\n".join(written), as_json=as_json)
 
 
 def push(
@@ -130,6 +131,7 @@ def push(
     private: Annotated[bool, option("--private", help="Make it for yourself only.")] = False,
     licence: Annotated[str, option("--license", help="As the hub names it: mit, apache-2.0, cc-by-4.0.")] = "",
     results: options.Results = DEFAULT_RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Put the student that a run kept on the Hugging Face hub.
 
@@ -140,8 +142,8 @@ def push(
     options.require_run(results, key)
     from kfbench.running import hub
 
-    typer.echo(hub.push(key, repository, results=results, private=private, licence=licence))
-    typer.echo(f"use: --teachers hf:{repository}")
+    commit, name = hub.push(key, repository, results=results, private=private, licence=licence), f"hf:{repository}"
+    tell({"commit": commit, "teacher": name}, f"{commit}\nuse: --teachers {name}", as_json=as_json)
 
 
 def play(
@@ -170,9 +172,11 @@ def train_teacher(
     results: options.Results = DEFAULT_RESULTS,
     device: options.Device = "cpu",
     threads: options.Threads = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train a teacher, if the store does not have it."""
     from kfbench import registry
+    from kfbench.cli import summary
     from kfbench.running import teacher_names
 
     asked = teacher_names.read(name, budget=budget)
@@ -185,7 +189,8 @@ def train_teacher(
     set_threads(threads, kind=registry.kind_of(asked.task))
     execute.check_room(results)
     record = execute.teacher(asked.spec(), results=results, device=device, watcher=Bar())
-    typer.echo(f"{asked}  {record.provenance['weights'][:12]}  {record.cost['seconds']:.0f} s to train")
+    text = f"{asked}  {record.provenance['weights'][:12]}  {record.cost['seconds']:.0f} s to train"
+    tell({"teacher": str(asked), **summary.as_json(record)}, text, as_json=as_json)
 
 
 @teacher_app.command("list")

@@ -5,7 +5,6 @@ validation split if it is there. What is missing can be held out of what is ther
 in alphabetical order are the labels. Images are decoded into a file in the data folder, not into memory.
 """
 
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,9 +15,9 @@ import torch
 from kfbench.data.decode import Form, decode, formed
 from kfbench.data.entries import Found, find
 from kfbench.data.filling import fill
+from kfbench.data.named import require_own
 from kfbench.data.packs import Pack, Raw, Rows, hold_out, not_writable, require_rows, sha256_of, workplace, write
-from kfbench.data.photos import PHOTOS
-from kfbench.data.sources import class_order, is_smaller
+from kfbench.data.sources import class_order
 from kfbench.errors import KfbenchError, near
 
 
@@ -43,10 +42,7 @@ def import_folders(
     naming the file, for a corrupt archive or image, an image in two paths, a class with too few images, classes that
     differ between splits or by case only, images of different sizes, and data that are not what a well-known name says.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
-        raise KfbenchError(f"'{name}' cannot name a data set; use small letters, digits, '-', '_' and '.'")
-    if name in PHOTOS or is_smaller(name):
-        raise KfbenchError(f"'{name}' is a data set that others published; import your images under another name")
+    require_own(name)
     found = find(paths)
     check(paths, found, {"test": test, "val": val})
     if found.others:
@@ -145,17 +141,18 @@ def check(paths: Sequence[Path], found: Found, shares: dict[str, float | None]) 
         if other := cases.get(label.casefold()):
             raise KfbenchError(f"class folders '{other}' and '{label}' of {named} differ in case only; rename one")
         cases[label.casefold()] = label
+    inner: dict[tuple[str, str], set[str]] = {}  # a class's own folders; "": an image of it is in none
+    for entry in found.entries:
+        inner.setdefault((entry.split, entry.label), set()).add(entry.file.rpartition("/")[0].partition("/")[0])
+    for (_, label), names in sorted(inner.items()):
+        if names <= train - {label}:
+            raise KfbenchError(
+                f"class folder '{label}' of {named} holds folders that are called as classes beside it, "
+                f"'{min(names)}' for one; leave it out if it has them again, else rename them"
+            )
     empty = sorted(found.folders - {(entry.split, entry.label) for entry in found.entries})
     if empty:
         where = "/".join(filter(None, empty[0]))
         raise KfbenchError(f"class folder '{where}' in {named} holds no images; fill it or remove it")
     if len(train) < 2:
         raise KfbenchError(f"{named} holds one class, '{min(train)}'; two are the least that can be told apart")
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Read "HxW". Raises KfbenchError if it is no size."""
-    found = re.fullmatch(r"([1-9]\d{0,3})[x×]([1-9]\d{0,3})", text)
-    if found is None:
-        raise KfbenchError(f"size '{text}' is not HxW in pixels, as 32x32")
-    return int(found[1]), int(found[2])

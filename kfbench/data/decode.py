@@ -8,9 +8,12 @@
 """
 
 import io
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +33,14 @@ class Form(NamedTuple):
     height: int
     width: int
     crop: bool = False
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Read "HxW". Raises KfbenchError if it is no size."""
+    found = re.fullmatch(r"([1-9]\d{0,3})[x×]([1-9]\d{0,3})", text)
+    if found is None:
+        raise KfbenchError(f"size '{text}' is not HxW in pixels, as 32x32")
+    return int(found[1]), int(found[2])
 
 
 def decode(content: bytes, form: Form | None = None) -> np.ndarray:

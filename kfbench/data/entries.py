@@ -1,9 +1,10 @@
 """What lies in a user's folder or zip archive: images with their split and class, before any is decoded.
 
 Two layouts: `train/<class>/…` and `test/<class>/…` (`val/` too), at the top or one folder below; or `<class>/…` alone.
-`training_set`, `test-images` and the like are splits where two different ones stand side by side, else refused: as
-classes they would be wrong labels. Names are compared in Unicode's composed form, as a Mac's archives and Linux's
-folders write them differently.
+`training_set`, `test-images`, `seg_train` and the like are splits where two different ones stand side by side; a lone
+`training_set` is refused: as a class it would be a wrong label. A split's folder in one of its own name says nothing
+new (`train/train/<class>/`, as Kaggle packs them). Names are compared in Unicode's composed form, as a Mac's archives
+and Linux's folders write them differently.
 """
 
 import re
@@ -22,6 +23,7 @@ SPLITS |= {"val": "val", "valid": "val", "validation": "val"}
 LIKE_A_SPLIT = re.compile(
     rf"({'|'.join(SPLITS)}|eval|evaluation|dev)([ _-]?(set|data|images|split))?"  # dev and eval: which, nobody can tell
 )
+PART_OF = re.compile(rf"(?P<whole>.*[ _-])?(?P<split>{'|'.join(SPLITS)})([ _-]?(set|data|images|split))?")
 
 
 class _File(NamedTuple):
@@ -90,7 +92,8 @@ def _laid_out(paths: Sequence[Path]) -> list[tuple[Path, list[_File], _Layout]]:
     ]
     splits = _splits(given)
     laid_out = []
-    for path, files in given:
+    for path, doubled in given:
+        files = _undoubled(doubled, splits)
         pictures = _pictures(files)
         top = _wrapping(pictures, splits.__contains__)
         has_splits = any(_depth(parts[top:-1], splits) is not None for parts in pictures)
@@ -111,14 +114,43 @@ def _laid_out(paths: Sequence[Path]) -> list[tuple[Path, list[_File], _Layout]]:
 
 
 def _splits(given: Sequence[tuple[Path, list[_File]]]) -> dict[str, str]:
-    """Return the folder names that mean a split: the plain ones, and those like them if two kinds are side by side."""
-    like = {
-        name: split
-        for path, files in given
-        for name in {path.stem.lower(), *_tops(files)}
-        if (match := LIKE_A_SPLIT.fullmatch(name)) and (split := SPLITS.get(match[1]))
+    """Return the folder names that mean a split: the plain ones, and those like them if two kinds are side by side.
+
+    `seg_train` and `seg_test` are of one whole, `steam_train` and `blood_test` are not.
+    """
+    like: dict[str, dict[str, str]] = {}
+    for path, files in given:
+        for name in {path.stem.lower(), *_tops(files)}:
+            if match := PART_OF.fullmatch(name):
+                like.setdefault(match["whole"] or "", {})[name] = SPLITS[match["split"]]
+    return SPLITS | {
+        name: split for names in like.values() if {"train"} < {*names.values()} for name, split in names.items()
     }
-    return SPLITS | like if {"train"} < set(like.values()) else SPLITS
+
+
+def _undoubled(files: list[_File], splits: Mapping[str, str]) -> list[_File]:
+    """Take a split's folder out that holds all the images of one with its name, in class folders."""
+    pictures = _pictures(files)
+    outer = {
+        parts[: depth + 1]
+        for parts in pictures
+        for depth, part in enumerate(parts[:-3])
+        if part.lower() in splits and parts[depth + 1] == part
+    }
+    outer = {
+        begin
+        for begin in outer
+        if all(
+            parts[len(begin)] == begin[-1] and len(parts) > len(begin) + 2
+            for parts in pictures
+            if parts[: len(begin)] == begin
+        )
+    }
+    plain = []
+    for each, parts in files:
+        begin = next((begin for begin in outer if parts[: len(begin) + 1] == (*begin, begin[-1])), None)
+        plain.append(_File(each, parts if begin is None else begin + parts[len(begin) + 1 :]))
+    return plain
 
 
 def _tops(files: list[_File]) -> set[str]:

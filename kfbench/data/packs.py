@@ -23,6 +23,7 @@ from torch import Tensor
 
 from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.folders import data_folder as data_folder
+from kfbench.folders import packed as packed
 
 SplitName = Literal["train", "val", "test"]
 CHUNK = 2**24  # bytes of images that are in memory while a pack is written
@@ -147,11 +148,6 @@ class Pack:
 
 
 _SOUND: set[tuple[str, int, int, int, str]] = set()  # files whose checksum this process has seen to be right
-
-
-def packed() -> list[str]:
-    """Return the names of all data sets in the data folder."""
-    return sorted(path.parent.name for path in data_folder().glob("[!.]*/pack.json"))
 
 
 def open_pack(folder: Path) -> Pack:

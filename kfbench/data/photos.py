@@ -7,11 +7,10 @@ validation images out, as for every other task.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-
-from kfbench.data.packs import Rows, hold_out
+if TYPE_CHECKING:
+    from kfbench.data.packs import Rows
 
 BANNER = 20  # rows at the foot of FGVC-Aircraft's images, with their author; its README says to remove them
 
@@ -44,7 +43,7 @@ class Photos:
     folder: str = ""  # where torchvision wants those files, below the folder
     side: int = 224
     can_download: bool = True
-    cut: Callable[[Rows, tuple[str, ...]], tuple[Rows, Rows]] | None = None  # makes train and test of one split
+    cut: "Callable[[Rows, tuple[str, ...]], tuple[Rows, Rows]] | None" = None  # makes train and test of one split
 
 
 def _flowers(root: Path, fetch: bool) -> Opened:
@@ -150,16 +149,20 @@ def _tiny(root: Path, fetch: bool) -> Opened:
     return Opened(train, test, tuple(classes))
 
 
-def _fifth(rows: Rows, classes: tuple[str, ...]) -> tuple[Rows, Rows]:
+def _fifth(rows: "Rows", classes: tuple[str, ...]) -> "tuple[Rows, Rows]":
+    from kfbench.data.packs import hold_out  # torch
+
     train, test = hold_out(rows, classes, [0.2])
     return train, test
 
 
-def _thirty(rows: Rows, classes: tuple[str, ...]) -> tuple[Rows, Rows]:
+def _thirty(rows: "Rows", classes: tuple[str, ...]) -> "tuple[Rows, Rows]":
     """Train on 30 images of every class, by the sha256 of the pixels, and test on the others."""
+    import torch
+
     ordered = [rows.of_class(number) for number in range(len(classes))]
     train, test = (torch.cat(part) for part in zip(*((each[:30], each[30:]) for each in ordered), strict=True))
-    return Rows(rows.images, rows.labels, train), Rows(rows.images, rows.labels, test)
+    return rows._replace(chosen=train), rows._replace(chosen=test)
 
 
 PHOTOS: dict[str, Photos] = {

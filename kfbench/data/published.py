@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from kfbench.data.decode import Form, decode, pixels
 from kfbench.data.filling import fill, mapped
+from kfbench.data.named import SMALL, require_paths
 from kfbench.data.packs import (
     Pack,
     Raw,
@@ -31,8 +32,6 @@ from kfbench.data.packs import (
 )
 from kfbench.data.photos import PHOTOS, Photos
 from kfbench.errors import KfbenchError
-
-SMALL = "-64"  # ends the name of a data set that is made smaller from a pack
 
 
 def pack(name: str, root: Path, *, fetch: bool = False, quiet: bool = True) -> Pack:
@@ -88,9 +87,7 @@ def import_published(name: str, paths: Sequence[Path], *, quiet: bool = True) ->
     Raises KfbenchError as `pack` does.
     """
     told = PHOTOS[name]
-    for path in paths:
-        if not path.exists():
-            raise KfbenchError(f"no file or folder '{path}'; give {told.files}")
+    require_paths(name, paths)
     if len(paths) == 1 and paths[0].is_dir():
         above = [paths[0], *paths[0].resolve().parents[:2]]  # the root as torchvision has it, or a folder in it
         held = (root for root in above if _opens(told, root))

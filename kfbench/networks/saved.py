@@ -40,8 +40,7 @@ def read(path: Path, part: str = "") -> Saved:
 
     Raises KfbenchError if the file is missing, damaged, holds anything but plain data, or no one set of weights.
     """
-    if not path.is_file():
-        raise KfbenchError(f"no weights '{path}'; give a .safetensors file, as kfbench export writes, or a .pth file")
+    header.require(path)
     if _is_pickle(path):
         return Saved(_chosen(path, _unpickled(path), part), True, None)
     tensors, about = _safetensors(path)

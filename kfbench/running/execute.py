@@ -1,10 +1,11 @@
 """RunSpec -> RunRecord: the whole life of a run, after what it needs has been planned (`prepare.py`)."""
 
+import contextlib
 import dataclasses
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 import torch
 
 from kfbench import machine
-from kfbench.errors import Diverged, KfbenchError, NoRoom, is_full
-from kfbench.running import identity, outcome, prepare, provenance, records, teacher_store
+from kfbench.errors import Diverged, KfbenchError, NoMemory, NoRoom, is_full
+from kfbench.running import identity, outcome, prepare, provenance, records, stand_in, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.heartbeat import heartbeat
 from kfbench.running.identity import HARNESS
@@ -69,8 +70,8 @@ def run(
 
     The teachers that `prepare.missing_teachers` lists are trained first. For the options see `Conditions`.
 
-    Raises KfbenchError for what the user can mend, Interrupted after a signal (a checkpoint is left), Diverged after a
-    failed run (its record is written first).
+    Raises KfbenchError for what the user can mend, Interrupted after a signal (a checkpoint is left), and after a
+    failed run, whose record is written first, Diverged or NoMemory.
     """
     conditions = Conditions(
         torch_device(device), watcher or Watcher(), compiled, remember, checkpoint_seconds, chosen=chosen
@@ -79,6 +80,7 @@ def run(
     missing = prepare.missing_teachers(spec, results=results)
     if missing:
         prepare.require_others(spec, results=results)
+        stand_in.require_student(spec, results=results)
     for wanted in missing:
         teacher(wanted, results=results, device=device, watcher=watcher)
     plan = prepare.plan(spec, results=results)
@@ -117,8 +119,10 @@ def teacher(
 
 def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
     """Train, score and record a run in the folder `place`, whose teachers are there."""
-    setup, file = _setup(plan, place, conditions), checkpoint_of(plan, place)
-    loop = prepare.make_loop(setup)
+    file = checkpoint_of(plan, place)
+    with _memory_told(conditions.device):
+        setup = _setup(plan, place, conditions)
+        loop = prepare.make_loop(setup)
     record = RunRecord(
         key=plan.key,
         spec=plan.spec.to_json(),
@@ -129,11 +133,11 @@ def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
     try:
         conditions.watcher.begin(plan.key, plan.spec)
         told = heartbeat(plan.key, plan.spec, results=place, device=str(setup.device), then=conditions.watcher)
-        with told as watcher:
+        with told as watcher, _memory_told(conditions.device):
             _train(loop, plan.spec, file, dataclasses.replace(conditions, watcher=watcher))
             outcome.fill_in(record, setup, loop, results=place, half=conditions.half)
     except Exception as error:
-        if isinstance(error, KfbenchError) and not isinstance(error, Diverged):
+        if isinstance(error, KfbenchError) and not isinstance(error, Diverged | NoMemory):
             raise  # what the user can mend is no failure of the run
         if is_full(error):
             raise NoRoom(f"the disk is full ({error}); make room, and the same command goes on") from error
@@ -151,7 +155,20 @@ def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
 def _goes_on(loop: Loop, error: Exception) -> bool:
     """Say whether a failed run can go on another time: only its scoring is left, or the device had no room for it."""
     is_trained = loop.position == loop.total and not isinstance(error, Diverged)
-    return is_trained or isinstance(error, checkpoint.OF_DEVICE)
+    return is_trained or isinstance(error, (NoMemory, *checkpoint.OF_DEVICE))
+
+
+@contextlib.contextmanager
+def _memory_told(device: torch.device) -> Iterator[None]:
+    """Say what to do where a device's memory runs out: others may have it, for now."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = " ".join(str(error).partition(" If reserved")[0].split()).rstrip(".")  # else torch's own settings follow
+        raise NoMemory(
+            f"{device} has no memory left ({said}); with fewer runs or others' programs on it the same command goes on "
+            "from the last checkpoint, else a smaller network or batch is another run: --set-recipe batch_size=…"
+        ) from error
 
 
 def checkpoint_of(plan: Plan, results: Path) -> Path:

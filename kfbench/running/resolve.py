@@ -12,7 +12,6 @@ from kfbench.running import budgets, equal_cost, suitability, teacher_names
 from kfbench.running.suitability import Candidate, Student
 from kfbench.running.teacher_names import TeacherName, outline
 from kfbench.spec import RunSpec, Setting, typed
-from kfbench.tasks import IMAGES
 
 OF_THE_STUDENT = ("network", "precision", "views")  # fields of its recipe that do not go over to a default teacher
 
@@ -104,14 +103,14 @@ def _require_number(student: Student, teachers: Sequence[TeacherName]) -> None:
     if len(teachers) < fewest:
         many = "a teacher" if fewest == 1 else f"{fewest} teachers"
         none = "" if student.task.sources else ", which has no default ones"
-        kind = student.task.kind
-        like, libraries = ("cifar10", ", torchvision:resnet18:pretrained") if kind is IMAGES else (kind.example, "")
+        like, *others = student.task.kind.teachers or (student.task.kind.example,)
         if student.method.needs == "architecture":
             network = student.recipe.network
             own = f"{network.removesuffix(':pretrained')}:pretrained" if ":" in network else f"{like}/{network}"
             give = f"give one of the student's network: --teachers {own}, run:KEY, imported:NAME or file:PATH"
         else:
-            give = f"give --teachers TASK[,TASK…], as {like}, or run:KEY, imported:NAME, file:PATH{libraries}"
+            named = ", ".join(["run:KEY", "imported:NAME", "file:PATH", *others])
+            give = f"give --teachers TASK[,TASK…], as {like}, or {named}"
         raise KfbenchError(f"method '{student.name}' needs {many} for task '{student.task.name}'{none}; {give}")
     if most is not None and len(teachers) > most:
         takes = f"takes {most} teacher(s), not {len(teachers)}" if most else "takes no teachers"

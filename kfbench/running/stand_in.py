@@ -1,11 +1,14 @@
 """A run in miniature: the real method, networks and loop, with teachers that are not trained; images are made up.
 
-It shows what a step costs (`estimate`, `bench`) and how a method behaves (`checks`) before data or teachers are there.
+It shows what a step costs (`estimate`, `bench`), how a method behaves (`checks`) and whether its student can be made,
+before data or teachers are there.
 """
 
+import dataclasses
 from pathlib import Path
 
 from kfbench import networks, registry, seeding
+from kfbench.errors import KfbenchError
 from kfbench.running import identity, teacher_names, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.prepare import assemble
@@ -20,14 +23,40 @@ def setup(spec: RunSpec, *, rows: int = 0, device: str = "cpu", results: Path | 
 
     A game has its emulators instead. With `results`, teachers whose network only their weights tell are the real ones.
     """
-    task, method = registry.load_task(spec.task), registry.recorded_method(spec.method, spec.settings)
-    training = training_of(task.kind)
-    teachers = [
+    return _beside(_teachers(spec, results), spec, rows=rows, device=device)
+
+
+def require_student(spec: RunSpec, *, results: Path) -> None:
+    """Raise KfbenchError if a method cannot make its student for this task and such teachers: before any is trained.
+
+    A teacher that is not here is told when the run is to begin, and what else goes wrong belongs into the run's record.
+    """
+    try:
+        teachers = _teachers(spec, results)
+    except KfbenchError:
+        return
+    plain = dataclasses.replace(spec.recipe, network=spec.recipe.network.removesuffix(":pretrained"))
+    try:
+        _beside(teachers, dataclasses.replace(spec, recipe=plain), rows=2, device="cpu")
+    except KfbenchError:
+        raise
+    except Exception:  # of a method's own code
+        return
+
+
+def _teachers(spec: RunSpec, results: Path | None) -> list[Teacher]:
+    return [
         teacher(name, spec, index)
         if results is None or not _only_weights_tell(name, spec)
         else teacher_store.find(name, spec=spec, index=index, results=results).load()
         for index, name in enumerate(spec.teachers)
     ]
+
+
+def _beside(teachers: list[Teacher], spec: RunSpec, *, rows: int, device: str) -> Setup:
+    """Return what a run's loop would work with beside these teachers."""
+    task, method = registry.load_task(spec.task), registry.recorded_method(spec.method, spec.settings)
+    training = training_of(task.kind)
     place = torch_device(device)
     others = {
         name: (other, training.made_up(other, rows, place))

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from kfbench import registry
-from kfbench.errors import Diverged, KfbenchError, NoRoom, is_full
+from kfbench.errors import Diverged, KfbenchError, NoMemory, NoRoom, is_full
 from kfbench.running import execute, prepare, records, teacher_store
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Watcher
@@ -92,8 +92,8 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
     except NoRoom as error:
         state, why = "full", str(error)
     except KfbenchError as error:
-        state = "pruned" if isinstance(error, Pruned) else "failed" if isinstance(error, Diverged) else "refused"
-        why = str(error)
+        is_failed = isinstance(error, Diverged | NoMemory)
+        state, why = "pruned" if isinstance(error, Pruned) else "failed" if is_failed else "refused", str(error)
     except Exception as error:
         state, why = "full" if is_full(error) else "failed", f"{type(error).__name__}: {error}".splitlines()[0]
         with contextlib.suppress(OSError):

@@ -25,6 +25,7 @@ from kfbench.studies.trials import Job, Source
 MOST_DEATHS = 5  # workers that a run may take down, with no new checkpoint between, before it counts as failed
 REST = 60.0  # seconds until a run is handed over again that another driver has, or whose disk was full
 LOOK = 5.0  # seconds between two looks for room
+MORE_MEMORY = "with more memory (--memory on ray and slurm, fewer --jobs here) the same command goes on"
 INSIST = 120.0  # seconds that runs have for their checkpoints when all is to stop
 
 
@@ -242,11 +243,16 @@ class Driver:
         if outcome.state == "lost" and not self._finds_room(now=True):  # then it need not have died of itself
             outcome = run.outcome = Outcome("full", outcome.why, outcome.files)
         try:
-            run.log = self.home.keep(run.job, outcome) or run.log
+            key = self.home.keep(run.job, outcome)
+            run.log = key or run.log
+            goes_on = outcome.state == "memory" or _is_left_to_go_on(outcome)
             deaths = run.deaths + self._is_death(run, outcome)
             if outcome.state == "memory" or deaths >= MOST_DEATHS:
-                why = "no memory left" if outcome.state == "memory" else f"took {deaths} workers down"
-                outcome = Outcome("failed", f"{why}: {outcome.why}")
+                why = f"no memory left: {outcome.why}; {MORE_MEMORY}"
+                why = why if outcome.state == "memory" else f"took {deaths} workers down: {outcome.why}"
+                outcome = Outcome("failed", why)
+                self._record_failure(run, outcome.why)
+            elif outcome.state == "failed" and not key:  # before it had a record to write
                 self._record_failure(run, outcome.why)
         except (OSError, NoRoom) as error:
             told = error.strerror if isinstance(error, OSError) else error
@@ -260,7 +266,7 @@ class Driver:
         if outcome.state in ("lost", "stopped"):
             self._hand_over(run)
         else:
-            self._close(run, outcome)
+            self._close(run, outcome, goes_on=goes_on)
 
     def _record_failure(self, run: UnderWay, why: str) -> None:
         """Record how a run ended that did not do so itself, or say why that cannot be. Raises NoRoom."""
@@ -272,12 +278,15 @@ class Driver:
             self._board.say(f"{run.job.label}: there is no record of how it ended: {error}")
 
     def _is_death(self, run: UnderWay, outcome: Outcome) -> bool:
-        """Say whether a run took a worker down: it left no new checkpoint, and did not only wait for a teacher."""
-        waited = bool(run.job.needs & self._under_way.keys())
-        return outcome.state == "lost" and not waited and self.home.checkpoint(run.job) <= run.checkpoint
+        """Say whether a run took a worker down: it left no new checkpoint, and did not only wait for a teacher.
 
-    def _close(self, run: UnderWay, outcome: Outcome) -> None:
-        """Tell the source how a run ended, and forget it."""
+        A new one may have an earlier time: the clocks of nodes differ.
+        """
+        waited = bool(run.job.needs & self._under_way.keys())
+        return outcome.state == "lost" and not waited and self.home.checkpoint(run.job) == run.checkpoint
+
+    def _close(self, run: UnderWay, outcome: Outcome, *, goes_on: bool = False) -> None:
+        """Tell the source how a run ended, and forget it; where it `goes_on` another time its checkpoint stays."""
         job = run.job
         del self._under_way[job.name]
         if outcome.state not in ("done", "pruned"):
@@ -287,9 +296,14 @@ class Driver:
             record = self.home.record(job) if outcome.state == "done" else None
             self._source.ended(job, outcome.state, outcome.why, record)
         # what was refused may go on from its checkpoint
-        is_over = outcome.state in ("done", "pruned", "failed") or not self.home.checkpoint(job)
+        is_over = (outcome.state in ("done", "pruned", "failed") and not goes_on) or not self.home.checkpoint(job)
         if is_over and not (job.is_teacher and self._engine.chains):
             self.home.remove(job.name)
+
+
+def _is_left_to_go_on(outcome: Outcome) -> bool:
+    """Say whether a failed run can go on another time: `execute` leaves the checkpoint of such a one only."""
+    return outcome.state == "failed" and any(name.endswith(".ckpt") for name in outcome.files)
 
 
 @contextlib.contextmanager

@@ -44,11 +44,11 @@ def tell(
     study = definition.load(folder)
     definition.require(study, row=row, column=column)
     picked = picks.settle(folder, study, results=results, say=note)
-    cells = plan.make(study, plan.tuned(folder), picked, results=results)
+    done = missing.recorded(results)
+    cells = plan.make(study, plan.tuned(folder, study), picked, results=results, done=done)
     plan.write(folder, study, cells)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
-    done = missing.recorded(results)
     students = missing.missing(runs, done)
     searches = steps.to_search(steps.searches(study, picked, results), plan.chosen(folder), row=row)
     tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]

@@ -1,10 +1,12 @@
 """Where and how a study's runs are made, as the user asked."""
 
-import platform
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kfbench.spec import digest
+from filelock import FileLock
+
+from kfbench.running.files import write_text
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,17 @@ class Place:
         return self.storage or f"sqlite:///{(self.cache / 'optuna.db').resolve().as_posix()}"
 
     def queue(self, name: str) -> str:
-        """Return what the database calls the runs of a study: where others share it, with the results folder in it.
+        """Return what the database calls a study or search: where others share it, with the results folder's own name.
 
-        A study that is opened has nothing under way, so one driver of a name would break another's.
+        What is opened there has nothing under way, so one driver of a name would break another's. The folder keeps its
+        name whatever node looks at it, and wherever: a search goes on from its trials.
         """
-        return f"{name}-{digest([platform.node(), str(self.results.resolve())], length=6)}" if self.storage else name
+        return f"{name}-{self._own_name()}" if self.storage else name
+
+    def _own_name(self) -> str:
+        """Return six letters that the results folder was given once, and keeps."""
+        path = self.cache / "name"
+        with FileLock(self.cache / ".name.lock"):
+            if not path.is_file():
+                write_text(path, uuid.uuid4().hex[:6])
+        return path.read_text(encoding="utf-8")

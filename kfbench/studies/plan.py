@@ -5,7 +5,7 @@ The plan is what lets a report be made without torch: it says which specs a cell
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -43,15 +43,17 @@ def make(
     picked: Mapping[str, dict[str, Any]] | None = None,
     *,
     results: Path | None = None,
+    done: Container[str] | None = None,
 ) -> list[Planned]:
     """Resolve every cell, with the settings that a search chose for a row unless the row states its own.
 
     `picked` are the teachers chosen for cells that ask for the best, as `picks.settle` gives them. With `results` the
-    teachers that lie there, or in a file, are looked at; else only the names of teachers tell whether they suit.
+    teachers that lie there, or in a file, are looked at; else only the names of teachers tell whether they suit. With
+    `done`, the digests of recorded specs, the student of a cell that lacks a run is made beside untrained teachers.
 
     A pair that cannot work is kept with its reason; anything misspelt raises KfbenchError.
     """
-    from kfbench.running import prepare, resolve  # torch
+    from kfbench.running import prepare, resolve, stand_in  # torch
 
     for column in study.tasks:
         registry.load_task(column.task)
@@ -78,7 +80,11 @@ def make(
                 )
                 if results is not None:
                     prepare.require_suited(spec, results=results)
-                cells.append(Planned(row.label, column.label, spec, chosen=choice))
+                cell = Planned(row.label, column.label, spec, chosen=choice)
+                lacks = done is not None and any(digest(r.to_json()) not in done for r in cell.runs(study.seeds))
+                if results is not None and lacks:
+                    stand_in.require_student(spec, results=results)
+                cells.append(cell)
             except KfbenchError as error:
                 cells.append(Planned(row.label, column.label, None, str(error)))
     return cells
@@ -135,9 +141,9 @@ def write_chosen(folder: Path, found: Mapping[str, Mapping[str, Any]]) -> None:
     kept.write(folder / "tuned.json", found)
 
 
-def tuned(folder: Path) -> dict[str, dict[str, Setting]]:
-    """Return {row: settings} that searches of this study chose."""
-    return {row: values["settings"] for row, values in chosen(folder).items()}
+def tuned(folder: Path, study: Study) -> dict[str, dict[str, Setting]]:
+    """Return {row: settings} that searches of this study chose; empty where it asks for none any more."""
+    return {} if study.search is None else {row: values["settings"] for row, values in chosen(folder).items()}
 
 
 def write(folder: Path, study: Study, cells: list[Planned]) -> Path:

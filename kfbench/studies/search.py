@@ -126,9 +126,9 @@ class Trials:
     that an earlier driver ended count; one that it left behind is asked for again.
     """
 
-    def __init__(self, storage: RDBStorage, search: Search) -> None:
+    def __init__(self, storage: RDBStorage, search: Search, name: str = "") -> None:
         self._search = search
-        self.study = open_search(storage, search)
+        self.study = open_search(storage, search, name)
         settled = [t for t in self.study.get_trials(deepcopy=False) if _is_settled(t)]
         done = {t.user_attrs.get("key") for t in settled}
         self._keys = [key for key in (f"trial-{n:04d}" for n in range(search.trials)) if key not in done]
@@ -191,20 +191,28 @@ def _is_settled(trial: FrozenTrial) -> bool:
     return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or trial.user_attrs.get("outcome") == "failed"
 
 
-def open_search(storage: RDBStorage, search: Search) -> optuna.Study:
-    """Return a search's Optuna study, with its sampler and pruner."""
-    study = open_study(storage, search.name, pruner=pruner(search))
+def open_search(storage: RDBStorage, search: Search, name: str = "") -> optuna.Study:
+    """Return a search's Optuna study, with its sampler and pruner; `name` is what the database calls it, if not so."""
+    study = open_study(storage, name or search.name, pruner=pruner(search))
     study.sampler = sampler(search, len(study.get_trials(deepcopy=False)))
     study.set_user_attr("search", search.to_json())
     return study
 
 
+class Fruitless(KfbenchError):
+    """No trial of a search has finished."""
+
+
 def best(study: optuna.Study) -> FrozenTrial:
-    """Return the best finished trial. Raises KfbenchError if there is none."""
+    """Return the best finished trial. Raises Fruitless if there is none."""
     try:
         return study.best_trial
     except ValueError as error:
-        raise KfbenchError(f"no trial of '{study.study_name}' has finished; see kfbench study's log") from error
+        whys = [trial.user_attrs["why"] for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("why")]
+        last = f" (the last: {whys[-1]})" if whys else ""
+        raise Fruitless(
+            f"no trial of '{study.study_name}' has finished{last}; see the logs, or kfbench status"
+        ) from error
 
 
 def started(study: optuna.Study, spec: RunSpec) -> float | None:

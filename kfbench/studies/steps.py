@@ -1,15 +1,16 @@
 """What `kfbench study` and `kfbench search` do, step by step."""
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from kfbench.running import records
-from kfbench.spec import Setting
+from kfbench.errors import KfbenchError
+from kfbench.running import prepare, records, stand_in
 from kfbench.studies import definition, missing, picks, plan, promises, search, trials
 from kfbench.studies.definition import Study
 from kfbench.studies.driver import drive
@@ -25,12 +26,11 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     study = definition.load(folder)
     definition.require(study, row=row, column=column)
     picked = picks.settle(folder, study, results=place.results, say=say)
-    tuned = tune_all(folder, study, place, picked, row=row, console=console) if study.search is not None else {}
-    cells = plan.make(study, tuned, picked, results=place.results)
-    plan.write(folder, study, cells)
+    untuned = tune_all(folder, study, place, picked, row=row, console=console) if study.search is not None else {}
+    done = missing.recorded(place.results)
+    cells = _plan(folder, study, picked, untuned, place, done)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
-    done = missing.recorded(place.results)
     left = missing.missing(runs, done)
     for cell in cells:
         if cell.spec is None:
@@ -43,11 +43,27 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     if now != study:
         say("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
         picked = picks.settle(folder, now, results=place.results, say=say)
-        cells = plan.make(now, plan.tuned(folder), picked, results=place.results)
-        plan.write(folder, now, cells)
+        cells = _plan(folder, now, picked, untuned, place, missing.recorded(place.results))
     if now.rank:
         promises.settle(folder, cells, results=place.results, say=say)
-    return len(bad.keys() & {job.name for job in left})
+    return len(bad.keys() & {job.name for job in left}) + len(untuned)
+
+
+def _plan(
+    folder: Path,
+    study: Study,
+    picked: dict[str, dict[str, Any]],
+    untuned: Mapping[str, str],
+    place: Place,
+    done: Container[str],
+) -> list[Planned]:
+    """Plan every cell and keep the plan; rows whose search found nothing are not run with other settings instead."""
+    cells = [
+        dataclasses.replace(cell, spec=None, reason=untuned[cell.row]) if cell.spec and cell.row in untuned else cell
+        for cell in plan.make(study, plan.tuned(folder, study), picked, results=place.results, done=done)
+    ]
+    plan.write(folder, study, cells)
+    return cells
 
 
 def counted(runs: int) -> str:
@@ -61,10 +77,34 @@ def _speaker(console: Console) -> Callable[[str], None]:
 
 
 def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict[str, str]:
+    bad = _refused(jobs, place.results)
+    for job in jobs:
+        if job.name in bad:
+            _speaker(console)(f"{job.label}: refused: {bad[job.name]}")
+    able = [job for job in jobs if job.name not in bad]
+    if not able:
+        return bad
     with trials.storage(place.url) as storage:
-        grid = trials.Grid(storage, place.queue(name), jobs)
-        teachers = missing.missing_teachers([job.spec for job in jobs], place.results)
-        return drive(grid, teachers, place, name=name, console=console)
+        grid = trials.Grid(storage, place.queue(name), able)
+        teachers = missing.missing_teachers([job.spec for job in able], place.results)
+        return bad | drive(grid, teachers, place, name=name, console=console)
+
+
+def _refused(jobs: list[Job], results: Path) -> dict[str, str]:
+    """Return {name: why} of runs with teachers to train whose others cannot be had: none is trained for nothing."""
+    bad, whys = dict[str, str](), dict[tuple[str, ...], str]()  # whys by what is looked for
+    for job in jobs:
+        wanted = (job.spec.task, job.spec.budget, job.spec.recipe.network, *job.spec.teachers)
+        if wanted not in whys:
+            whys[wanted] = ""
+            if prepare.missing_teachers(job.spec, results=results):
+                try:
+                    prepare.require_others(job.spec, results=results)
+                except KfbenchError as error:
+                    whys[wanted] = str(error)
+        if whys[wanted]:
+            bad[job.name] = whys[wanted]
+    return bad
 
 
 def tune_all(
@@ -75,19 +115,24 @@ def tune_all(
     *,
     row: str | None = None,
     console: Console,
-) -> dict[str, dict[str, Setting]]:
+) -> dict[str, str]:
     """Search every row that has a space, or one, with the same number of trials; keep what was chosen in tuned.json.
 
-    What that file has of the same search is not searched again, whether its trials are in the database or not.
+    What that file has of the same search is not searched again, whether its trials are in the database or not. Return
+    {row: why} of searches in which no trial finished: the others go on.
     """
     assert study.search is not None
-    every, there = searches(study, picked, place.results), plan.chosen(folder)
+    every, there, untuned = searches(study, picked, place.results), plan.chosen(folder), dict[str, str]()
     chosen = {label: there[label] for label in every if label in there}
     if chosen != there:
         plan.write_chosen(folder, chosen)
     for label, asked in to_search(every, there, row=row).items():
         with _search(asked, place, console=console) as found:
-            best = search.best(found)
+            try:
+                best = search.best(found)
+            except search.Fruitless as error:
+                untuned[label] = str(error)
+                continue
             chosen[label] = {
                 "settings": dict(best.params),
                 "validation": best.value,
@@ -97,7 +142,7 @@ def tune_all(
                 "search": asked.name,
             }
         plan.write_chosen(folder, {label: chosen[label] for label in every if label in chosen})
-    return plan.tuned(folder)
+    return untuned
 
 
 def to_search(
@@ -119,7 +164,7 @@ def searches(study: Study, picked: dict[str, dict[str, Any]], results: Path) -> 
     column, methods = study.search.column or study.tasks[0].label, {row.label: row.method for row in study.methods}
     return {
         cell.row: Search(cell.spec, study.search.trials, study.search.seeds_per_trial)
-        for cell in plan.make(study, {}, picked, results=results)
+        for cell in plan.make(study, {}, picked, results=results, done=())
         if cell.column == column and cell.spec is not None and search.has_space(methods[cell.row])
     }
 
@@ -128,31 +173,51 @@ def searches(study: Study, picked: dict[str, dict[str, Any]], results: Path) -> 
 def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
     """Make a search's trials, and give its Optuna study while the database is open."""
     with trials.storage(place.url) as storage:
-        source = search.Trials(storage, asked)
+        source = search.Trials(storage, asked, place.queue(asked.name))
         if source.total:
             _speaker(console)(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials")
             teachers = missing.missing_teachers([asked.spec], place.results)
+            if teachers:
+                prepare.require_others(asked.spec, results=place.results)
+                stand_in.require_student(asked.spec, results=place.results)
             drive(source, teachers, place, name=asked.name, console=console)
         yield source.study
 
 
-def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> tuple[str, int]:
-    """Search, run the best settings on fresh seeds; return what was found in a few lines, and how many runs failed."""
+def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> dict[str, Any]:
+    """Search, run the best settings on fresh seeds; return what was found as plain values."""
     search.space(asked.spec.method)
     with _search(asked, place, console=console) as found:
         trial = search.best(found)
-    lines = [f"{asked.spec.method} on {asked.spec.task}: best of {asked.trials} trials, trial {trial.number}"]
-    lines += [f"  {name} = {value}" for name, value in trial.params.items()]
-    lines.append(f"  validation  {trial.value:.2f} (accuracy in %, or return)")
     runs = [
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]
     left = missing.missing(runs, missing.recorded(place.results))
     bad = _make(left, place, name=f"{asked.name}-fresh", console=console) if left else {}
     done = missing.recorded(place.results)
-    for record in (records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done):
-        scores = ", ".join(f"{name} {value:.2f}" for name, value in record.scores["last"].items())
-        lines.append(f"  seed {record.spec['seed']}: {scores}  [{record.key}]")
-    lines += [f"  seed {job.spec.seed}: not made: {bad[job.name]}" for job in left if job.name in bad]
-    lines.append(f"  study       {asked.name} in {trials.public(place.url)}; see it with optuna-dashboard")
-    return "\n".join(lines), len(bad.keys() & {job.name for job in left})
+    made = [records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done]
+    return {
+        "method": asked.spec.method,
+        "task": asked.spec.task,
+        "trials": asked.trials,
+        "trial": trial.number,
+        "settings": dict(trial.params),
+        "validation": trial.value,
+        "runs": [{"seed": record.spec["seed"], "key": record.key, "scores": record.scores} for record in made],
+        "failed": [{"seed": job.spec.seed, "why": bad[job.name]} for job in left if job.name in bad],
+        "study": place.queue(asked.name),
+        "storage": trials.public(place.url),
+    }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """Return what a search found in a few lines."""
+    lines = [f"{found['method']} on {found['task']}: best of {found['trials']} trials, trial {found['trial']}"]
+    lines += [f"  {name} = {value}" for name, value in found["settings"].items()]
+    lines.append(f"  validation  {found['validation']:.2f} (accuracy in %, or return)")
+    for run in found["runs"]:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in run["scores"]["last"].items())
+        lines.append(f"  seed {run['seed']}: {scores}  [{run['key']}]")
+    lines += [f"  seed {run['seed']}: not made: {run['why']}" for run in found["failed"]]
+    lines.append(f"  study       {found['study']} in {found['storage']}; see it with optuna-dashboard")
+    return "\n".join(lines)

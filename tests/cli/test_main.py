@@ -227,6 +227,15 @@ MISTAKES = {
     "export no a.onnx": "'a.onnx' must end in .safetensors (weights) or .pt2 (a program)",
     "push no me/it": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
     "play no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
+    "data download cifra10": "no download for data set 'cifra10'; did you mean 'cifar10'?",
+    "data import Pets other": "'Pets' cannot name a data set; use small letters, digits, '-', '_' and '.'",
+    "data import dtd-64 other": "'dtd-64' is a data set that others published; import your images under another name",
+    "data import pets no.zip": "no file or folder 'no.zip'",
+    "data import cub200 no.tgz": "no file or folder 'no.tgz'; give CUB_200_2011.tgz",
+    "data import pets other --size 32": "size '32' is not HxW in pixels, as 32x32",
+    "teacher import no.pth --network cnn-4 --task digits": (
+        "no weights 'no.pth'; give a .safetensors file, as kfbench export writes, or a .pth file"
+    ),
     "teacher train digitss": "no task 'digitss'; did you mean 'digits'?",
     "verify no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
 }

@@ -120,6 +120,8 @@ def test_export_for_a_program_that_has_no_kfbench(type_in: Any, recorded: Path, 
 def test_export_of_weights_describes_itself_and_serves_as_a_teacher(type_in: Any, recorded: Path) -> None:
     done = type_in("export", key_of(recorded), "student.safetensors", "--results", recorded)
     assert done.code == 0 and done.out.split() == ["student.safetensors", "student.safetensors.json"]
+    again = type_in("export", key_of(recorded), "student.safetensors", "--results", recorded, "--json")
+    assert json.loads(again.out) == {"files": done.out.split()}
     told = json.loads(Path("student.safetensors.json").read_text())
     record = next(records.records(recorded))
     assert (told["network"], told["shape"], told["outputs"]) == ("cnn-4", [1, 8, 8], 10)
@@ -128,6 +130,13 @@ def test_export_of_weights_describes_itself_and_serves_as_a_teacher(type_in: Any
     loaded, about, digest = weights.load(Path("student.safetensors"))
     assert digest == record.provenance["weights"] and len(about["classes"]) == 10
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_a_teacher_that_is_trained_is_told_as_its_record(type_in: Any) -> None:
+    name = "digits/cnn-4@smoke:epochs=1+evaluations=1"
+    done = json.loads(type_in("teacher", "train", name, "--json").out)
+    [path] = Path("results/teachers").rglob(f"{done['key']}.json")
+    assert done == {"teacher": name, **json.loads(path.read_text())}
 
 
 def test_export_without_the_weights_says_how_to_get_them(type_in: Any, recorded: Path) -> None:

@@ -169,7 +169,14 @@ def test_the_splits_may_be_given_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "test"), [("training_set", "test_set"), ("Train-Images", "test images"), ("train", "testset")]
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("Train-Images", "test images"),
+        ("train", "testset"),
+        ("seg_train", "seg_test"),
+        ("my pets-training", "my pets-test-set"),
+    ],
 )
 @pytest.mark.parametrize("inside", ["", "kaggle"])
 def test_folders_that_are_called_like_splits_are_splits_side_by_side(
@@ -180,6 +187,32 @@ def test_folders_that_are_called_like_splits_are_splits_side_by_side(
     pack = import_folders("pets", [tmp_path / "given"])
     assert pack.classes == ("cats", "dogs") and pack.counts == {"train": 20, "test": 20}
     assert import_folders("parts", [where / train, where / test]).checksum == pack.checksum
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("training_set", "test_set"), ("train", "test"), ("seg_train", "seg_test")]
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_split_in_a_folder_of_its_own_name_is_that_split(
+    train: str, test: str, zipped: bool, tmp_path: Path, type_in: Console
+) -> None:
+    """As Kaggle packs them; what lies beside the inner folder is no class of it, and one may be called as the split."""
+    names = [f"{split}/{split}/{label}" for split in (train, test) for label in (train, "dogs")]
+    folder(tmp_path / "given", *names)
+    picture(tmp_path / "given" / "predict" / "predict" / "1.png")
+    where = zip_of(tmp_path / "given", tmp_path / "given.zip") if zipped else tmp_path / "given"
+    done = type_in("data", "import", "pets", where)
+    assert done.code == 0 and done.out.splitlines()[1] == f"classes: dogs, {train}"
+    assert "pets: 20 training and 20 test images" in done.out and "predict/predict/1.png" in done.err
+    plain = folder(tmp_path / "plain", *(f"{split}/{label}" for split in ("train", "test") for label in "ab"), count=2)
+    picture(plain / "train" / "train" / "a" / "1.png")
+    done = type_in("data", "import", "odd", plain)
+    assert done.code == 2 and "class 'train' is in train/ and not in test/" in done.err
+
+
+def test_folders_that_only_end_like_splits_are_classes(tmp_path: Path) -> None:
+    where = folder(tmp_path / "odd", "steam_train", "blood_test", "dog")
+    assert import_folders("odd", [where], test=0.2).classes == ("blood_test", "dog", "steam_train")
 
 
 def test_the_classes_are_told(tmp_path: Path, type_in: Console) -> None:
@@ -393,6 +426,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
         instead("cat/train", "cat/test", "dog/train"),
         "",
         "folder 'test' in 'pets' was taken for a split",
+    ),
+    "twice": (
+        instead("a", "b", "pets/a", "pets/b"),
+        "--test 0.2",
+        "class folder 'pets' of 'pets' holds folders that are called as classes beside it, 'a' for one; leave it out",
     ),
     "a tar archive": (tar, "", "'pets' is neither a folder nor a zip archive; unpack it if .* and give the folder"),
     "a picture": (single, "", "'pets' is neither a folder nor a zip archive"),

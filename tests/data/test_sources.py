@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from kfbench.cli.data import app
 from kfbench.data import packs, sources
-from kfbench.data.archives import import_folders, size_of
-from kfbench.data.decode import Form
+from kfbench.data.archives import import_folders
+from kfbench.data.decode import Form, size_of
 from kfbench.errors import KfbenchError
 
 Files = dict[str, bytes]

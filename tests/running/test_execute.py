@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from kfbench import train
 from kfbench.conformance import tiny
-from kfbench.errors import Diverged, KfbenchError
+from kfbench.errors import Diverged, KfbenchError, NoMemory
 from kfbench.folders import PACKAGE
 from kfbench.networks import taps, weights
-from kfbench.running import execute, prepare, records, resolve, stand_in, verify
+from kfbench.running import execute, prepare, records, resolve, stand_in, status, verify
 from kfbench.running.execute import Interrupted
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec
@@ -420,8 +420,13 @@ def test_a_run_whose_gpu_was_full_goes_on_from_its_checkpoint(tmp_path: Path) ->
     def fill() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(NoMemory, match=r"cpu has no memory left \(CUDA out of memory\); .* goes on from") as told_of:
         execute.run(spec_of(), results=tmp_path, checkpoint_seconds=0, watcher=Told(12, fill))
+    [failed] = records.records(tmp_path)
+    assert failed.error == f"NoMemory: {told_of.value}" and status.read(tmp_path)[0]["why"] == str(told_of.value)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(NoMemory, match="cpu has no memory left"):
+        patch.setattr(prepare, "setup", lambda *_, **__: fill())  # it is full before the first step
+        execute.run(spec_of(), results=tmp_path)
     told = Told()
     record = execute.run(spec_of(), results=tmp_path, watcher=told)
     assert told.lines == ["goes on from step 11 of 30"] and record.status == "done"
@@ -436,6 +441,13 @@ def test_what_losses_has_to_return_is_one_line(tmp_path: Path, returned: str, wh
 
 
 # --- teachers ------------------------------------------------------------------------------------------------------
+
+
+def test_no_teacher_is_trained_for_a_student_that_cannot_be_made(tmp_path: Path) -> None:
+    spec = spec_of("lora", teachers=["digits/low/cnn-4@smoke"], settings={"only": "no"})
+    with pytest.raises(KfbenchError, match="no layer of network 'cnn-4' has 'no' in its name"):
+        execute.run(spec, results=tmp_path)
+    assert not (tmp_path / "teachers").exists()
 
 
 def test_a_teacher_is_trained_once_and_its_file_is_verified(tmp_path: Path) -> None:

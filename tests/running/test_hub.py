@@ -79,12 +79,15 @@ def test_from_a_run_to_the_hub_and_back_as_a_teacher(
     push = ("push", record.key, "lab/digits-cnn", "--license", "mit", "--results", str(recorded))
     # to read, nobody has to be known
     read = {"HF_TOKEN": "", "KFBENCH_DATA": str(packed_digits)}
-    pushed, ran = typed(
+    first, pushed, ran = typed(
         served,
         tmp_path,
+        ((*push[:2], "lab/again", *push[3:], "--json"), {"HF_TOKEN": hub_server.TOKEN}),
         (push, {"HF_TOKEN": hub_server.TOKEN}),
         ((*RUN, "--teachers", "hf:lab/digits-cnn", "--results", "results"), read),
     )
+    found = json.loads(first.out)
+    assert found["teacher"] == "hf:lab/again" and f"{served.address}/lab/again/commit/" in found["commit"]
     assert (pushed.code, ran.code) == (0, 0), (pushed.err, ran.err)
     sha = served.sha("lab/digits-cnn")
     assert f"{served.address}/lab/digits-cnn/commit/{sha}" in pushed.out

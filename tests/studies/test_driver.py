@@ -146,8 +146,53 @@ def test_a_failure_whose_record_finds_no_room_is_recorded_later(
     monkeypatch.setattr(records, "write_text", writing)
     engine = Pretended(place, {student.name: ["memory"]})
     bad, said = drive(place, engine, [student])
-    assert bad == {student.name: "no memory left: it was memory"} and said.count("waiting for room") == 1
+    assert (
+        bad == {student.name: f"no memory left: it was memory; {driver.MORE_MEMORY}"}
+        and said.count("waiting for room") == 1
+    )
     assert [record.status for record in records.records(place.results)] == ["failed"]
+
+
+@pytest.mark.parametrize(("ahead", "tries"), [(-1, 9), (0, driver.MOST_DEATHS)])
+def test_a_checkpoint_is_new_whatever_the_clock_of_its_node_says(
+    ahead: int, tries: int, place: Place, student: Job
+) -> None:
+    """Each node that a run comes to is a second behind the one before; 0: it writes none, and dies for nothing."""
+
+    class Elsewhere(Pretended):
+        def look(self, name: str) -> Outcome:
+            os.utime(self.checkpoint(name), (1e9 + ahead * self.started[name],) * 2)
+            return super().look(name)
+
+    engine = Elsewhere(place, {student.name: ["lost"] * 8})
+    os.utime(engine.checkpoint(student.name), (1e9,) * 2)
+    bad, _ = drive(place, engine, [student])
+    assert engine.started[student.name] == tries and bool(bad) == (ahead == 0)
+
+
+def test_a_run_without_memory_keeps_its_checkpoint_and_so_does_one_that_was_only_not_scored(
+    place: Place, student: Job
+) -> None:
+    """The machine's memory: its worker was killed; else `execute` has left the checkpoint beside the failed record."""
+
+    class Unscored(Pretended):
+        def look(self, name: str) -> Outcome:
+            outcome = super().look(name)
+            return Outcome(outcome.state, outcome.why, {".checkpoints/x.ckpt": b"x"} if outcome.state != "done" else {})
+
+    for engine in (Pretended(place, {student.name: ["memory"]}), Unscored(place, {student.name: ["failed"]})):
+        file = engine.checkpoint(student.name)
+        bad, _ = drive(place, engine, [student])
+        assert [*bad] == [student.name] and file.is_file()
+    engine = Unscored(place, {student.name: ["pruned"]})
+    drive(place, engine, [student])
+    assert not file.is_file()
+
+
+def test_a_run_that_failed_before_it_had_a_record_gets_one(place: Place, student: Job) -> None:
+    """A method's `make_student` broke: a table is to say so, and have no silent gap."""
+    drive(place, Pretended(place, {student.name: ["failed"]}), [student])
+    assert [(record.status, record.error) for record in records.records(place.results)] == [("failed", "it was failed")]
 
 
 def test_a_run_that_is_refused_keeps_its_checkpoint_and_one_that_failed_does_not(place: Place, student: Job) -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from kfbench import registry
 from kfbench.errors import KfbenchError
+from kfbench.spec import digest
 from kfbench.studies import definition, plan
 
 STUDY = """
@@ -43,6 +45,27 @@ def test_a_plan_fills_in_what_a_study_leaves_open(tmp_path):
     assert tuned["kf"].spec.settings["cut"] == 0.7 and tuned["random"].spec.settings["cut"] != 0.7
 
 
+def test_a_student_that_cannot_be_made_is_no_run_where_one_is_lacking(tmp_path, monkeypatch):
+    """Before its teachers are trained; what a method's own code does wrong, or a teacher that is not here, passes."""
+    (tmp_path / "study.toml").write_text(
+        'title = "Digits"\nbudget = "smoke"\nseeds = 2\nmethods = [{ method = "lora", settings = { only = "no" } }, '
+        f'"finetune", {{ method = "kf", teachers = ["file:{tmp_path}/x.pth"] }}]\n'
+        'tasks = [{ task = "digits/high", teachers = ["digits/low/cnn-16"] }]\n'
+    )
+    made = definition.load(tmp_path)
+
+    def reasons(done):
+        return {cell.row: cell.reason for cell in plan.make(made, results=tmp_path / "results", done=done)}
+
+    told = reasons(())
+    assert "no layer of network 'cnn-16' has 'no' in its name; there are: " in told["lora"]
+    assert told["finetune"] == told["kf"] == "" and not (tmp_path / "results").exists()
+    every = {digest(spec.to_json()) for cell in plan.make(made) for spec in cell.runs(made.seeds)}
+    assert reasons(every)["lora"] == "" == reasons(None)["lora"]
+    monkeypatch.setattr(registry.method_class("lora"), "make_student", lambda *_: 1 / 0)
+    assert reasons(())["lora"] == ""
+
+
 def test_a_studys_teacher_of_outputs_is_not_for_a_method_whose_teacher_is_its_twin(tmp_path):
     (tmp_path / "study.toml").write_text(
         STUDY.replace('"kickstarting", "breaks"', '"kd", "born_again"').replace(
@@ -78,4 +101,4 @@ def test_shipped_studies_load_and_their_plans_are_current():
     assert len(found) >= 5
     for folder in found:
         made = definition.load(folder)
-        assert plan.read(folder, made) == plan.make(made, plan.tuned(folder)), folder.name
+        assert plan.read(folder, made) == plan.make(made, plan.tuned(folder, made)), folder.name

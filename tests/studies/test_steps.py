@@ -1,8 +1,10 @@
 """A study from the command line, on real digits: teachers first, failures kept, tuned, verified."""
 
 import contextlib
+import io
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import jobs_here
+import optuna
 import pytest
 from rich.console import Console
 
 from kfbench.reporting import grid
-from kfbench.running import estimate, records
+from kfbench.running import estimate, records, resolve
 from kfbench.spec import RunSpec
-from kfbench.studies import definition, forecast, picks, plan, steps
+from kfbench.studies import definition, forecast, picks, plan, search, steps, trials
 from kfbench.studies.place import Place
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -168,13 +171,70 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
         assert f"search {row}: 2 trials, less those made already: about 1 min a run" in lines
     assert "3 runs, 3 to make, 4 of searches: about " in lines[-2] and "multiply-adds" in lines[-1]
     assert "3 of searches" not in dry("scratch")[-2] and tune("scratch") == []
-    assert tune("kd") == ["kd"] and list(plan.tuned(tmp_path)) == ["kd"]
-    assert tune() == ["kf"] and list(plan.tuned(tmp_path)) == ["kf", "kd"] and tune() == []
+    assert tune("kd") == ["kd"] and list(plan.chosen(tmp_path)) == ["kd"]
+    assert tune() == ["kf"] and list(plan.chosen(tmp_path)) == ["kf", "kd"] and tune() == []
     assert not [line for line in dry() if "search" in line]
     (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace("trials = 2", "trials = 3"))
     assert tune("kd") == ["kd"] and plan.chosen(tmp_path)["kd"]["trials"] == 3
     (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace("epochs = 2", "epochs = 3"))
     assert tune() == ["kf", "kd"]  # other runs, another search
+
+
+def test_a_search_without_a_finished_trial_costs_its_own_row_alone(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are made; the row is not run with other settings instead, and the command ends with 1."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    (tmp_path / "study.toml").write_text(TUNED)
+    made, place = list[str](), Place(tmp_path / "results")
+
+    @contextlib.contextmanager
+    def searched(wanted, place, *, console):
+        study = optuna.create_study()
+        study.ask().set_user_attr("why", "cuda has no memory left")
+        yield study
+
+    monkeypatch.setattr(steps, "_search", searched)
+    monkeypatch.setattr(steps, "_make", lambda jobs, *_, **__: made.extend(job.spec.method for job in jobs) or {})
+    assert steps.full(tmp_path, place, row=None, column=None, console=Console(quiet=True)) == 1 and made == ["scratch"]
+    kf = next(cell for cell in plan.read(tmp_path, definition.load(tmp_path)) if cell.row == "kf")
+    assert kf.spec is None and "has finished (the last: cuda has no memory left)" in kf.reason
+    assert plan.tuned(tmp_path, definition.load(tmp_path)) == {}
+
+
+def test_what_an_older_search_chose_is_not_heeded_once_the_study_asks_for_none(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dry run lists the very runs that are made."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 60.0)
+    (tmp_path / "study.toml").write_text(TUNED.replace("search = { trials = 2 }", ""))
+    plan.write_chosen(tmp_path, {"kf": {"settings": {"cut": 0.7}, "search": "x", "trials": 2}})
+    found = forecast.tell(tmp_path, results=tmp_path / "r", row="kf", column=None, say=str, note=str)
+    assert "cut=0.7" not in found["to_make"][0]["command"] and len(found["to_make"]) == 1
+
+
+def test_nothing_is_trained_for_a_run_whose_other_teacher_is_not_there(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    (tmp_path / "study.toml").write_text(
+        'title = "Two"\nbudget = "smoke"\nseeds = 2\ntasks = ["digits/high"]\nmethods = ["scratch", '
+        f'{{ method = "kf", teachers = ["digits/low", "file:{tmp_path}/no.pth"] }}]\n'
+    )
+    made: list[str] = []
+
+    def drive(grid, teachers, *_, **__):
+        made.extend([*(job.label for job in teachers), *(job.spec.method for job in grid._left)])
+        return {}
+
+    monkeypatch.setattr(steps, "drive", drive)
+    said = io.StringIO()
+    failed = steps.full(
+        tmp_path, Place(tmp_path / "results"), row=None, column=None, console=Console(file=said, width=300)
+    )
+    assert failed == 2 and made == ["scratch", "scratch"]
+    assert "kf · digits/high · seed 1: refused: no weights '" in said.getvalue()
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in REPORTS.glob("*/tuned.json")), ids=str)
@@ -275,6 +335,38 @@ def test_drivers_of_one_study_from_two_results_folders_share_a_database(tmp_path
     assert len({*names}) == 3 and names[2] == "quick" and all(name.startswith("quick-") for name in names[:2])
 
 
+def test_searches_from_two_results_folders_share_a_database_and_each_goes_on_from_its_own_trials(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On whatever node the driver is started again, and where the folder was moved."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    asked = search.Search(resolve.resolve("kd", "digits/high", budget="smoke", teachers=["random:digits/high"]), 2)
+    driven: list[tuple[str, int]] = []
+
+    def drive(source, *_, **__):
+        driven.append((source.study.study_name, source.total))
+        job = source.next(lambda job: True)
+        if job is not None and len(driven) == 2:
+            trials.finish(source.study, source._turns[job.name].trial, "done", "", 50.0)
+        return {}
+
+    def begin(name: str, node: str) -> None:
+        monkeypatch.setattr(platform, "node", lambda: node)
+        with steps._search(asked, Place(tmp_path / name, storage=url), console=Console(quiet=True)):
+            pass
+
+    monkeypatch.setattr(steps, "drive", drive)
+    url = f"sqlite:///{tmp_path}/shared.db"
+    begin("theirs", "login1")
+    begin("ours", "login1")
+    with trials.storage(url) as storage:
+        theirs = optuna.load_study(study_name=driven[0][0], storage=storage)
+        assert [trial.state for trial in theirs.trials] == [optuna.trial.TrialState.RUNNING]
+    (tmp_path / "ours").rename(tmp_path / "moved")
+    begin("moved", "login2")
+    assert driven[2] == (driven[1][0], 1) and len({name for name, _ in driven}) == 2
+
+
 def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
     tmp_path: Path, type_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,3 +385,6 @@ def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
     for fails in (True, False):
         done = type_in(*words)
         assert done.code == int(fails) and ("  seed 0: not made: it broke" in done.out.splitlines()) == fails
+        found = json.loads(type_in(*words, "--json").out)
+        assert found["settings"] == {"alpha": 0.5} and found["validation"] == 60.0 and found["runs"] == []
+        assert found["failed"] == ([{"seed": 0, "why": "it broke"}] if fails else [])

@@ -25,7 +25,7 @@ from kfbench.data.packs import data_folder
 from kfbench.errors import KfbenchError, is_full
 from kfbench.running import teacher_names
 from kfbench.spec import RunSpec
-from kfbench.studies.carry import PATIENCE, Files, Order, Outcome, Word, carry
+from kfbench.studies.carry import PATIENCE, Files, Order, Outcome, Word, carry, lay_out
 from kfbench.studies.place import Place
 from kfbench.tasks import ImageTask
 
@@ -78,7 +78,9 @@ class Reports:
 
     def __init__(self, order: Order, box: Any, folder: Path, log: io.StringIO, most: float) -> None:
         self._order, self._box, self._folder, self._log, self._most = order, box, folder, log, most
-        self._read, self._scores, self._sent = 0, 0, 0.0
+        self._read, self._scores = 0, 0
+        # what it begins with came from the driver, for which it would be a new one: a run could die again and again
+        self._sent = max((path.stat().st_mtime for path in folder.rglob("*.ckpt")), default=0.0)
 
     def __call__(self, event: dict[str, Any]) -> Word:
         """Report an event, and wait for a verdict where a score is judged; without a driver a run stops."""
@@ -121,18 +123,21 @@ def on_node(order: Order, files: Refs, data: dict[str, Refs], box: Any, most: fl
     # of teachers' answers, one a node; a user's number, as in a container it may have no name
     memory = Path(tempfile.gettempdir()) / f"kfbench-memory-{getattr(os, 'getuid', getpass.getuser)()}"
     memory.mkdir(exist_ok=True)
-    reports = Reports(order, box, folder, log, most)
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            here: Files = {place: _content(ref) for place, ref in files.items()}
+            checkpoint = {place: content for place, content in here.items() if place.endswith(".ckpt")}
+            others = {place: content for place, content in here.items() if place not in checkpoint}
             try:
+                lay_out(checkpoint, folder)
                 for name, refs in data.items():
                     unpack(name, refs)
             except KfbenchError as error:
                 return Outcome("refused", str(error)), ""
             except OSError as error:
                 return Outcome("full" if is_full(error) else "refused", str(error)), ""
-            here: Files = {place: _content(ref) for place, ref in files.items()}
-            outcome = carry(order, {**here, ".cache/memory": memory}, folder=folder, report=reports)
+            reports = Reports(order, box, folder, log, most)
+            outcome = carry(order, {**others, ".cache/memory": memory}, folder=folder, report=reports)
         content = {place: file.read_bytes() for place, file in outcome.files.items() if isinstance(file, Path)}
         return Outcome(outcome.state, outcome.why, content), reports.news()["log"]
     finally:

@@ -1,6 +1,7 @@
 """Ray: two nodes that share no files, one of them killed; a search with pruning; what a node is refused for."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jobs_here
 import pytest
@@ -104,6 +105,26 @@ def test_a_checkpoint_that_finds_no_room_beside_the_driver_ends_no_run(tmp_path)
     (tmp_path / "x" / "a.tmp").mkdir()  # nothing can be written there, not even by root
     assert box.report("x", event, {"a.ckpt": b"2"}) == "go"
     assert (tmp_path / "x" / "a.ckpt").read_bytes() == b"1" and len(box.drain()) == 2
+
+
+def test_the_checkpoint_that_a_run_begins_with_is_not_sent_back_as_a_new_one(tmp_path, monkeypatch):
+    """The driver would take it for progress, and hand over without end a run that takes every worker down."""
+    sent: list[dict[str, bytes]] = []
+
+    def carried(order, files, *, folder, report):
+        there = folder / ".checkpoints" / "x.ckpt"
+        assert there.read_bytes() == b"old" and [*files] == ["teachers/w", ".cache/memory"]
+        sent.append(report._checkpoint())
+        there.write_bytes(b"new")
+        engine.os.utime(there, (there.stat().st_mtime + 1,) * 2)
+        sent.append(report._checkpoint())
+        return engine.Outcome("done")
+
+    monkeypatch.setattr(engine, "carry", carried)
+    monkeypatch.setattr(engine.ray, "get", lambda answer: answer)
+    box = SimpleNamespace(verdict=SimpleNamespace(remote=lambda name: (0, "go")))
+    engine.on_node(engine.Order("x", {}), {"teachers/w": b"w", ".checkpoints/x.ckpt": b"old"}, {}, box, 500.0)
+    assert sent == [{}, {".checkpoints/x.ckpt": b"new"}]
 
 
 def test_workers_of_a_cluster_that_was_there_before_learn_where_ones_own_methods_lie(cluster, monkeypatch):

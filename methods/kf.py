@@ -16,6 +16,10 @@ a short budget, and collapses at the cut. Chosen on validation (CIFAR-10 with 2,
 %, scratch 38.8): `descendant` 71.4; dep 10 rising over 10-60 %, cut at 70 %, kl 1: 47.6; the defaults: 41.0
 (40.3 on another processor).
 
+The rate of the mixing weights is chosen under AdamW. With SGD at a rate of 0.1, as in the budgets `standard` and `paper`,
+the default sends the shares to the student within two epochs, and no teacher is heard: 73.8 on validation (CIFAR-100,
+10,000 images, 12 epochs, seed 11) where `scratch` has 70.6, `mix_rate` 0.1 has 69.4 and 0.01 has 69.1.
+
 The other variants add what the paper does not have, so that the student can stand alone: `alone` passes each batch a
 second time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a
 regression of the student's features onto the teachers' that fades out; `warm` starts, as fine-tuning does, from the

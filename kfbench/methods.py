@@ -60,6 +60,7 @@ class Method:
     above_floor: ClassVar[str] = ""  # why a step takes over 1.25 of its floor; `kfbench bench` prints it
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
     younger: ClassVar[dict[str, Any]] = {}  # setting -> its value in records older than it: specs leave it out there
+    by_optimizer: ClassVar[dict[str, dict[str, Any]]] = {}  # the recipe's optimizer -> defaults that differ with it
     variants: ClassVar[dict[str, dict[str, Any]]] = {}  # name -> settings, run as `method/name`
     instead_of_teachers: ClassVar[tuple[str, ...]] = ()  # variants trained longer by what the teachers would have cost
     search: ClassVar[dict[str, dict[str, Any]]] = {}  # setting -> {"low", "high", "log"} or {"choices"}

@@ -133,16 +133,17 @@ def method_class(name: str) -> "type[Method]":
     return classes[0]
 
 
-def load_method(name: str, settings: Mapping[str, Setting] | None = None) -> "Method":
+def load_method(name: str, settings: Mapping[str, Setting] | None = None, *, optimizer: str = "") -> "Method":
     """Make a method from `name` or `name/variant` and the settings that differ from its defaults.
 
+    Some defaults may be others with a recipe's `optimizer`; what a variant sets comes before them.
     Raises KfbenchError for an unknown method, variant or setting, or a value of the wrong type or range.
     """
     stem, variant = split(name)
     made = method_class(stem)
     if variant is not None:
         _require_variant(stem, variant, made.variants)
-    chosen = {**made.variants.get(variant or "", {}), **(settings or {})}
+    chosen = {**made.by_optimizer.get(optimizer, {}), **made.variants.get(variant or "", {}), **(settings or {})}
     return validated(made, chosen, of=f"method '{name}'", word="setting")
 
 

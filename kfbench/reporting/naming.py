@@ -19,7 +19,9 @@ def differing(spec: Spec, rivals: Sequence[Spec], parts: Sequence[str]) -> list[
     for part in parts:
         mine = spec[part]
         if isinstance(mine, dict):
-            usual, younger = _known(spec["method"]) if part == "settings" else ({}, YOUNGER)
+            usual, younger = (
+                _known(spec["method"], spec["recipe"].get("optimizer", "")) if part == "settings" else ({}, YOUNGER)
+            )
             each = [younger | rival[part] for rival in rivals]
             names = sorted({name for values in each for name in values})
             varies = [name for name in names if len({json.dumps(values.get(name)) for values in each}) > 1]
@@ -37,7 +39,7 @@ def but_seed(spec: Spec) -> str:
     return json.dumps({name: value for name, value in spec.items() if name != "seed"}, sort_keys=True)
 
 
-def _known(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _known(method: str, optimizer: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a method's, or variant's, default settings that are literals in its file, and what older specs leave out.
 
     Nothing if the file is gone.
@@ -47,7 +49,8 @@ def _known(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     described = registry.describe("methods", stem)
     attributes = described.get("attributes", {})
-    own = attributes.get("variants", {}).get(variant, {}) if variant else {}
+    own = attributes.get("by_optimizer", {}).get(optimizer, {})
+    own = {**own, **(attributes.get("variants", {}).get(variant, {}) if variant else {})}
     return {**described.get("settings", {}), **own}, attributes.get("younger", {})
 
 

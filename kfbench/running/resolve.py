@@ -64,6 +64,7 @@ def student_of(
     if not chosen.serves(kind):
         raise KfbenchError(f"method '{method}' is for {' and '.join(chosen.kinds)}, task '{task}' is of {kind}")
     full = budgets.recipe(declared, budget, recipe)
+    chosen = registry.load_method(method, dict(settings or {}), optimizer=getattr(full, "optimizer", ""))
     return Student(chosen, method, declared, full, outline(declared, full.network))
 
 

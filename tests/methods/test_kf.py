@@ -14,7 +14,7 @@ from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
 from kfbench.networks import taps
 from kfbench.networks.network import Network
-from kfbench.running import resolve, stand_in
+from kfbench.running import command, resolve, stand_in
 from kfbench.teachers import Teacher
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import mixing
@@ -358,6 +358,16 @@ def test_a_mix_of_any_shapes_is_the_weighted_sum(taken: tuple[int, ...], made: t
     assert_close = torch.testing.assert_close
     assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, None)]), 0.7 * own + 0.3 * q(features))
     assert_close(mix(own, torch.tensor(0.7), [(q, features, weight, norm)]), 0.7 * own + 0.3 * q(norm(features)))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "asked", "rate"), [("adamw", {}, 10.0), ("sgd", {}, 0.01), ("sgd", {"mix_rate": 10.0}, 10.0)]
+)
+def test_the_mixing_weights_rate_is_the_optimisers(optimizer: str, asked: dict[str, float], rate: float) -> None:
+    """With SGD, ten times the network's rate sends the shares to the student before a teacher is heard."""
+    spec = resolve.resolve("kf", "digits", teachers=TEACHERS, recipe={"optimizer": optimizer}, settings=asked)
+    assert spec.settings["mix_rate"] == rate
+    assert ("mix_rate=10" in " ".join(command.run(spec))) is bool(asked)  # told only where it is not the default
 
 
 def test_features_of_large_maps_are_measured_over_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:

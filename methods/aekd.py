@@ -133,20 +133,18 @@ class Shares(nn.Module):
     """The shares of M teachers that make the sum of their gradients shortest, none above a tolerance."""
 
     places: Tensor
-    capped: Tensor
 
     def __init__(self, teachers: int, tolerance: float) -> None:
         super().__init__()
         self.most = max(tolerance, 1 / teachers)
         choices = torch.tensor(list(itertools.product((0, 1, 2), repeat=teachers)))  # [3^M, M]: at 0, at C, between
         self.register_buffer("places", choices, persistent=False)
-        self.register_buffer("capped", choices == 1, persistent=False)
 
     @torch.no_grad()
     def forward(self, slopes: Tensor) -> Tensor:
         """Return the shares [M], which sum to 1, from gradients [M, any]."""
         here = torch.device("cpu") if slopes.device.type == "mps" else slopes.device  # Apple GPUs have no float64
-        places, capped, wanted = self.places.to(here), self.capped.to(here), slopes.device
+        places, wanted = self.places.to(here), slopes.device
         slopes = slopes.to(here).double()
         teachers = len(slopes)
         gram = slopes @ slopes.T
@@ -157,7 +155,7 @@ class Shares(nn.Module):
         above = torch.cat([torch.where(between, gram, eye), -between.double()], 2)  # [3^M, M, M + 1]
         some = between.any(1).double()  # [3^M, 1]
         below = torch.cat([some.expand(-1, teachers), 1 - some], 1)[:, None]  # [3^M, 1, M + 1]
-        told = torch.cat([capped * self.most, some], 1)
+        told = torch.cat([(places == 1).double() * self.most, some], 1)
         found, _ = torch.linalg.solve_ex(torch.cat([above, below], 1), told)
         alpha = found[:, :teachers]
         fits = ((alpha > -1e-6) & (alpha < self.most + 1e-6)).all(1) & ((alpha.sum(1) - 1).abs() < 1e-6)

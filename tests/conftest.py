@@ -1,6 +1,7 @@
 """Packed digits for whatever trains; a small study with schema-true records, for the tests of the reading half."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,15 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder, results = make_small(tmp_path_factory.mktemp("reported"))
     page.index(folder.parent, [page.make(folder, results)])
     return folder, results
+
+
+@pytest.fixture
+def quiet_machine(packed_digits: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread, and the packed digits."""
+    import torch
+
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from kfbench.networks.network import Network, Output
 from kfbench.running.prepare import make_loop
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.train.actor_critic import ActorCritic
+from kfbench.train.setup import Setup
 
 
 def resumes_to_the_bit(spec: RunSpec) -> None:
@@ -47,18 +48,20 @@ def acts_from_its_state_alone(spec: RunSpec) -> None:
         loop = trained(live(dataclasses.replace(spec, recipe=recipe)), stop)
         assert isinstance(loop, ActorCritic)
         images, progress = loop.batch().images, loop.position / loop.total  # now both students have the same state
-        said: list[Output] = []
-        for setup in (loop.setup, loop._acting):
-            before = state(setup.student.eval())
-            with torch.no_grad():
-                rng = torch.Generator().manual_seed(0)
-                said.append(setup.method.act(setup.student, setup.teachers, Batch(images, rng), progress)[0])
-            if changed := differing(before, state(setup.student)):
-                raise Broken(
-                    f"act changes '{changed[0]}' of the student; it may run beside learning: use losses or observe"
-                )
-        if not torch.equal(said[0].logits, said[1].logits):
+        learner, actor = (_said(setup, images, progress) for setup in (loop.setup, loop._acting))
+        if not torch.equal(learner.logits, actor.logits):
             raise Broken("a student with the same state dict acts otherwise: some state is not in it")
+
+
+def _said(setup: Setup, images: Tensor, progress: float) -> Output:
+    """Return what a student says when acting, if that leaves it as it was. Raises Broken."""
+    before = state(setup.student.eval())
+    with torch.no_grad():
+        batch = Batch(images, torch.Generator().manual_seed(0))
+        output, _ = setup.method.act(setup.student, setup.teachers, batch, progress)
+    if changed := differing(before, state(setup.student)):
+        raise Broken(f"act changes '{changed[0]}' of the student; it may run beside learning: use losses or observe")
+    return output
 
 
 def export_stands_alone(spec: RunSpec) -> None:

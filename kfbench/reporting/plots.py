@@ -126,12 +126,6 @@ def _over(grid: Grid, columns: list[str]) -> str:
     return f"{len(columns)} of {len(grid.columns)} tasks, as not all methods shown have run more: {' · '.join(columns)}"
 
 
-def _luminance(colour: tuple[float, ...]) -> float:
-    """Return how bright a colour is, 0..1, as WCAG has it: below 0.22 white text stands out more than dark text."""
-    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
-    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
 def improvement(grid: Grid) -> Drawn:
     """Matrix of P(row beats column), over the columns that every row has; of many rows the foremost."""
     every, columns = _known(grid)
@@ -168,7 +162,8 @@ def improvement(grid: Grid) -> Drawn:
         down, right = (int(place) for place in text.get_position()[::-1])
         if ends[down][right].low > 0.5 or ends[down][right].high < 0.5:
             text.set_fontweight("bold")
-        text.set_color("white" if _luminance(matplotlib.colormaps[SHADES](matrix[down, right])) < 0.22 else "#262626")
+        bright = sns.utils.relative_luminance(matplotlib.colormaps[SHADES](matrix[down, right]))
+        text.set_color("white" if bright < 0.22 else "#262626")  # there the two stand out alike
     for text in axes[0].get_xticklabels():
         text.set_horizontalalignment("right")
         text.set_rotation_mode("anchor")

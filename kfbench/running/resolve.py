@@ -59,12 +59,12 @@ def student_of(
     settings: Mapping[str, Setting] | None = None,
 ) -> Student:
     """Return whom a run's teachers are for. Raises KfbenchError for anything unknown, or a pair that cannot work."""
-    chosen, declared = registry.load_method(method, dict(settings or {})), registry.load_task(task)
+    made, declared = registry.method_class(method), registry.load_task(task)
     kind = declared.kind.name
-    if not chosen.serves(kind):
-        raise KfbenchError(f"method '{method}' is for {' and '.join(chosen.kinds)}, task '{task}' is of {kind}")
+    if not made.serves(kind):
+        raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {kind}")
     full = budgets.recipe(declared, budget, recipe)
-    chosen = registry.load_method(method, dict(settings or {}), optimizer=getattr(full, "optimizer", ""))
+    chosen = registry.load_method(method, dict(settings or {}), recipe=full)
     return Student(chosen, method, declared, full, outline(declared, full.network))
 
 

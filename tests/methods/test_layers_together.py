@@ -173,6 +173,8 @@ def test_no_other_shares_make_the_gradient_shorter(teachers: int, most: float) -
 def test_teachers_that_agree_share_and_none_is_left_without_a_number() -> None:
     slopes = wave(1, 9).expand(3, 9)
     assert aekd.Shares(3, 0.6)(slopes).sum().item() == pytest.approx(1)
+    at_its_end = aekd.Shares(2, 0.6)(torch.tensor([[1.0, 0.0], [10.0, 0.0]]))
+    assert torch.equal(at_its_end, torch.tensor([0.6, 0.4]))  # to the bit: C is not rounded on the way
     assert aekd.Shares(3, 0.6)(torch.zeros(3, 9)).isfinite().all()
 
 

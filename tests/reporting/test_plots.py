@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import seaborn as sns
 from matplotlib.colors import to_rgb
 from scipy.stats import ttest_1samp
 
@@ -191,7 +192,9 @@ def test_numbers_in_the_matrix_stand_out_from_their_cells(made):
     cells = matrix.collections[0].get_facecolors()
     for text in matrix.texts:
         right, down = (int(place) for place in text.get_position())
-        shades = sorted(plots._luminance(to_rgb(c)) + 0.05 for c in (text.get_color(), cells[4 * down + right]))
+        shades = sorted(
+            sns.utils.relative_luminance(to_rgb(c)) + 0.05 for c in (text.get_color(), cells[4 * down + right])
+        )
         assert shades[1] / shades[0] > 3.8  # WCAG asks for 3 of large text, 4.5 of small
 
 

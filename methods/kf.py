@@ -147,6 +147,7 @@ class KnowledgeFlow(Method):
         "cut": {"low": 0.2, "high": 0.95},
         "mix_rate": {"low": 1.0, "high": 100.0, "log": True},
     }
+    search_by_optimizer = {"sgd": {"mix_rate": {"low": 0.001, "high": 0.1, "log": True}}}
     variant_search = {
         "alone": {
             "initial_share": {"low": 0.1, "high": 0.9},

@@ -133,9 +133,7 @@ def method_class(name: str) -> "type[Method]":
     return classes[0]
 
 
-def load_method(
-    name: str, settings: Mapping[str, Setting] | None = None, *, optimizer: str = ""
-) -> "Method":
+def load_method(name: str, settings: Mapping[str, Setting] | None = None, *, optimizer: str = "") -> "Method":
     """Make a method from `name` or `name/variant` and the settings that differ from its defaults.
 
     Some of these are others with the optimizer of a run's recipe (`by_optimizer`); what a variant sets comes first.

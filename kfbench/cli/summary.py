@@ -7,11 +7,6 @@ from kfbench.running import records
 from kfbench.running.records import RunRecord
 
 
-def as_json(record: RunRecord) -> dict[str, Any]:
-    """Return a record as plain values."""
-    return record.model_dump()
-
-
 def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
     """Return a run's scores, shares and cost in a few lines; with `whole` its settings and provenance too."""
     spec = record.spec

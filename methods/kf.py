@@ -103,6 +103,7 @@ class KnowledgeFlow(Method):
     younger = {"matched": False, "withdrawal": "together", "start": "fresh"}
     variants = {
         "descendant": {"dep": 1.0, "dep_start": 0.45, "dep_end": 0.9, "cut": 0.9, "restart": False},
+        "anchored": {"previous": "attached", "kl": 1.0},
         "alone": {
             "share": "scheduled",
             "initial_share": 0.3,

@@ -132,6 +132,19 @@ def test_kl_is_the_formula_over_images_seen_before() -> None:
     assert bool(student.last.seen[batch.index].all())
 
 
+@pytest.mark.parametrize("previous", ["last", "attached"])
+def test_after_the_cut_kl_is_to_the_last_output_or_to_the_last_with_teachers(previous: str) -> None:
+    loop, student, batch = begun(kl=0.3, previous=previous, cut=0.5)
+    setup = loop.setup
+    assert student.last is not None and batch.index is not None
+    attached, _ = setup.method.losses(student, setup.teachers, batch, setup.task, 0.4)
+    alone = [setup.method.losses(student, setup.teachers, batch, setup.task, 0.6) for _ in range(2)]
+    kept = attached if previous == "attached" else alone[0][0]
+    assert torch.equal(student.last.logits[batch.index], kept.logits.detach())
+    assert alone[0][1]["kl"].item() > 1e-3  # the mixed student said something else
+    assert (alone[1][1]["kl"].item() > 1e-3) is (previous == "attached")
+
+
 def test_kl_to_a_snapshot_is_zero_right_after_it_is_taken() -> None:
     loop, student, batch = begun(previous="snapshot", refresh=3)
     setup = loop.setup

@@ -74,7 +74,7 @@ class KnowledgeFlow(Method):
     withdrawal: Literal["together", "lowest-first"] = "together"  # "scheduled": layers at once, or one after another
     initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; descendant: logits -0.1 and 0.01
     share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this; choice
-    # learning rate of the mixing weights over the network's; 0.01 where the recipe's optimizer is sgd; choice
+    # learning rate of the mixing weights over the network's; choice
     mix_rate: Annotated[float, Gt(0)] = 10.0
     dep: Weight = 10.0  # final weight of L_dep; choice (descendant: 1 or 0.5), see the note on the schedule above
     dep_start: Fraction = 0.0  # progress at which it leaves 0, rising linearly; choice (descendant: 0.45)

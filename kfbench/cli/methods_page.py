@@ -72,9 +72,12 @@ def _section(name: str, row: dict[str, Any]) -> str:
         lines.append(f"- `{name}/{variant}`: {shown}{searched}")
     lines += [""] if variants else []
     if settings := _settings(tree, source):
-        searched = attributes.get("search", {})
         lines += ["| setting | default | meaning | searched |", "|---|---|---|---|"]
-        lines += [f"| `{key}` | {default} | {note} | {_space(searched.get(key))} |" for key, default, note in settings]
+        for key, default, note in settings:
+            usual = {optimizer: f"`{own[key]}`" for optimizer, own in _own(attributes, "by_optimizer", key)}
+            ranges = {optimizer: _space(own[key]) for optimizer, own in _own(attributes, "search_by_optimizer", key)}
+            searched = _or(_space(attributes.get("search", {}).get(key)), ranges)
+            lines.append(f"| `{key}` | {_or(default, usual)} | {note} | {searched} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -95,6 +98,15 @@ def _settings(tree: ast.Module, source: str) -> list[tuple[str, str, str]]:
         for field in fields(top, source)
         if field.default is not None
     ]
+
+
+def _own(attributes: dict[str, Any], name: str, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return (optimizer, what differs with it) where a setting is among what differs."""
+    return [(optimizer, own) for optimizer, own in attributes.get(name, {}).items() if key in own]
+
+
+def _or(usual: str, others: dict[str, str]) -> str:
+    return "; ".join([usual, *(f"with {optimizer} {other}" for optimizer, other in others.items())])
 
 
 def _space(space: dict[str, Any] | None) -> str:

@@ -1,11 +1,10 @@
 """What a study would run, the commands for it, and how long that takes here: `kfbench study --dry-run`."""
 
 import contextlib
-import functools
 import json
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from kfbench.errors import KfbenchError
 from kfbench.running import command, equal_cost, estimate, records, teacher_names
 from kfbench.spec import RunSpec
 from kfbench.studies import definition, missing, picks, plan, promises, steps
-from kfbench.studies.trials import name_of
+from kfbench.studies.plan import Planned
+from kfbench.studies.search import Search
+from kfbench.studies.trials import Job, name_of
 from kfbench.tasks import IMAGES
 
 # an H100, not measured: a tenth of its 989 TFLOP/s in dense bf16, two operations a multiply-add; and what it takes to
@@ -53,45 +54,68 @@ def tell(
     searches = steps.to_search(steps.searches(study, picked, results), plan.chosen(folder), row=row)
     tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]
     teachers = missing.missing_teachers([*(job.spec for job in students), *tried], results)
-    clock = _Clock(results)
-    typed = functools.partial(_typed, results=results)
-
+    teller = _Teller(results, say)
     found: dict[str, Any] = {"study": study.name, "runs": len(runs), "recorded": len(runs) - len(students)}
-    found["teachers"] = []
-    for job in teachers:
-        seconds = clock.seconds(job.spec)
-        found["teachers"].append({"command": typed(command.teacher(job.spec)), "seconds": seconds})
-        say(f"{job.label}: {_spoken(seconds)}")
-    found["searches"] = []
-    for label, asked in searches.items():
-        seconds, count = clock.seconds(asked.spec), asked.trials * asked.seeds_per_trial
-        found["searches"].append({"row": label, "runs": count, "seconds": seconds})
-        seeds = f" of {asked.seeds_per_trial} seeds" if asked.seeds_per_trial > 1 else ""
-        say(f"search {label}: {asked.trials} trials{seeds}, less those made already: {_spoken(seconds)} a run")
-    found["to_make"], found["refused"], left = [], [], {job.name for job in students}
-    for cell in cells:
-        place = {"row": cell.row, "column": cell.column}
-        if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
-            found["refused"].append({**place, "reason": cell.reason})
-            say(f"{cell.row} · {cell.column}: n/a, because {cell.reason}")
-        own = [spec for planned, spec in runs if planned is cell and name_of(spec) in left]
-        left -= {name_of(spec) for spec in own}  # a run that serves two cells is listed at the first
-        if own:
-            seconds = clock.seconds(own[0])
-            for spec in own:
-                entry = {"command": typed(command.run(spec)), "seconds": seconds}
-                found["to_make"].append({**place, "seed": spec.seed, **entry})
-            seeds = ", ".join(str(spec.seed) for spec in own)
-            say(f"{cell.row} · {cell.column}: seed{'s' if len(own) > 1 else ''} {seeds}: {_spoken(seconds)} a run")
+    found["teachers"] = teller.teachers(teachers)
+    found["searches"] = teller.searches(searches)
+    asked = [cell for cell in cells if row in (None, cell.row) and column in (None, cell.column)]
+    found["to_make"], found["refused"] = teller.cells(asked, runs, {job.name for job in students})
     _sum_up(found, [*(job.spec for job in [*teachers, *students]), *tried], say)
     for line in missing.edited(runs, done):
         note(line)
     return found
 
 
-def _typed(words: list[str], *, results: Path) -> str:
-    own = [] if results == Path("results") else ["--results", str(results)]
-    return shlex.join([*words, "--threads", str(THREADS), *own])
+class _Teller:
+    """Says what is to be made, line by line, and returns the same as plain values."""
+
+    def __init__(self, results: Path, say: Callable[[str], None]) -> None:
+        self._results, self._say = results, say
+        self._clock = _Clock(results)
+
+    def teachers(self, jobs: Iterable[Job]) -> list[dict[str, Any]]:
+        """Return the commands for teachers that are to be trained first."""
+        entries = []
+        for job in jobs:
+            seconds = self._clock.seconds(job.spec)
+            entries.append({"command": self._typed(command.teacher(job.spec)), "seconds": seconds})
+            self._say(f"{job.label}: {_spoken(seconds)}")
+        return entries
+
+    def searches(self, searches: Mapping[str, Search]) -> list[dict[str, Any]]:
+        """Return how many runs the searches of rows have, at the most."""
+        entries = []
+        for label, asked in searches.items():
+            seconds, count = self._clock.seconds(asked.spec), asked.trials * asked.seeds_per_trial
+            entries.append({"row": label, "runs": count, "seconds": seconds})
+            seeds = f" of {asked.seeds_per_trial} seeds" if asked.seeds_per_trial > 1 else ""
+            told = f"search {label}: {asked.trials} trials{seeds}, less those made already"
+            self._say(f"{told}: {_spoken(seconds)} a run")
+        return entries
+
+    def cells(
+        self, cells: Iterable[Planned], runs: Sequence[tuple[Planned, RunSpec]], left: set[str]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the commands for runs whose name is `left` to make, and the cells that have none, with the reason."""
+        to_make, refused = [], []
+        for cell in cells:
+            place = {"row": cell.row, "column": cell.column}
+            if cell.spec is None:
+                refused.append({**place, "reason": cell.reason})
+                self._say(f"{cell.row} · {cell.column}: n/a, because {cell.reason}")
+            own = [spec for planned, spec in runs if planned is cell and name_of(spec) in left]
+            left = left - {name_of(spec) for spec in own}  # a run that serves two cells is listed at the first
+            if own:
+                seconds = self._clock.seconds(own[0])
+                entries = [{"seed": spec.seed, "command": self._typed(command.run(spec))} for spec in own]
+                to_make += [{**place, **entry, "seconds": seconds} for entry in entries]
+                seeds = f"seed{'s' if len(own) > 1 else ''} {', '.join(str(spec.seed) for spec in own)}"
+                self._say(f"{cell.row} · {cell.column}: {seeds}: {_spoken(seconds)} a run")
+        return to_make, refused
+
+    def _typed(self, words: list[str]) -> str:
+        own = [] if self._results == Path("results") else ["--results", str(self._results)]
+        return shlex.join([*words, "--threads", str(THREADS), *own])
 
 
 def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], None]) -> None:

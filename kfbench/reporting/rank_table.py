@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from kfbench.ranking.names import SCORES
-from kfbench.reporting import intervals, stats, style
+from kfbench.reporting import intervals, naming, stats, style
 from kfbench.reporting.curve_plots import Drawn
 from kfbench.reporting.grid import Grid
 from kfbench.reporting.intervals import Interval
@@ -20,7 +20,7 @@ from kfbench.studies.promises import Group, groups
 class Measured:
     """The teachers of a method on a task that are both ranked and tried."""
 
-    method: str
+    method: str  # with what tells it from another group of that method
     names: tuple[str, ...]
     scores: dict[str, list[float]]  # by the score's name, one a teacher
     better: list[float]  # mean test score over seeds, turned so that higher is better
@@ -46,24 +46,34 @@ def tables(grid: Grid) -> list[Table]:
 
 def _measured(grid: Grid, column: str) -> list[Measured]:
     cells = [cell.planned for cell in grid.cells.values()]
-    each = [_of(grid, group) for group in groups(cells) if group.column == column]
+    there = [group for group in groups(cells) if group.column == column]
+    each = [_of(grid, group, _name(group, there)) for group in there]
     return [measured for measured in each if measured is not None]
 
 
-def _of(grid: Grid, group: Group) -> Measured | None:
+def _name(group: Group, there: Sequence[Group]) -> str:
+    """Return the method, and what of its settings or recipe tells the group from others of that method."""
+    specs = [other.cells[0].spec.to_json() for other in there if other.method == group.method and other.cells[0].spec]
+    own = group.cells[0].spec
+    assert own is not None
+    words = naming.differing(own.to_json(), specs, ("recipe", "settings"))
+    return f"{group.method} ({', '.join(words)})" if words else group.method
+
+
+def _of(grid: Grid, group: Group, name: str) -> Measured | None:
     ranks = grid.ranks[group.column]
     rows = {}
     for cell in group.cells:
         assert cell.spec is not None
-        name = cell.spec.teachers[0]
-        if name in ranks and not np.isnan(grid.scores(cell.row, [group.column])).all():
-            rows[name] = cell.row
+        teacher = cell.spec.teachers[0]
+        if teacher in ranks and not np.isnan(grid.scores(cell.row, [group.column])).all():
+            rows[teacher] = cell.row
     if len(rows) < 2:
         return None
     means = {name: float(stats.mean(grid.better(row, [group.column]))) for name, row in rows.items()}
     names = sorted(rows, key=lambda name: -means[name])
     return Measured(
-        group.method,
+        name,
         tuple(names),
         {score: [ranks[name]["scores"][score] for name in names] for score in SCORES},
         [means[name] for name in names],

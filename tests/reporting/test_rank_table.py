@@ -71,6 +71,13 @@ def test_scores_stand_beside_what_was_measured(tmp_path: Path) -> None:
     assert "Which teacher to take: digits/high" in (folder / "index.html").read_text()
 
 
+def test_two_groups_of_one_method_have_names_that_tell_them_apart(tmp_path: Path) -> None:
+    faster = ROWS.replace('label = "from', 'recipe = { lr = 0.01 }, label = "faster from')
+    groups = promises.groups(planned(tmp_path / "which", STUDY.replace(ROWS, f"{ROWS}, {faster}")))
+    names = [rank_table._name(group, groups) for group in groups]
+    assert names == ["finetune (lr=0.003)", "finetune (lr=0.01)"] and len(groups[1].cells) == 4
+
+
 def test_what_is_kept_is_not_worked_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, results = tmp_path / "which", tmp_path / "results"
     cells = planned(folder)

@@ -65,6 +65,7 @@ class Method:
     instead_of_teachers: ClassVar[tuple[str, ...]] = ()  # variants trained longer by what the teachers would have cost
     search: ClassVar[dict[str, dict[str, Any]]] = {}  # setting -> {"low", "high", "log"} or {"choices"}
     variant_search: ClassVar[dict[str, dict[str, Any]]] = {}  # variant -> its own; else `search` less what it sets
+    search_by_optimizer: ClassVar[dict[str, dict[str, Any]]] = {}  # the recipe's optimizer -> ranges that differ
 
     @classmethod
     def serves(cls, kind: str) -> bool:

@@ -21,7 +21,7 @@ from kfbench.errors import KfbenchError, near
 from kfbench.folders import data_folder, entry_points, gone, hidden
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
-from kfbench.spec import AnyRecipe, RunSpec, Setting
+from kfbench.spec import RunSpec, Setting
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -133,20 +133,17 @@ def method_class(name: str) -> "type[Method]":
     return classes[0]
 
 
-def load_method(
-    name: str, settings: Mapping[str, Setting] | None = None, *, recipe: AnyRecipe | None = None
-) -> "Method":
+def load_method(name: str, settings: Mapping[str, Setting] | None = None, *, optimizer: str = "") -> "Method":
     """Make a method from `name` or `name/variant` and the settings that differ from its defaults.
 
-    Some of these are others with the optimiser of a run's recipe (`by_optimizer`); what a variant sets comes first.
+    Some of these are others with the optimizer of a run's recipe (`by_optimizer`); what a variant sets comes first.
     Raises KfbenchError for an unknown method, variant or setting, or a value of the wrong type or range.
     """
     stem, variant = split(name)
     made = method_class(stem)
     if variant is not None:
         _require_variant(stem, variant, made.variants)
-    usual = made.by_optimizer.get(getattr(recipe, "optimizer", ""), {})  # a third kind's recipe may have none
-    chosen = {**usual, **made.variants.get(variant or "", {}), **(settings or {})}
+    chosen = {**made.by_optimizer.get(optimizer, {}), **made.variants.get(variant or "", {}), **(settings or {})}
     return validated(made, chosen, of=f"method '{name}'", word="setting")
 
 

@@ -16,6 +16,7 @@ class AnyRecipe:
     """How a student is trained, whatever the method; each kind of task has a recipe of its own."""
 
     network: str  # of the student
+    optimizer = ""  # no field here: a kind that has one names its optimisers, and a method may have defaults for each
 
     @classmethod
     def of(cls, spec: "RunSpec") -> Self:

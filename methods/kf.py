@@ -82,7 +82,8 @@ class KnowledgeFlow(Method):
     cut: Fraction = 0.4  # progress at which the teachers are removed; choice (descendant: 0.9)
     restart: bool = True  # a fresh optimiser and schedule at the cut; choice (descendant: no)
     kl: Weight = 0.1  # weight of L_KL; descendant: 0.05 or 0.1
-    previous: Literal["last", "snapshot"] = "last"  # images: the sample's last output, or a frozen copy of the student
+    # images: the sample's last output, its last with teachers, or a frozen copy of the student
+    previous: Literal["last", "attached", "snapshot"] = "last"
     refresh: Annotated[int, Gt(0)] = 100  # steps between copies, with "snapshot"; choice
     alone: Weight = 0.0  # weight of the lone student's cross-entropy, a second pass; choice: not in the paper
     agree: Weight = 0.0  # weight of T² KL(mixed || alone) in that pass
@@ -147,6 +148,7 @@ class KnowledgeFlow(Method):
         "cut": {"low": 0.2, "high": 0.95},
         "mix_rate": {"low": 1.0, "high": 100.0, "log": True},
     }
+    search_by_optimizer = {"sgd": {"mix_rate": {"low": 0.001, "high": 0.1, "log": True}}}
     variant_search = {
         "alone": {
             "initial_share": {"low": 0.1, "high": 0.9},
@@ -203,7 +205,7 @@ class KnowledgeFlow(Method):
                 separate_statistics=self.alone + self.agree > 0,
                 hints=self.hint > 0,
             )
-        if not task.acts and self.kl and self.previous == "last":
+        if not task.acts and self.kl and self.previous != "snapshot":
             student.last = LastOutputs(task.train_size, network.outputs)
         elif not task.acts and self.kl:
             student.take_snapshots()
@@ -281,7 +283,8 @@ class KnowledgeFlow(Method):
             before = F.softmax(student.before(batch.images, features, schedule, refresh=self.refresh).float(), dim=1)
             return {"kl": self.kl * losses.kl(before, output.logits)}
         assert student.last is not None and batch.index is not None
-        return {"kl": self.kl * student.last.moved(batch.index, output.logits)}
+        keep = features is not None or self.previous == "last"
+        return {"kl": self.kl * student.last.moved(batch.index, output.logits, keep=keep)}
 
     def _flows(self, student: MixedStudent, progress: float) -> bool:
         """Say whether teachers are asked: never in the stage after the cut, which may begin a step before it."""

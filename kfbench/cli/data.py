@@ -1,12 +1,11 @@
 """`kfbench data list|import|download`: see what data are on this machine, and bring more."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kfbench.cli.options import AsJson, group
+from kfbench.cli.options import AsJson, group, json_text
 from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def list_data(as_json: AsJson = False) -> None:
 
     rows = [_row(name) for name in sources.known()]
     if as_json:
-        typer.echo(json.dumps({"folder": str(packs.data_folder()), "data": rows}, indent=1))
+        typer.echo(json_text({"folder": str(packs.data_folder()), "data": rows}))
         return
     from rich.console import Console
     from rich.table import Table
@@ -156,7 +155,7 @@ def _facts(pack: "Pack") -> dict[str, Any]:
 
 def _tell(pack: "Pack", as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"name": pack.name, **_facts(pack)}, indent=1))
+        typer.echo(json_text({"name": pack.name, **_facts(pack)}))
         return
     shape = "×".join(str(side) for side in pack.shape)
     own = f", {pack.counts['val']:,} validation" if pack.has_val else ""

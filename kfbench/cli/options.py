@@ -206,7 +206,14 @@ def recipe_of(given: list[str] | None, **fields: Any) -> dict[str, Any]:
 
 def tell(values: Any, text: str, *, as_json: bool) -> None:
     """Print values as JSON, or the text that says the same."""
-    typer.echo(json.dumps(values, indent=1) if as_json else text)
+    typer.echo(json_text(values) if as_json else text)
+
+
+def json_text(values: Any) -> str:
+    """Return what a command's `--json` prints: ASCII, for pipes of any code; null for numbers JSON has not (nan)."""
+    from pydantic_core import to_jsonable_python
+
+    return json.dumps(to_jsonable_python(values, inf_nan_mode="null"), indent=1, allow_nan=False)
 
 
 def ask(question: str, *, yes: bool) -> None:

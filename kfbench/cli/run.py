@@ -1,10 +1,7 @@
 """Commands for single runs: `run`, `list`, `show`, `compare`, `status`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from kfbench import registry
 from kfbench.cli import complete, options
@@ -85,7 +82,7 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
         log=log or (),
     )
-    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, results))
+    tell(record.model_dump(), summary.text(record, results), as_json=as_json)
 
 
 def list_all(
@@ -111,7 +108,7 @@ def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: 
     from kfbench.running import records
 
     folder, record = records.locate(results, key)
-    typer.echo(json.dumps(summary.as_json(record), indent=1) if as_json else summary.text(record, folder, whole=True))
+    tell(record.model_dump(), summary.text(record, folder, whole=True), as_json=as_json)
 
 
 def compare(

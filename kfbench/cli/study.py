@@ -1,6 +1,5 @@
 """Commands for many runs: `study`, `search`, `report`, `verify`."""
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kfbench.cli import complete, options
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, pairs, recipe_of, tell
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, json_text, pairs, recipe_of, tell
 from kfbench.errors import KfbenchError
 from kfbench.studies.engines import ENGINES
 
@@ -95,7 +94,7 @@ def study(
         say, note = partial(typer.echo, err=as_json), partial(typer.echo, err=True)
         found = forecast.tell(folder, results=results, row=row, column=column, say=say, note=note)
         if as_json:
-            typer.echo(json.dumps(found, indent=1))
+            typer.echo(json_text(found))
         return
     from kfbench import library
 

@@ -1,15 +1,12 @@
 """What a person reads before and after a run."""
 
+import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from kfbench.running import records
 from kfbench.running.records import RunRecord
-
-
-def as_json(record: RunRecord) -> dict[str, Any]:
-    """Return a record as plain values."""
-    return record.model_dump()
 
 
 def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
@@ -35,12 +32,19 @@ def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
             )
     lines.append(f"  record      {records.path_of(results, record.key, record.spec)}")
     if whole:
-        lines += [f"  teachers    {', '.join(spec['teachers']) or 'none'}"]
-        lines += [f"  {name:<11} {_flat(spec[name])}" for name in ("recipe", "settings")]
-        lines += [f"  {name:<11} {_flat(value)}" for name, value in record.provenance.items() if name != "teachers"]
+        told = {"teachers": ", ".join(spec["teachers"]) or "none", "recipe": spec["recipe"], "settings": spec["settings"]}
+        told |= {name: value for name, value in record.provenance.items() if name != "teachers"}
+        lines += [_within(f"  {name:<11} ", _flat(value)) for name, value in told.items()]
     if whole and record.traceback:
         lines += ["", record.traceback]
     return "\n".join(lines)
+
+
+def _within(name: str, value: str) -> str:
+    """Return a name and its value, in as many lines as the terminal needs (80 columns if there is none)."""
+    width = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(value, max(20, width - len(name)), break_long_words=False, break_on_hyphens=False)
+    return name + f"\n{' ' * len(name)}".join(lines)
 
 
 def _flat(value: Any) -> str:

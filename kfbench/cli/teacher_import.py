@@ -1,13 +1,12 @@
 """`kfbench teacher import|show|verify`: networks that others trained, as teachers."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kfbench.cli import complete, options
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, option
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, json_text, option
 from kfbench.errors import KfbenchError
 from kfbench.networks import header
 
@@ -127,7 +126,7 @@ def _numbers(text: str, option: str) -> list[float]:
 
 def _tell(name: str, about: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"name": f"imported:{name}", **about}, indent=1))
+        typer.echo(json_text({"name": f"imported:{name}", **about}))
         return
     mean, std = (",".join(f"{number:.4f}" for number in about[each]) for each in ("mean", "std"))
     origin = f", as {about['from']} has it" if about["from"] else ""

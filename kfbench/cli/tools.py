@@ -176,7 +176,6 @@ def train_teacher(
 ) -> None:
     """Train a teacher, if the store does not have it."""
     from kfbench import registry
-    from kfbench.cli import summary
     from kfbench.running import teacher_names
 
     asked = teacher_names.read(name, budget=budget)
@@ -190,7 +189,7 @@ def train_teacher(
     execute.check_room(results)
     record = execute.teacher(asked.spec(), results=results, device=device, watcher=Bar())
     text = f"{asked}  {record.provenance['weights'][:12]}  {record.cost['seconds']:.0f} s to train"
-    tell({"teacher": str(asked), **summary.as_json(record)}, text, as_json=as_json)
+    tell({"teacher": str(asked), **record.model_dump()}, text, as_json=as_json)
 
 
 @teacher_app.command("list")

@@ -4,13 +4,14 @@ The test suite runs all rules over all files.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, get_args, get_type_hints
 
 from kfbench import registry
 from kfbench.conformance.rules import rules_for
 from kfbench.conformance.tiny import Broken, Rule, spec_of
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, near
 from kfbench.running import budgets, resolve, stand_in, teacher_names
 from kfbench.running.prepare import make_loop
 from kfbench.spec import RunSpec
@@ -31,15 +32,24 @@ def describes_itself(name: str) -> None:
     fields = {field.name: field for field in dataclasses.fields(method)}
     if strange := sorted(set(method.variant_search) - set(method.variants)):
         raise Broken(f"variant_search has a space for '{strange[0]}', which is no variant")
-    for variant in (None, *method.variants):
-        settings = vars(registry.load_method(stem if variant is None else f"{stem}/{variant}"))
-        for name, space in search.space_of(method(), variant).items():
+    recipes = [get_type_hints(kind.recipe) for kind in registry.kinds().values()]
+    optimizers = {name for hints in recipes for name in get_args(hints.get("optimizer"))}
+    for attribute in ("by_optimizer", "search_by_optimizer"):
+        if strange := sorted(set(getattr(method, attribute)) - optimizers):
+            raise Broken(f"{attribute} has '{strange[0]}', no recipe's optimizer; {near(strange[0], optimizers)}")
+    for name in {name for ranges in method.search_by_optimizer.values() for name in ranges} - set(method.search):
+        raise Broken(f"search_by_optimizer has a range of '{name}', which 'search' has not")
+    for variant, optimizer in itertools.product((None, *method.variants), ("", *sorted(optimizers))):
+        settings = vars(registry.load_method(stem if variant is None else f"{stem}/{variant}", optimizer=optimizer))
+        for name, space in search.space_of(method(), variant, optimizer).items():
             if name not in fields or not ({"low", "high"} <= set(space) or "choices" in space):
                 raise Broken(f"search space '{name}' is of no setting, or has neither low and high nor choices")
             if not search.holds(space, settings[name]):
                 whose = f"variant '{variant}'" if variant else "the default"
+                with_ = f" with {optimizer}" if optimizer else ""
                 raise Broken(
-                    f"search space '{name}' does not hold what {whose} has, {settings[name]}: a search begins there"
+                    f"search space '{name}' does not hold what {whose} has{with_}, {settings[name]}: "
+                    "a search begins there"
                 )
     if stem in registry.files("methods"):
         read = registry.describe("methods", stem)

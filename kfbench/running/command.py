@@ -16,7 +16,7 @@ def run(spec: RunSpec) -> list[str]:
     """
     variant = registry.split(spec.method)[1]
     method = registry.recorded_method(spec.method, spec.settings)
-    usual = registry.load_method(spec.method, recipe=spec.recipe)
+    usual = registry.load_method(spec.method, optimizer=spec.recipe.optimizer)
     settings = _differences(asdict(method), asdict(usual))
     words = ["kfbench", "run", "--method", spec.method, "--task", spec.task, "--budget", spec.budget]
     if method.teachers[1] != 0 or variant in method.instead_of_teachers:  # "" for none: else there are default ones

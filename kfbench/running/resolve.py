@@ -64,7 +64,7 @@ def student_of(
     if not made.serves(kind):
         raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {kind}")
     full = budgets.recipe(declared, budget, recipe)
-    chosen = registry.load_method(method, dict(settings or {}), recipe=full)
+    chosen = registry.load_method(method, dict(settings or {}), optimizer=full.optimizer)
     return Student(chosen, method, declared, full, outline(declared, full.network))
 
 

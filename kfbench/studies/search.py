@@ -35,7 +35,7 @@ class Search:
     @property
     def name(self) -> str:
         """The search's name in the storage; another space is another search."""
-        known = {"spec": self.spec.to_json(), "seeds": self.seeds_per_trial, "space": space(self.spec.method)}
+        known = {"spec": self.spec.to_json(), "seeds": self.seeds_per_trial, "space": space_for(self.spec)}
         about = digest(known, length=6)
         return f"search-{self.spec.method}-{self.spec.task}-{about}".replace("/", "-")
 
@@ -44,21 +44,32 @@ class Search:
         return {"spec": self.spec.to_json(), "trials": self.trials, "seeds_per_trial": self.seeds_per_trial}
 
 
-def space(method: str) -> dict[str, dict[str, Any]]:
+def space_for(spec: RunSpec) -> dict[str, dict[str, Any]]:
+    """Return the search space of a run's method or variant, with its recipe's optimizer; as `space`."""
+    return space(spec.method, spec.recipe.optimizer)
+
+
+def space(method: str, optimizer: str = "") -> dict[str, dict[str, Any]]:
     """Return the search space of a method or variant. Raises KfbenchError if it has none."""
-    found = space_of(registry.load_method(method), registry.split(method)[1])
+    found = space_of(registry.load_method(method), registry.split(method)[1], optimizer)
     if not found:
         raise KfbenchError(f"method '{method}' has nothing to search; give its class a 'search' space, or use --set")
     return found
 
 
-def space_of(made: Method, variant: str | None) -> dict[str, dict[str, Any]]:
-    """Return the space of a variant: its own, or the method's less what makes the variant; {} if nothing is left."""
+def space_of(made: Method, variant: str | None, optimizer: str = "") -> dict[str, dict[str, Any]]:
+    """Return the space of a variant: its own, or the method's less what makes the variant; {} if nothing is left.
+
+    What is searched is the same with every optimizer; a range may be another (`search_by_optimizer`).
+    """
     if variant is None:
-        return dict(made.search)
-    if variant in made.variant_search:
-        return dict(made.variant_search[variant])
-    return {name: range_ for name, range_ in made.search.items() if name not in made.variants[variant]}
+        found = made.search
+    elif variant in made.variant_search:
+        found = made.variant_search[variant]
+    else:
+        found = {name: range_ for name, range_ in made.search.items() if name not in made.variants[variant]}
+    own = made.search_by_optimizer.get(optimizer, {})
+    return {name: own.get(name, range_) for name, range_ in found.items()}
 
 
 def has_space(method: str) -> bool:
@@ -66,11 +77,11 @@ def has_space(method: str) -> bool:
     return bool(space_of(registry.load_method(method), registry.split(method)[1]))
 
 
-def suggest(trial: Trial, method: str) -> dict[str, Setting]:
+def suggest(trial: Trial, method: str, optimizer: str = "") -> dict[str, Setting]:
     """Let the trial choose a value for every setting of the space."""
     types = {field.name: field.type for field in dataclasses.fields(registry.method_class(method))}
     chosen: dict[str, Setting] = {}
-    for name, range_ in space(method).items():
+    for name, range_ in space(method, optimizer).items():
         if "choices" in range_:
             chosen[name] = trial.suggest_categorical(name, list(range_["choices"]))
         elif all(isinstance(range_[end], int) for end in ("low", "high")) and "float" not in str(types.get(name)):
@@ -82,7 +93,7 @@ def suggest(trial: Trial, method: str) -> dict[str, Setting]:
 
 def known(spec: RunSpec) -> dict[str, Setting]:
     """Return the spec's own values of what is searched, where they lie in the space: a search begins with them."""
-    return {n: spec.settings[n] for n, range_ in space(spec.method).items() if holds(range_, spec.settings[n])}
+    return {n: spec.settings[n] for n, range_ in space_for(spec).items() if holds(range_, spec.settings[n])}
 
 
 def holds(range_: dict[str, Any], value: Any) -> bool:
@@ -149,7 +160,7 @@ class Trials:
             label = f"search {self._search.spec.method} · {self._search.spec.task} · {key}"
             self.study.enqueue_trial(self._fixed.get(key, {}), user_attrs={"key": key, "label": label})
             turn = Turn(self.study.ask(), label)
-            suggest(turn.trial, self._search.spec.method)
+            suggest(turn.trial, self._search.spec.method, self._search.spec.recipe.optimizer)
         else:
             return None
         spec = fresh(self._search, turn.trial.params, [FIRST_SEED + len(turn.scores)])[0]
@@ -217,7 +228,7 @@ def best(study: optuna.Study) -> FrozenTrial:
 
 def started(study: optuna.Study, spec: RunSpec) -> float | None:
     """Return the first trial's value; None if it did not finish, or if not all of its settings were the spec's own."""
-    if len(known(spec)) < len(space(spec.method)):
+    if len(known(spec)) < len(space_for(spec)):
         return None
     trials = [t for t in study.trials if t.user_attrs.get("key") == "trial-0000" and t.value is not None]
     return trials[-1].value if trials else None

@@ -20,13 +20,17 @@ class LastOutputs(nn.Module):
         self.register_buffer("logits", torch.zeros(images, outputs))
         self.register_buffer("seen", torch.zeros(images, dtype=torch.bool))
 
-    def moved(self, rows: Tensor, logits: Tensor) -> Tensor:
-        """Return the mean KL(last || now) over the rows [B] seen before, and keep their logits [B, K] as their last."""
+    def moved(self, rows: Tensor, logits: Tensor, *, keep: bool = True) -> Tensor:
+        """Return the mean KL(last || now) over the rows [B] seen before, and keep their logits [B, K] as their last.
+
+        Without `keep` what was last stays so.
+        """
         seen = self.seen[rows].float()
         before = F.log_softmax(self.logits[rows], dim=1)
         each = F.kl_div(F.log_softmax(logits.float(), dim=1), before, reduction="none", log_target=True).sum(1)
-        self.logits[rows] = logits.detach().float()
-        self.seen.index_fill_(0, rows, True)  # not seen[rows] = True: a GPU would wait for a copy of the number
+        if keep:
+            self.logits[rows] = logits.detach().float()
+            self.seen.index_fill_(0, rows, True)  # not seen[rows] = True: a GPU would wait for a copy of the number
         return (each * seen).sum() / seen.sum().clamp(min=1)
 
 

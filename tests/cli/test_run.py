@@ -47,6 +47,17 @@ def test_run_show_and_run_again(type_in: Any) -> None:
     assert done.code == 0 and imported == {"torch", "numpy"}  # the others are of no use to find a record
 
 
+def test_numbers_that_json_has_not_are_null(type_in: Any, recorded: Path, tmp_path: Path) -> None:
+    """A loss that ran out of numbers is kept as it was, but `--json` is for programs that know no NaN."""
+    results = shutil.copytree(recorded, tmp_path / "results")
+    [record] = records.records(results)
+    record.curve[0]["loss"], record.scores["last"]["loss"] = float("nan"), float("inf")
+    records.write(results, record)
+    told = json.loads(type_in("show", record.key, "--results", results, "--json").out, parse_constant=pytest.fail)
+    assert told["curve"][0]["loss"] is None and told["scores"]["last"]["loss"] is None
+    assert told["scores"]["last"]["error"] == record.scores["last"]["error"]
+
+
 @pytest.mark.parametrize(
     "teachers",
     [

@@ -64,6 +64,16 @@ BROKEN = {
         ("search space 'weight'", HEAD + '    search = {"weight": {"low": 0.1}}\n'),
         ("does not hold what the default has, 0.5", HEAD + '    search = {"weight": {"low": 1.0, "high": 2.0}}\n'),
         ("a space for 'heavy', which is no variant", HEAD + '    variant_search = {"heavy": {}}\n'),
+        ("no recipe's optimizer; did you mean 'sgd'", HEAD + '    by_optimizer = {"sdg": {"weight": 0.1}}\n'),
+        ("has no setting 'wieght'", HEAD + '    by_optimizer = {"sgd": {"wieght": 0.1}}\n'),
+        (
+            "does not hold what the default has with sgd, 2.0",
+            HEAD + '    search = {"weight": {"low": 0.1, "high": 1.0}}\n    by_optimizer = {"sgd": {"weight": 2.0}}\n',
+        ),
+        (
+            "a range of 'weight', which 'search' has not",
+            HEAD + '    search_by_optimizer = {"sgd": {"weight": {"low": 0.1, "high": 1.0}}}\n',
+        ),
         ("has no setting 'wieght'", HEAD + '    variants = {"light": {"wieght": 0.1}}\n'),
         ("cannot be 'heavy'", HEAD + '    variants = {"heavy": {"weight": "heavy"}}\n'),
     ],

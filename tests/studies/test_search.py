@@ -157,6 +157,15 @@ def test_a_variants_space_leaves_alone_what_makes_it_one():
     assert len(registry.load_method("fitnets/one-stage", chosen).stages) == 1
 
 
+def test_a_range_may_be_another_with_the_recipes_optimizer():
+    """Knowledge Flow's mixing rate that suits SGD lies below all that suit Adam: a search begins with the default."""
+    spec = resolve.resolve("kf", "cifar10", budget="standard", teachers=["cifar100"])
+    assert spec.recipe.optimizer == "sgd" and search.known(spec)["mix_rate"] == 0.01
+    assert search.space_for(spec) == {**search.space("kf"), "mix_rate": {"low": 0.001, "high": 0.1, "log": True}}
+    assert 0.001 <= search.suggest(_drawn("kf"), "kf", "sgd")["mix_rate"] <= 0.1
+    assert 1.0 <= search.suggest(_drawn("kf"), "kf", "adamw")["mix_rate"] <= 100.0
+
+
 def test_another_space_is_another_search(asked, monkeypatch):
     before = asked.name
     monkeypatch.setattr(registry.method_class("kd"), "search", {"alpha": {"low": 0.1, "high": 1.0}})

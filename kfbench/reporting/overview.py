@@ -182,6 +182,8 @@ def _rivals(grid: Grid, best: Standing, others: list[Standing]) -> str:
         where = _on(int((stats.counts(gaps) > 0).sum()), best.tasks)
         if not gap.pairs:
             said.append(("cannot be compared with it", "", standing.row))
+        elif np.isnan(gap.low):
+            said.append(("cannot be compared with it from so few runs", where, standing.row))
         elif gap.value > 0 or not gap.is_clear:
             said.append((BEAT if gap.is_clear else TIE, where, standing.row))
     is_ahead = bool(others) and all(where for _, where, _ in said)

@@ -136,6 +136,12 @@ def test_ties_and_rivals_on_fewer_tasks_are_said_to_have_them():
     )
 
 
+def test_a_row_of_one_run_is_neither_level_with_the_best_nor_behind_it():
+    """One pair has no interval: it cannot say that a row far behind is level."""
+    of = top(made({"good": {"cifar10": GOOD}, "begun": {"cifar10": [-9.0, None, None]}}))
+    assert of.headline.endswith("scratch. begun cannot be compared with it from so few runs.")
+
+
 def test_without_runs_or_baseline_there_is_no_winner(cells):
     empty = grid.join(cells.study, [cell.planned for cell in cells.cells.values()], [])
     assert top(empty).headline == "No run has finished yet." and top(empty).standings == []

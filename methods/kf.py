@@ -7,9 +7,9 @@ Q is learned, teachers are frozen; the weight of L_dep rises, at `cut` the teach
 on alone. The paper's own figures for its settings are not known here: where one stands below, it is marked
 `descendant:` (CAT, TJU-DRL-LAB, PPO2 code that took Knowledge Flow's connections over) or `choice:` (ours).
 Differs: Q between maps of different sizes pools or interpolates; "previous" on images is the sample's last output; the
-mixing weights have a larger learning rate of their own, else they hardly move in a short budget. In games "previous" is
-the policy that acted, so L_KL is 0 under a2c, whose only step of a rollout is taken where that policy still is (but for
-the recipe's `overlap`).
+mixing weights have a learning rate of their own: a larger one by Adam, else they hardly move in a short budget, a
+smaller one by SGD. In games "previous" is the policy that acted, so L_KL is 0 under a2c, whose only step of a rollout
+is taken where that policy still is (but for the recipe's `overlap`).
 
 The schedule: with that of the descendants (variant `descendant`) the student never learns to do without its teachers in
 a short budget, and collapses at the cut. Chosen on validation (CIFAR-10 with 2,000 labels, seed 11, 40 epochs; error in
@@ -32,15 +32,14 @@ second time through the student without teachers, with cross-entropy and a KL to
 regression of the student's features onto the teachers' that fades out; `warm` starts, as fine-tuning does, from the
 weights of a teacher of the student's network.
 
-Tried on the validation images of CIFAR-10, error in % (one seed): `matched` 40.3 (without 41.0); a
-matched share that is scheduled from 0.5 to 1 over 30 % of the budget has 39.8, over 50 % 42.8 (without a fresh
-optimiser 41.2), with layers withdrawn one after another 43.0, from pre-activations 41.3, with L_KL of weight 1 to the
-weights of the step before 42.8: none beats `scratch`. With all of CIFAR-10 for 30 epochs the defaults have 19.0 on
-test images, three seeds, where `scratch` has 17.5 and untrained teachers 17.2; matched shares on a schedule have
-20.0, 23.0 and 90.0, as nothing holds the scale of the student's own features: a layer's may die. `warm`, from a
-cnn-16 of CIFAR-100 with that and a wider teacher, has 32.4 with hint 1 and 31.8 with hint 10; fine-tuning alone 33.5.
-On test images, five seeds, it has 33.0 where fine-tuning has 33.6 and DELTA 32.5; with 10,000 labels and 12 epochs
-27.8 where fine-tuning has 27.2.
+Tried on the validation images of CIFAR-10, error in % (one seed): `matched` 40.3 (without 41.0); a matched share that
+is scheduled from 0.5 to 1 over 30 % of the budget has 39.8, over 50 % 42.8 (without a fresh optimiser 41.2), with
+layers withdrawn one after another 43.0, from pre-activations 41.3, with L_KL of weight 1 to the weights of the step
+before 42.8: none beats `scratch`. With all of CIFAR-10 for 30 epochs the defaults have 19.0 on test images, three
+seeds, where `scratch` has 17.5 and untrained teachers 17.2; matched shares on a schedule have 20.0, 23.0 and 90.0, as
+nothing holds the scale of the student's own features: a layer's may die. `warm`, from a cnn-16 of CIFAR-100 with that
+and a wider teacher, has 32.4 with hint 1 and 31.8 with hint 10; fine-tuning alone 33.5. On test images, five seeds, it
+has 33.0 where fine-tuning has 33.6 and DELTA 32.5; with 10,000 labels and 12 epochs 27.8 where fine-tuning has 27.2.
 """
 
 from collections.abc import Iterable, Sequence
@@ -89,7 +88,7 @@ class KnowledgeFlow(Method):
     cut: Fraction = 0.4  # progress at which the teachers are removed; choice (descendant: 0.9)
     restart: bool = True  # a fresh optimiser and schedule at the cut; choice (descendant: no)
     kl: Weight = 0.1  # weight of L_KL; descendant: 0.05 or 0.1
-    # images: the sample's last output, its last with teachers, or a frozen copy of the student
+    # images: the sample's last output, its last with teachers, or that of a frozen copy of the student; choice
     previous: Literal["last", "attached", "snapshot"] = "last"
     refresh: Annotated[int, Gt(0)] = 100  # steps between copies, with "snapshot"; choice
     alone: Weight = 0.0  # weight of the lone student's cross-entropy, a second pass; choice: not in the paper

@@ -32,9 +32,12 @@ def text(record: RunRecord, results: Path, *, whole: bool = False) -> str:
             )
     lines.append(f"  record      {records.path_of(results, record.key, record.spec)}")
     if whole:
-        told = {name: spec[name] for name in ("recipe", "settings")}
-        told = {"teachers": ", ".join(spec["teachers"]) or "none", **told}
-        told |= {name: value for name, value in record.provenance.items() if name != "teachers"}
+        told = {
+            "teachers": ", ".join(spec["teachers"]) or "none",
+            "recipe": spec["recipe"],
+            "settings": spec["settings"],
+            **{name: value for name, value in record.provenance.items() if name != "teachers"},
+        }
         lines += [_within(f"  {name:<11} ", _flat(value)) for name, value in told.items()]
     if whole and record.traceback:
         lines += ["", record.traceback]

@@ -66,7 +66,13 @@ def _kind(annotation: str) -> str:
     """Return a type as a reader of TOML says it."""
     if annotation.startswith("Literal"):
         return ", ".join(re.findall(r"'([^']*)'", annotation))
-    said = {"dict": "table", "list": "list", "Teachers": "list, or a list for each need", "bool": "true or false"}
+    said = {
+        "dict": "table",
+        "list": "list",
+        "Teachers": "list, or a list for each need",
+        "TrainSize": 'whole number, or "all"',
+        "bool": "true or false",
+    }
     said |= {"str": "text", "int": "whole number", "float": "number", "Search": "true or a table"}
     first = re.sub(r"^Annotated\[", "", annotation)
     return next((word for name, word in said.items() if first.startswith(name)), annotation)

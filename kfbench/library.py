@@ -43,7 +43,7 @@ def run(
 
     `teachers` are names as on the command line, by commas or as a sequence, "best:3" for those that promise most (see
     `kfbench/ranking/best.py`); None: the method's defaults. `settings` are the method's, `recipe` fields of the
-    training recipe; the recipe's fields may also be given by name: `epochs=3, network="resnet20"`. `threads` is the
+    training recipe; the recipe's fields may also be given by name: `epochs=3, train_size="all"`. `threads` is the
     number of CPU threads (None: torch's own, and one in games). `log` names where curves go as they come:
     "tensorboard", "wandb", "trackio". `progress` shows a bar, and news above it.
 
@@ -62,12 +62,12 @@ def run(
     from kfbench.running.progress import Bar
     from kfbench.train.loop import Watcher
 
-    folder, names = Path(results), teachers.split(",") if isinstance(teachers, str) else teachers
+    folder, names = _path(results), teachers.split(",") if isinstance(teachers, str) else teachers
     known = {field.name for field in dataclasses.fields(registry.kind_of(task).recipe)}
     for name in fields.keys() - known:
         if name in {field.name for field in dataclasses.fields(registry.method_class(method))}:
             raise KfbenchError(f"'{name}' is a setting of method '{method}': settings={{'{name}': {fields[name]!r}}}")
-    recipe = {**(recipe or {}), **{name: value for name, value in fields.items() if value is not None}}
+    recipe = {**(recipe or {}), **fields}
     set_threads(threads, registry.kind_of(task))
     told = None
     if names is not None:
@@ -115,7 +115,7 @@ def runs(results: Folder = "results", *, teachers: bool = False) -> "pandas.Data
     """Return one row a recorded run, settings and scores flat; see `kfbench/reporting/frames.py` for the columns."""
     from kfbench.reporting import frames
 
-    return frames.runs(Path(results), teachers=teachers)
+    return frames.runs(_path(results), teachers=teachers)
 
 
 def curves(
@@ -127,7 +127,7 @@ def curves(
     """
     from kfbench.reporting import frames
 
-    return frames.curves(Path(results), keys=_several(keys), metrics=_several(metrics))
+    return frames.curves(_path(results), keys=_several(keys), metrics=_several(metrics))
 
 
 def load(key: str, *, results: Folder = "results") -> "Network":
@@ -143,9 +143,9 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     if kind == "hf":
         network, _, _ = hub.fetch(rest)
     elif kind == "imported":
-        network, _ = imported.load(rest, Path(results))
+        network, _ = imported.load(rest, _path(results))
     else:
-        _, network, _ = export.load(key, results=Path(results))
+        _, network, _ = export.load(key, results=_path(results))
     network.eval()
     return network
 
@@ -154,7 +154,7 @@ def rank(
     task: str,
     teachers: str | Sequence[str] | None = None,
     *,
-    train_size: int | None = None,
+    train_size: int | str | None = None,
     by: str = "logme",
     budget: str = "small",
     results: Folder = "results",
@@ -179,7 +179,7 @@ def rank(
     from kfbench.running import resolve
     from kfbench.running.device import set_threads
 
-    folder = Path(results)
+    folder = _path(results)
     names = teachers.split(",") if isinstance(teachers, str) else teachers
     ranking.require_score(by)
     set_threads(threads, registry.kind_of(task))
@@ -230,7 +230,7 @@ def study(
     from kfbench.studies.place import Place
 
     place = Place(
-        results=Path(results),
+        results=_path(results),
         storage=storage,
         on=on,
         jobs=jobs,
@@ -243,8 +243,8 @@ def study(
         options=dict(slurm or {}),
     )
     console = Console(stderr=True, highlight=False)
-    failed = steps.full(Path(folder), place, row=row, column=column, console=console)
-    return dataclasses.replace(page.make(Path(folder), place.results), failed=failed)
+    failed = steps.full(_path(folder), place, row=row, column=column, console=console)
+    return dataclasses.replace(page.make(_path(folder), place.results), failed=failed)
 
 
 def report(study: Folder, *, results: Folder = "results") -> "Page":
@@ -254,7 +254,14 @@ def report(study: Folder, *, results: Folder = "results") -> "Page":
     """
     from kfbench.reporting import page
 
-    return page.make(Path(study), Path(results))
+    return page.make(_path(study), _path(results))
+
+
+def _path(folder: Folder) -> Path:
+    """Return a folder that may begin with ~, as a shell would read it."""
+    from kfbench.folders import at_home
+
+    return at_home(str(folder))
 
 
 def _several(names: str | Iterable[str] | None) -> Iterable[str] | None:

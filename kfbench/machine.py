@@ -1,24 +1,33 @@
-"""What this machine is: its processor, its cores, the room on its disks."""
+"""What this machine is: its processor, its cores, the room on its disks; and whose turn it is there."""
 
+import contextlib
 import os
 import platform
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+MOMENT = 0.5  # seconds after which one is told that another process is within
+
 
 def processor(device: str = "cpu") -> str:
-    """Return the name of the processor, as far as the system tells it, or of the GPU (`cuda:0`)."""
+    """Return the name of the processor, as far as the system tells it, or of the GPU (`cuda:0`).
+
+    Linux's name is followed by family and model: on rented machines `AMD EPYC` may be any of five generations.
+    """
     if device.startswith("cuda"):
         import torch  # who asks for a GPU's name has it already
 
         return torch.cuda.get_device_name(device)
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()  # of the first core
     except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
+        lines = []
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    which = [f"{key.removeprefix('cpu ')} {told[key]}" for key in ("cpu family", "model") if told.get(key)]
+    return f"{name} ({', '.join(which)})" if which else name
 
 
 def cores() -> int:
@@ -35,3 +44,25 @@ def write_at(file: IO[bytes], data: Any, start: int) -> int:
 def free(folder: Path) -> int:
     """Return the free bytes of the disk on which a folder lies. Raises OSError if it is not there."""
     return shutil.disk_usage(folder).free
+
+
+@contextlib.contextmanager
+def alone(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let one process at a time go on, by a lock on a file; `waiting` is called once where another is within.
+
+    Where the filesystem has no locks, as some of clusters, or none can be written, nobody waits.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    with contextlib.suppress(NotImplementedError, OSError):  # the first is filelock's word for such a filesystem
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=MOMENT)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from kfbench.batch import Batch, Parts, Trajectory
+from kfbench.errors import KfbenchError
 from kfbench.folders import folders
 from kfbench.networks.network import Network, Output
 from kfbench.tasks import Task
@@ -131,7 +132,7 @@ class Method:
         return [{"params": [p for p in student.parameters() if p.requires_grad]}]
 
     def metrics(self, student: nn.Module) -> dict[str, float]:
-        """Return numbers for the curve, at an evaluation."""
+        """Return numbers for the curve, at an evaluation; those that are not finite are left out."""
         return {}
 
     def export(self, student: nn.Module) -> nn.Module:
@@ -139,7 +140,9 @@ class Method:
 
         It may share memory with the student; the caller copies what it keeps.
         """
-        assert isinstance(student, Network), f"{type(self).__name__}.export must return the plain network"
+        if not isinstance(student, Network):
+            made = type(student).__name__
+            raise KfbenchError(f"method {type(self).__name__} trains a {made}; write 'export', the plain network of it")
         return student
 
 
@@ -149,6 +152,8 @@ def misfit(made: type[Method]) -> str:
 
     A misspelt function, an attribute that is no setting, parameters that differ from the contract's.
     """
+    if not _is_range(made.teachers):
+        return f"teachers = {made.teachers!r} is no range; write (fewest, most), as (1, 1), or (1, None) for any number"
     if made.needs not in NEEDS:
         return f"needs = {made.needs!r} is not known; write one of {', '.join(NEEDS)}"
     contract, settings = dir(Method), {field.name for field in fields(made)}
@@ -165,6 +170,13 @@ def misfit(made: type[Method]) -> str:
         elif inspect.isfunction(value) and (said := _called_otherwise(name, value)):
             return said
     return ""
+
+
+def _is_range(teachers: Any) -> bool:
+    if not (isinstance(teachers, tuple) and len(teachers) == 2):
+        return False
+    fewest, most = teachers
+    return type(fewest) is int and fewest >= 0 and (most is None or (type(most) is int and most >= fewest))
 
 
 def _called_otherwise(name: str, own: Any) -> str:

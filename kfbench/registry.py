@@ -7,6 +7,7 @@ instant; the loading half imports the one file that is asked for.
 import ast
 import importlib
 import importlib.util
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import data_folder, entry_points, gone, hidden
+from kfbench.folders import data_folder, entry_points, folders, gone, hidden, module_of
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
 from kfbench.spec import RunSpec, Setting
@@ -54,23 +55,36 @@ def load_module(kind: str, name: str) -> ModuleType:
     if name.endswith(".py"):
         require(kind, name)
         return _load_file(Path(name))
-    known = sys.modules.get(f"kfbench.{kind}.{name}")
-    if known is not None and known.__file__ is not None and Path(known.__file__).is_file():
-        return known  # a report asks some ten thousand times: no folder is looked through for that
-    if name in files(kind):
+    # a report asks some ten thousand times: no folder is looked through for a module that is there
+    is_here = _is_here(module := f"kfbench.{kind}.{name}")
+    if is_here or name in files(kind):
         try:
-            return importlib.import_module(f"kfbench.{kind}.{name}")
+            if not is_here:
+                _renew(kind)
+            return module_of(module)
         except KfbenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise KfbenchError(f"'{files(kind)[name]}' cannot be imported: {type(error).__name__}: {error}") from error
     require(kind, name)
     try:
         loaded = plugins(kind)[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = plugins(kind)[name].value
         raise KfbenchError(f"'{where}' cannot be imported: {type(error).__name__}: {error}") from error
     return loaded if isinstance(loaded, ModuleType) else sys.modules[loaded.__module__]
+
+
+def _renew(kind: str) -> None:
+    """Let Python look in the folders that the user has named since the package was imported."""
+    package = importlib.import_module(f"kfbench.{kind}")
+    if not {*folders(kind)} <= {*package.__path__}:
+        package.__path__ = folders(kind)
+
+
+def _is_here(module: str) -> bool:
+    known = sys.modules.get(module)
+    return known is not None and known.__file__ is not None and Path(known.__file__).is_file()
 
 
 def require(kind: str, name: str) -> None:
@@ -103,13 +117,19 @@ def _require_variant(method: str, variant: str, known: Iterable[str]) -> None:
 
 
 def _load_file(path: Path) -> ModuleType:
+    """Import a file from anywhere, once as long as it is as it was."""
+    return _loaded_file(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _loaded_file(path: Path, _written: int) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"kfbench_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise KfbenchError(f"'{path}' cannot be imported: {type(error).__name__}: {error}") from error
     return module
 
@@ -182,8 +202,12 @@ def kinds() -> dict[str, Kind]:
 
 
 def read_spec(values: dict[str, Any]) -> RunSpec:
-    """Build a spec from what `RunSpec.to_json` gave. Raises KfbenchError if its task is not there."""
-    return RunSpec.from_json(values, kind_of(values["task"]).recipe)
+    """Build a spec from what `RunSpec.to_json` gave. Raises KfbenchError if its task, or a field, is not known here."""
+    try:
+        return RunSpec.from_json(values, kind_of(values["task"]).recipe)
+    except (TypeError, KeyError) as error:
+        what = f"{values.get('method')} on {values.get('task')}"
+        raise KfbenchError(f"a run of {what} is written down by another version of kfbench: {error}") from error
 
 
 def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T:
@@ -195,8 +219,13 @@ def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T
         if name not in known:
             raise KfbenchError(f"{of} has no {word} '{name}'; {near(name, known)}")
     kinds = _kinds(made)  # type: ignore[arg-type]
+    typed_in = {}
+    for name, value in values.items():
+        try:
+            typed_in[name] = _read(value, kinds[name])
+        except TypeError as error:
+            raise KfbenchError(f"{word} '{name}' of {of} cannot be {value!r}: {error}") from error
     try:
-        typed_in = {name: _read(value, kinds[name]) for name, value in values.items()}
         valid: T = _adapter(made).validate_python(typed_in)  # type: ignore[arg-type]
         return valid
     except ValidationError as error:
@@ -204,16 +233,33 @@ def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T
         where = ".".join(str(part) for part in first["loc"])
         if not where:  # fields that do not go together
             raise KfbenchError(f"{of}: {first['msg'].removeprefix('Value error, ')}") from error
+        if first["type"] == "missing":
+            raise KfbenchError(f"{word} '{where}' of {of} has no default; its class gives it one") from error
         raise KfbenchError(f"{word} '{where}' of {of} cannot be {first['input']!r}: {first['msg'].lower()}") from error
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """Return what a string stands for where pydantic does not know: "none", and numbers joined by commas or slashes."""
+    """Return what a string stands for where pydantic does not know: "none", and numbers joined by commas or slashes.
+
+    Raises TypeError for true or false where a number is asked for, which to pydantic are 1 and 0, and for infinity.
+    """
+    kinds = {kind, *get_args(kind)}
+    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        raise TypeError("it should be a number")
+    if float in kinds and isinstance(value, str | float) and not _is_finite(value):
+        raise TypeError("it should be a finite number")
     if isinstance(value, str) and value.lower() == "none" and NoneType in get_args(kind):
         return None
     if isinstance(value, str) and get_origin(kind) is tuple:
         return re.split("[,/]", value)
     return value
+
+
+def _is_finite(value: str | float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:  # no number: pydantic says what it should be
+        return True
 
 
 @lru_cache(maxsize=128)
@@ -249,7 +295,7 @@ def _told(kind: str, name: str, path: Path | None) -> dict[str, Any]:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError) as error:
         return {"name": name, "about": f"cannot be read: {error}", "file": str(path)}
-    about = (ast.get_docstring(tree) or "").partition("\n")[0]
+    about = (ast.get_docstring(tree) or "no docstring, whose first line stands here").partition("\n")[0]
     found = _method_literals(tree) if kind == "methods" else _task_literals(tree)
     return {"name": name, "about": about, "file": str(path), **found}
 

@@ -1,4 +1,4 @@
-"""One seed, many named streams: the only file that touches torch's global random state.
+"""One seed, many named streams: the only file that seeds torch's global random state in a run.
 
 A stream is a function of (seed, names) alone, so a loop that asks for `stream(seed, "data", epoch)` keeps no state
 that a checkpoint could forget, and every method sees the same initialisation, batch order and augmentation for a seed.

@@ -11,6 +11,18 @@ from annotated_types import Ge, Gt, Le, Lt
 Setting = bool | int | float | str | None
 
 
+class All:
+    """In a field's type: the word "all" stands for None."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        return no_info_before_validator_function(lambda value: None if value == "all" else value, handler(source))
+
+
+NumberOrAll = Annotated[Annotated[int, Gt(0)] | None, All()]
+
+
 @dataclass(frozen=True)
 class AnyRecipe:
     """How a student is trained, whatever the method; each kind of task has a recipe of its own."""
@@ -32,7 +44,7 @@ class Recipe(AnyRecipe):
     network: str = "cnn-16"  # of the student: see kfbench list networks
     epochs: Annotated[float, Gt(0)] = 12  # passes over the training images
     batch_size: Annotated[int, Gt(1)] = 64  # images a step
-    train_size: Annotated[int, Gt(0)] | None = None  # training images, balanced over classes; none: all
+    train_size: NumberOrAll = None  # training images, balanced over classes
     optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd: with momentum
     lr: Annotated[float, Gt(0)] = 3e-3  # the largest rate of the schedule
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9  # of sgd
@@ -45,7 +57,7 @@ class Recipe(AnyRecipe):
     pad: Annotated[int, Ge(0)] = 0  # random crops from images padded with this many zeros a side
     flip: bool = False  # random horizontal flips
     crop: Annotated[float, Ge(0), Lt(1)] = 0.0  # random crops of at least this share of the area, resized; 0: none
-    views: Annotated[int, Gt(0)] | None = None  # fixed augmentations an image, so teachers are remembered; none: all
+    views: NumberOrAll = None  # fixed augmentations an image, so teachers are remembered
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0  # of the student's targets
     evaluations: Annotated[int, Gt(0)] = 10  # looks at the validation split, evenly spread
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights stay fp32
@@ -156,10 +168,10 @@ class RunSpec:
         return cls(**{**values, "teachers": tuple(values["teachers"]), "recipe": recipe(**fields)})
 
 
-def typed(value: Any, *, between: str = ",") -> str:
-    """Return a field's or a setting's value as a user types it; a teacher's name has "/" between numbers."""
+def typed(value: Any) -> str:
+    """Return a field's or a setting's value as a user types it."""
     if isinstance(value, list | tuple):
-        return between.join(map(str, value))
+        return ",".join(map(str, value))
     return "none" if value is None else str(value)
 
 

@@ -69,6 +69,11 @@ class ImageTask(Declared):
 
     kind = IMAGES
 
+    def __post_init__(self) -> None:
+        whole = all(type(number) is int for number in (self.classes, *self.shape))
+        if not whole or len(self.shape) != 3:
+            raise TypeError(f"shape is (C, H, W) and classes a number, not {self.shape!r} and {self.classes!r}")
+
     classes: int = 0  # number of classes of the data set; 0: as many as it has
     dataset: str = ""  # name in the data folder; "": the file's own name
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> fields that differ
@@ -122,7 +127,7 @@ class ImageTask(Declared):
     def fitted(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return a budget's fields: who keeps a part of the classes gets that part of the training images."""
         size = fields.get("train_size")
-        if self.keep is None or size is None:
+        if self.keep is None or size in (None, "all"):
             return dict(fields)
         return {**fields, "train_size": max(len(self.keep), round(size * len(self.keep) / self.classes))}
 

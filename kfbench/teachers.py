@@ -10,7 +10,7 @@ torchvision:NAME, timm:NAME         a network of that library; `:pretrained` loa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ class Teacher:
     digest: str  # sha256 of its weights
     index: int = 0  # place among the run's teachers
     seconds: float = 0.0  # what its training cost
+    _sized: dict[tuple[int, int, int], "Teacher"] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -63,9 +64,21 @@ class Teacher:
             batch.memo |= {keys[layer]: features for layer, features in found.items()}
         return {layer: batch.memo[key] for layer, key in keys.items()}
 
+    def at(self, shape: tuple[int, int, int]) -> "Teacher":
+        """Return this teacher for images [C, H, W] of another size than its own: itself where it is the same.
+
+        For methods whose student begins as the teacher: what that said at the start, it said of images of its own size.
+        """
+        if shape == self.network.shape:
+            return self
+        if shape not in self._sized:
+            # an index of its own: a batch remembers what each teacher said, and here it is another pass
+            self._sized[shape] = replace(self, network=self.network.clone(shape), index=-1 - self.index, _sized={})
+        return self._sized[shape]
+
     def _recall(self, batch: Batch, entries: list[tuple[str, ...]]) -> bool:
         """Put the answers into the batch's memo from the run's memory, if it has one of these images."""
-        if batch.past is None or batch.past.taken is not batch.images:
+        if batch.past is None or batch.past.taken is not batch.images or self.index < 0:  # remembered at its own size
             return False
         found = batch.past.recall(self, entries)
         for entry, answer in found.items():

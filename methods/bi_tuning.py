@@ -30,7 +30,7 @@ from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 from kfbench.transfer import losses
 from kfbench.transfer.companion import WithCompanions
-from kfbench.transfer.transplant import below_head, carry, groups, head
+from kfbench.transfer.transplant import below_head, carry, groups, head, places
 
 
 @dataclass(frozen=True)
@@ -153,23 +153,24 @@ class Follower(nn.Module):
 
     def __init__(self, followed: nn.Module) -> None:
         super().__init__()
-        self.weights = [name for name, _ in followed.named_parameters()]
-        self.names = list(followed.state_dict())
-        for number, value in enumerate(followed.state_dict().values()):
-            self.register_buffer(f"value{number}", value.detach().clone())
+        state = followed.state_dict(keep_vars=True)
+        self.names = [name for name in places(followed) if name in state]
+        self.weights = [name for name in self.names if isinstance(state[name], nn.Parameter)]
+        for number, name in enumerate(self.names):
+            self.register_buffer(f"value{number}", state[name].detach().clone())
 
     def _state(self) -> dict[str, Tensor]:
         return dict(zip(self.names, self.buffers(), strict=True))
 
     def follow(self, followed: nn.Module, momentum: float) -> None:
         """Move the weights by 1 - m of the way; BatchNorm's statistics are the follower's own."""
-        state, ahead = self._state(), dict(followed.named_parameters())
+        state, ahead = self._state(), followed.state_dict(keep_vars=True)
         for name in self.weights:
             state[name].mul_(momentum).add_(ahead[name].detach(), alpha=1 - momentum)
 
     def forward(self, followed: nn.Module, taken: Tensor) -> Tensor | Output:
         """Return what the followed module, with this state, makes of its input."""
-        made: Tensor | Output = torch.func.functional_call(followed, self._state(), taken)
+        made: Tensor | Output = torch.func.functional_call(followed, self._state(), taken, tie_weights=False)
         return made
 
 

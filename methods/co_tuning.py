@@ -74,11 +74,13 @@ class CoTuning(Method):
 
         A class that has no training image keeps an even distribution: no loss will ask for it.
         """
+        assert isinstance(student, WithCompanions)
+        teacher = teachers[0].at(student.network.shape)
         answers, labels = [], []
         for batch in batches:
-            answers.append(losses.softened(teachers[0](batch).logits, 1.0).cpu())
+            answers.append(losses.softened(teacher(batch).logits, 1.0).cpu())
             labels.append(cast(Tensor, batch.labels).cpu())
-        table = cast(Relationship, cast(WithCompanions, student).parts["relationship"]).table
+        table = cast(Relationship, student.parts["relationship"]).table
         said, (there, of) = torch.cat(answers), torch.unique(torch.cat(labels), return_inverse=True)
         counted = self.relationship == "direct" or len(there) == 1  # of one class there is nothing to tell apart
         rows = direct(said, of, len(there)) if counted else learned(said, of, rng)
@@ -158,6 +160,6 @@ def reverse(answers: Tensor, labels: Tensor, held: Tensor, of: Tensor) -> Tensor
         return float(nn.functional.cross_entropy(held.double() @ weights.T * np.exp(logarithm), of))
 
     scale = float(np.exp(minimize_scalar(cost, bounds=(-7.0, 7.0), method="bounded").x))
-    target = torch.softmax(weights.T * scale, dim=1)  # p(y_t|y_s), [K_s, K_t]
-    joint = (target * torch.cat([answers, held]).double().mean(0)[:, None]).T
-    return (joint / joint.sum(1, keepdim=True)).float()
+    target = torch.log_softmax(weights.T * scale, dim=1)  # log p(y_t|y_s), [K_s, K_t]; as logarithms none underflows
+    joint = target + torch.cat([answers, held]).double().mean(0).log()[:, None]
+    return torch.softmax(joint.T, dim=1).float()

@@ -93,7 +93,7 @@ class Delta(Method):
             return output, task.loss(output, batch)
         with taps.read(network, network.layers) as found:
             output = student(batch.images)
-        starts = teachers[0].features(batch, network.layers)
+        starts = teachers[0].at(network.shape).features(batch, network.layers)
         apart = []
         for layer, weights in zip(network.layers, student.parts["channels"].buffers(), strict=True):
             squares = (found[layer].float() - starts[layer].float()).square()

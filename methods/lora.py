@@ -25,7 +25,7 @@ from kfbench.methods import Batch, Group, Method, Stage
 from kfbench.networks.network import Network, Output
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transfer.transplant import carry, freeze_body, is_head
+from kfbench.transfer.transplant import carry, freeze_body, is_head, places
 
 
 @dataclass(frozen=True)
@@ -103,23 +103,32 @@ class Adapted(nn.Module):
         super().__init__()
         self.network = network
         self.adapters = nn.ModuleDict()
+        adapted = set()
         for name in names:
-            weight = cast(Tensor, network.get_submodule(name).weight)
-            self.adapters[name.replace(".", "/")] = Adapter(weight, rank, scale)
+            weight = self._weight(name)
+            if id(weight) not in adapted:  # one that several layers share has one adapter
+                self.adapters[name.replace(".", "/")] = Adapter(weight, rank, scale)
+            adapted.add(id(weight))
+
+    def _weight(self, name: str) -> Tensor:
+        return cast(Tensor, self.network.get_submodule(name).weight)
 
     def merged(self) -> dict[str, Tensor]:
-        """Return {parameter of the network: W_0 + (alpha / r) B A}."""
-        names = [key.replace("/", ".") for key in self.adapters]
-        own = {name: cast(Tensor, self.network.get_submodule(name).weight) for name in names}
+        """Return {parameter of the network: W_0 + (alpha / r) B A}, under each of its names."""
+        own = [self._weight(key.replace("/", ".")) for key in self.adapters]
         products = [cast(Adapter, adapter)() for adapter in self.adapters.values()]
-        return {f"{n}.weight": own[n] + product for n, product in zip(names, products, strict=True)}
+        made = {id(weight): weight + product for weight, product in zip(own, products, strict=True)}
+        state = self.network.state_dict(keep_vars=True)
+        return {name: made[id(value)] for name, value in state.items() if id(value) in made}
 
     def forward(self, images: Tensor) -> Output:
         """Map images [B, C, H, W] to the adapted network's Output.
 
         Weights are added, not outputs, so that layers whose weights are used without a call are adapted too.
         """
-        output: Output = torch.func.functional_call(self.network, self.merged(), images)
+        merged = self.merged()
+        once = {name: merged[name] for name in places(self.network) if name in merged}
+        output: Output = torch.func.functional_call(self.network, once, images, tie_weights=False)
         return output
 
 

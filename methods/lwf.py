@@ -77,7 +77,7 @@ class LearningWithoutForgetting(Method):
         with below_head(student.network) as taken:
             output = student(batch.images)
         now: Tensor = student.parts["old"](taken[0])  # [B, K of the teacher]
-        before = losses.softened(teachers[0](batch).logits, self.temperature)
+        before = losses.softened(teachers[0].at(student.network.shape)(batch).logits, self.temperature)
         old = losses.cross_entropy(before, now / self.temperature)
         return output, task.loss(output, batch) | {"old": self.weight * old}
 

@@ -1,6 +1,7 @@
 """A hub of one's own: a server on this machine that speaks the Hugging Face hub's protocol, as far as kfbench uses it.
 
 Repositories are made; files are pre-uploaded, large ones by the LFS protocol, committed, and resolved by HEAD and GET.
+Those of data sets, `datasets/ORG/NAME`, or `…@BRANCH`, are listed too.
 """
 
 import base64
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_test"
 
@@ -107,11 +108,14 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.answer({})
 
         def do_GET(self) -> None:
-            path = urlsplit(self.path).path
+            path = unquote(urlsplit(self.path).path)
             hub.asked.append(f"{self.command} {path}")
+            if path.startswith("/api/datasets/"):
+                return self.listing(path.removeprefix("/api/"))
             repository, _, rest = path.removeprefix("/").partition("/resolve/")
             revision, _, file = rest.partition("/")
-            if repository not in hub.files or (hub.private[repository] and not self.is_known()):
+            repository = self.branch(repository, revision)
+            if repository not in hub.files or (hub.private.get(repository) and not self.is_known()):
                 return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
             sha = hub.sha(repository)
             if revision not in ("main", sha):
@@ -122,6 +126,26 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             return self.answer(content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=sha)
 
         do_HEAD = do_GET
+
+        def branch(self, repository: str, revision: str) -> str:
+            """Return the name of a repository's branch, by its own or by its commit's."""
+            there = [name for name in hub.files if name.startswith(f"{repository}@")]
+            return next((name for name in there if revision in (name.partition("@")[2], hub.sha(name))), repository)
+
+        def listing(self, path: str) -> None:
+            """Answer what a data set's repository is, or what is in it."""
+            repository = "/".join(path.split("/")[:3])
+            verb, _, revision = path.removeprefix(repository).strip("/").partition("/")
+            if repository not in hub.files:
+                return self.answer({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
+            branch = self.branch(repository, revision)
+            if branch == repository and revision not in ("", "main", hub.sha(repository)):
+                return self.answer({"error": "no revision"}, 404, X_Error_Code="RevisionNotFound")
+            if verb == "tree":
+                files = hub.files[branch].items()
+                oid = hashlib.sha1().hexdigest()
+                return self.answer([{"type": "file", "path": n, "size": len(c), "oid": oid} for n, c in files])
+            return self.answer({"id": repository.removeprefix("datasets/"), "sha": hub.sha(branch), "siblings": []})
 
     return Handler
 

@@ -129,3 +129,10 @@ def test_files_that_pages_walk_through_are_there(page: str) -> None:
     assert len(named) > 10
     for name in named:
         assert (ROOT / name).is_file() or (ROOT / "kfbench" / name).is_file(), f"{page} names '{name}'"
+
+
+@pytest.mark.skipif(not (ROOT / "tox.ini").is_file(), reason="the checkout's own file")
+def test_what_tox_names_is_there() -> None:
+    """With pytest-xdist a file that is gone means that none of the others is run."""
+    named = re.findall(r"tests/[\w/.-]*", (ROOT / "tox.ini").read_text())
+    assert len(named) > 10 and [name for name in named if not (ROOT / name).exists()] == []

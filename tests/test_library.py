@@ -35,6 +35,11 @@ def test_mistakes_are_errors_in_a_line(tmp_path: Path) -> None:
         library.run("scratch", "digits", results=tmp_path, epoch=3)
     with pytest.raises(KfbenchError, match="'temperature' is a setting of method 'kd': settings={'temperature': 2}"):
         library.run("kd", "digits", temperature=2, results=tmp_path)
+    for seed in ("1", 1.5, True, -1):
+        with pytest.raises(KfbenchError, match=f"the seed of a run cannot be {seed!r}; give a whole number from 0"):
+            library.run("scratch", "digits", seed=seed, results=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(KfbenchError, match="threads=0: a run needs one"):
+        library.run("scratch", "digits", threads=0, results=tmp_path)
     with pytest.raises(KfbenchError, match="no run"):
         library.load("abc", results=tmp_path)
 

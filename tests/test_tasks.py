@@ -10,7 +10,7 @@ from kfbench import registry
 from kfbench.data import images, packs
 from kfbench.errors import KfbenchError
 from kfbench.networks import make
-from kfbench.running import budgets
+from kfbench.running import budgets, resolve
 from kfbench.spec import Recipe
 from kfbench.tasks import ImageTask
 
@@ -24,7 +24,10 @@ def flowers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An imported data set of five classes."""
     monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
     rows = packs.Rows(torch.zeros(10, 3, 6, 7, dtype=torch.uint8), torch.arange(10) % 5)
-    packs.write("flowers", packs.Raw(rows, rows, tuple("abcde")), source="made up")
+    made = packs.write("flowers", packs.Raw(rows, rows, tuple("abcde")), source="made up")
+    stamp = (made.folder / "pack.json").stat().st_ino
+    packs.write("flowers", packs.Raw(rows, rows, tuple("abcde")), source="made up")  # by another process, at once
+    assert (made.folder / "pack.json").stat().st_ino == stamp  # who reads it goes on
 
 
 def image_task(name: str) -> ImageTask:
@@ -177,3 +180,21 @@ def test_default_budgets_find_enough_images() -> None:
             data = images.load(task, recipe.train_size)
             assert len(data.classes) == task.outputs and data.shape == task.shape
             assert recipe.train_size is None or len(data.train) == recipe.train_size
+
+
+def test_budgets_that_are_misspelt_are_a_line() -> None:
+    task = registry.load_task("digits")
+    for fields, said in (
+        ({"smok": {}}, "a budget 'smok'; did you mean 'smoke'"),
+        ({"all": {"like": "hintn"}}, "'hinton'"),
+    ):
+        with pytest.raises(KfbenchError, match=said):
+            budgets.recipe(dataclasses.replace(task, budgets=fields), "smoke")
+
+
+def test_a_spec_of_another_version_is_a_line() -> None:
+    spec = resolve.resolve("scratch", "digits", budget="smoke").to_json()
+    with pytest.raises(
+        KfbenchError, match="a run of scratch on digits is written down by another version of kfbench: .*mixup"
+    ):
+        registry.read_spec({**spec, "recipe": {**spec["recipe"], "mixup": 1}})

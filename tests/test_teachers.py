@@ -74,7 +74,7 @@ def test_features_are_those_of_a_whole_pass_in_evaluation_mode() -> None:
         ("digits", "digits/cnn-32@smoke"),
         ("digits/low", "digits/low/cnn-32@smoke"),
         ("cifar100/0-49/resnet20", "cifar100/0-49/resnet20@smoke"),
-        ("digits/mlp-30@small:epochs=3+train_size=100", "digits/mlp-30@small:epochs=3+train_size=100"),
+        ("digits/mlp-30@small:epochs=3+train_size=100", "digits/mlp-30@small:train_size=100+epochs=3"),
         ("random:digits/cnn-8", "random:digits/cnn-8@smoke"),
         ("run:abc", "run:abc"),
         ("file:a/b.safetensors", "file:a/b.safetensors"),

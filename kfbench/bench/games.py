@@ -10,6 +10,7 @@ for all but the last, and one forward and backward pass over the rollout with an
 """
 
 import contextlib
+import itertools
 import multiprocessing
 import statistics
 import time
@@ -33,7 +34,7 @@ from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask
 from kfbench.train import optimizer
 from kfbench.train.actor_critic import ActorCritic
-from kfbench.train.loop import autocast
+from kfbench.train.precision import autocast
 from kfbench.train.rollout import brightness
 from kfbench.train.setup import Setup
 
@@ -235,6 +236,7 @@ def floor(count: int, task: str, precision: str, device: str, threads: int) -> T
             (output.logits.float().square().mean() + output.value.float().square().mean()).backward()
             learner.step()
             learner.zero_grad(set_to_none=True)
+        synchronize(run.device)
 
     return turn
 
@@ -255,11 +257,13 @@ def emulators(game: str, threads: int, steps: int = 0) -> Turn:
     """Return a turn of ale-py's vector of emulators with random actions: what no loop can pass."""
     vector = atari.emulators(game, ENVIRONMENTS, threads=threads)
     vector.reset(seed=0)
-    actions = torch.randint(len(atari.actions(game)), (steps or TURN * ROLLOUT, ENVIRONMENTS)).numpy()
+    rng = seeding.stream(0, "bench")
+    actions = torch.randint(len(atari.actions(game)), (TURN * ROLLOUT, ENVIRONMENTS), generator=rng).numpy()
+    following = itertools.cycle(actions)
 
     def turn() -> None:
-        for row in actions:
-            vector.step(row)
+        for _ in range(steps or len(actions)):
+            vector.step(next(following))
 
     return turn
 

@@ -26,14 +26,14 @@ from kfbench.running.device import synchronize, torch_device
 from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
 from kfbench.train.images import ImageTraining, shortened
-from kfbench.train.loop import autocast
+from kfbench.train.precision import autocast
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 
 Turn = Callable[[], object]
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 DEAR = 1.25  # a step that takes more than this of its floor needs a reason
-WARM = 2  # steps before the first that is timed
+WARM = 2  # steps of the budget beside those that are timed: one is taken to warm up
 REMEMBERED = "kd remembered"  # the same step with what its teacher says read from the memory
 
 

@@ -46,7 +46,9 @@ def import_data(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Zip archives or folders with train/<class>/ and test/<class>/, or <class>/; parts together."
+            help="Folders, zip or tar archives with train/<class>/ and test/<class>/, or <class>/, parts together; "
+            "Parquet or .npz files with images; hf:ORG/NAME of the Hugging Face hub; or what a known data set is "
+            "published as: kfbench data list."
         ),
     ],
     size: Annotated[str, typer.Option(help="HxW: resize every image to it, for example 32x32.")] = "",
@@ -60,10 +62,17 @@ def import_data(
         float | None,
         typer.Option(help="Share to hold out as validation split; else val/, or a tenth of train in every run."),
     ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="A table, as CSV, of images and their classes, where these do not lie in class folders."),
+    ] = None,
+    label: Annotated[
+        str, typer.Option(help="The column that holds the classes, in --labels or Parquet.", metavar="COLUMN")
+    ] = "",
     rgb: Annotated[bool, typer.Option("--rgb", help="Pack grey images as colour: three equal channels.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pack images that lie in class folders or zip archives of them.
+    """Pack images that lie in class folders or archives of them, or a copy of a published data set.
 
     Images become 8 bits a channel, grey if all are grey; transparent parts are laid over white; EXIF's orientation is
     applied.
@@ -77,25 +86,32 @@ def import_data(
     form = Form(*size_of(size), crop=crop) if size else None
     if name not in PHOTOS:
         named.require_own(name)
-    elif form or test is not None or val is not None:
-        side = PHOTOS[name].side
-        raise KfbenchError(f"'{name}' is packed as published, at {side}×{side}; leave --size, --test and --val out")
-    named.require_paths(name, paths)
+    if name in PHOTOS and (labels or label):
+        raise KfbenchError(f"'{name}' is packed as published; leave --labels and --label out")
+    if named.copy_of(name) and (form or test is not None or val is not None or rgb):
+        side = f", at {PHOTOS[name].side}×{PHOTOS[name].side}" if name in PHOTOS else ""
+        raise KfbenchError(f"'{name}' is packed as published{side}; leave --size, --test, --val and --rgb out")
+    named.require_paths(name, [*paths, *(labels or ())])
 
-    from kfbench.data.archives import import_folders  # torch
+    from kfbench.data.importing import import_images  # torch
+    from kfbench.data.originals import ORIGINALS, import_originals
     from kfbench.data.published import import_published
 
     older = _older(name)
     if name in PHOTOS:
         pack = import_published(name, paths, quiet=as_json)
+    elif name in ORIGINALS and (original := import_originals(name, paths, quiet=as_json)) is not None:
+        pack = original
     else:
-        pack = import_folders(
+        pack = import_images(
             name,
             paths,
             form=form,
             test=test,
             val=val,
             rgb=rgb,
+            tables=labels or (),
+            column=label,
             quiet=as_json,
             say=lambda line: typer.echo(line, err=True),
         )

@@ -36,6 +36,7 @@ def clean(
         typer.echo(f"{housekeeping.spoken_size(pile.size):>9}  {pile.name}: {pile.about}")
     total = housekeeping.spoken_size(sum(pile.size for pile in piles))
     ask(f"delete {total}?", yes=yes)
+    piles = housekeeping.piles(results, kinds or ())  # a run may have begun while the question stood
     housekeeping.remove(path for pile in piles for path in pile.paths)
     typer.echo(f"deleted {total}")
 

@@ -1,13 +1,15 @@
 """What `kfbench list` knows, read from files as text: no torch, no import of a method or task."""
 
 import json
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from kfbench import registry
 from kfbench.cli import recipe
 from kfbench.errors import KfbenchError, near
+from kfbench.folders import folders, hidden
 from kfbench.reporting import naming
 from kfbench.reporting.lines import folded
 from kfbench.running.files import record_files
@@ -43,18 +45,32 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _methods() -> list[dict[str, Any]]:
     rows = []
-    for row in registry.describe_all("methods"):
+    for row in _described("methods"):
         attributes = row.pop("attributes", {})
-        row["variants"] = sorted(attributes.get("variants", {}))
-        row["kinds"] = list(attributes.get("kinds", ("images", "games")))
-        row["teachers"] = list(attributes.get("teachers", (0, 0)))
+        row["variants"] = sorted(_literal(attributes, "variants", {}))
+        row["kinds"] = list(_literal(attributes, "kinds", ("images", "games")))
+        row["teachers"] = list(_literal(attributes, "teachers", (0, 0)))
         rows.append(row)
     return rows
 
 
+def _described(kind: str) -> Iterator[dict[str, Any]]:
+    """Yield what each file says; of two files of one name, that neither can be run."""
+    several = len(folders(kind)) > 1  # else there is nothing to look for
+    for row in registry.describe_all(kind):
+        twin = hidden(kind, row["name"]) if several else None
+        yield row | ({"about": f"two files are called so, '{row['file']}' and '{twin}'; rename yours"} if twin else {})
+
+
+def _literal(attributes: dict[str, Any], name: str, default: Any) -> Any:
+    """Return a class attribute as its file writes it; empty where that is another thing, or not written out."""
+    value = attributes.get(name, default)
+    return value if isinstance(value, type(default)) else type(default)()
+
+
 def _tasks() -> list[dict[str, Any]]:
     rows = []
-    for row in registry.describe_all("tasks"):
+    for row in _described("tasks"):
         kept = {key: row.get(key) for key in ("name", "about", "file", "shape", "classes", "sources")}
         variants = row.get("variants")
         rows.append({**kept, "variants": sorted(variants) if isinstance(variants, dict) else []})
@@ -84,7 +100,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
                     "task": spec["task"],
                     "network": spec["recipe"]["network"],
                     "budget": spec["budget"],
-                    "seed": spec["seed"],
+                    "seed": operator.index(spec["seed"]),
                     "teachers": spec["teachers"],
                     "recipe": spec["recipe"],
                     "settings": spec["settings"],

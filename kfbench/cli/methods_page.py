@@ -26,10 +26,18 @@ NEEDS = {
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    files = registry.files("methods")
-    names = [name for name, path in files.items() if path.parent == files["scratch"].parent]  # ours, not the user's
-    described = {name: registry.describe("methods", name) for name in sorted(names)}
+    described = {name: registry.describe("methods", name) for name in sorted(_ours())}
     return "\n".join([INTRO, *_overview(described), *(_section(name, row) for name, row in described.items())])
+
+
+def has(name: str) -> bool:
+    """Say whether the page tells of a method, `name` or `name/variant`; "" stands for all."""
+    return not name or registry.split(name)[0] in _ours()
+
+
+def _ours() -> list[str]:
+    files = registry.files("methods")
+    return [name for name, path in files.items() if path.parent == files["scratch"].parent]  # not the user's
 
 
 def _overview(described: dict[str, dict[str, Any]]) -> list[str]:

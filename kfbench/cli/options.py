@@ -1,6 +1,7 @@
 """The options that several commands share, and what they do with them."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,13 @@ def methods_by_commas(given: list[str] | None) -> list[str]:
     return [_known_method(name.strip()) for names in given or [] for name in names.split(",") if name.strip()]
 
 
+def finite(value: float) -> float:
+    """Refuse what a lower bound lets pass: nan and infinity."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
 def require_run(results: Path, key: str) -> None:
     """Raise KfbenchError unless there is such a run: before a command loads torch, which takes seconds."""
     from kfbench.running import records
@@ -130,12 +138,12 @@ Task = Annotated[
         callback=known_task,
     ),
 ]
+FORMS = "TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; by commas."
 Teachers = Annotated[
     str | None,
     option(
         "--teachers",
-        help="TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; "
-        "by commas. best:K takes the K that kfbench rank puts first.",
+        help=f"{FORMS} best:K takes the K that kfbench rank puts first.",
         offers=complete.teachers,
         callback=known_teachers,
     ),
@@ -153,7 +161,9 @@ Network = Annotated[
     str | None,
     option("--network", help="The student's network.", offers=complete.networks, callback=known_network),
 ]
-TrainSize = Annotated[int | None, option("--train-size", help="Training images, balanced over classes.")]
+TrainSize = Annotated[
+    str | None, option("--train-size", help="Training images, balanced over classes, or all.", metavar="N")
+]
 Set = Annotated[list[str] | None, option("--set", help="A setting of the method.", metavar="NAME=VALUE")]
 SetRecipe = Annotated[
     list[str] | None,
@@ -169,6 +179,10 @@ Device = Annotated[
     ),
 ]
 Threads = Annotated[int | None, option("--threads", min=1, help="CPU threads; bits depend on it.")]
+Seconds = Annotated[
+    float,
+    option("--checkpoint-seconds", min=0, help="Time between a run's checkpoints.", callback=finite),
+]
 Yes = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
 
 
@@ -188,20 +202,29 @@ def group(about: str, *, completes: bool = False) -> typer.Typer:
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    """Read ["name=value", …]. Raises KfbenchError for an entry without "="."""
-    values = {}
+    """Read ["name=value", …]. Raises KfbenchError for an entry without "=", or a name that is there twice."""
+    values: dict[str, str] = {}
     for entry in given or []:
         name, equals, value = entry.partition("=")
         if not equals:
             name, _, value = entry.partition(":")
             raise KfbenchError(f"{option} '{entry}' has no value; write {option} {name}={value or 'VALUE'}")
+        if name in values:
+            raise KfbenchError(f"{option} gives '{name}' twice, {values[name]} and {value}; leave one out")
         values[name] = value
     return values
 
 
 def recipe_of(given: list[str] | None, **fields: Any) -> dict[str, Any]:
-    """Join the recipe's fields that have options of their own, as far as they are given, with `--set-recipe`."""
-    return {name: value for name, value in fields.items() if value is not None} | pairs(given, "--set-recipe")
+    """Join the recipe's fields that have options of their own, as far as they are given, with `--set-recipe`.
+
+    Raises KfbenchError for a field that both give.
+    """
+    more, own = pairs(given, "--set-recipe"), {name: value for name, value in fields.items() if value is not None}
+    if twice := sorted(own.keys() & more.keys()):
+        option = f"--{twice[0].replace('_', '-')}"
+        raise KfbenchError(f"'{twice[0]}' is given by {option} and by --set-recipe; leave one out")
+    return own | more
 
 
 def tell(values: Any, text: str, *, as_json: bool) -> None:

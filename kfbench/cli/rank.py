@@ -9,7 +9,15 @@ from kfbench.ranking.names import DEFAULT, SCORES
 
 def rank(
     task: options.Task,
-    teachers: options.Teachers = None,
+    teachers: Annotated[
+        str | None,
+        option(
+            "--teachers",
+            help=f"{options.FORMS} Default: all in the store that were trained on other images.",
+            offers=complete.teachers,
+            callback=options.known_teachers,
+        ),
+    ] = None,
     train_size: options.TrainSize = None,
     by: Annotated[
         str,

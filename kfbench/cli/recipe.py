@@ -26,13 +26,15 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _values(annotation: str) -> str:
-    """Return what a field takes: "whole number above 0, or none"."""
+    """Return what a field takes: "whole number above 0, or all"."""
+    if annotation == "NumberOrAll":
+        return "whole number above 0, or all"
     if "Literal" in annotation:
         return ", ".join(re.findall(r"'([^']*)'", annotation))
     kinds = {"tuple": "numbers", "bool": "true or false", "int": "whole number", "float": "number", "str": "name"}
     kind = next(word for name, word in kinds.items() if re.search(rf"\b{name}\b", annotation))
     bounds = [f"{BOUNDS[name]} {value}" for name, value in re.findall(r"\b(Gt|Ge|Le|Lt)\(([^)]*)\)", annotation)]
-    return " ".join([kind, *bounds]) + (", or none" if "None" in annotation else "")
+    return " ".join([kind, *bounds])
 
 
 def _default(name: str, written: str) -> str:
@@ -43,4 +45,6 @@ def _default(name: str, written: str) -> str:
 
 def shown(value: Any) -> str:
     """Return a field's value as a list shows it, in a form that can be typed."""
+    if value is None:
+        return "all"  # the only fields without a value are counts
     return str(value).lower() if isinstance(value, bool) else spec.typed(value)

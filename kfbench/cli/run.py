@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from kfbench import registry
 from kfbench.cli import complete, options
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, option, pairs, recipe_of, tell
 from kfbench.errors import KfbenchError
+from kfbench.folders import gone
 
 
 def run(
@@ -23,7 +26,8 @@ def run(
     batch_size: Annotated[int | None, option("--batch-size", help="Images a step.")] = None,
     precision: Annotated[str | None, option("--precision", help="fp32 or bf16.")] = None,
     views: Annotated[
-        int | None, option("--views", help="Fixed augmentations an image; what teachers say to them is remembered.")
+        str | None,
+        option("--views", help="Fixed augmentations an image; what teachers say to them is remembered.", metavar="N"),
     ] = None,
     set_: options.Set = None,
     set_recipe: options.SetRecipe = None,
@@ -35,7 +39,7 @@ def run(
         bool, option("--no-memory", help="With --views: run teachers in every step all the same.")
     ] = False,
     force: Annotated[bool, option("--force", help="Run again what is recorded.")] = False,
-    checkpoint_seconds: Annotated[float, option("--checkpoint-seconds", help="Time between checkpoints.")] = 60.0,
+    checkpoint_seconds: options.Seconds = 60.0,
     log: Annotated[
         list[str] | None,
         option(
@@ -97,6 +101,8 @@ def list_all(
 
     rows = listing.listing(what, results)
     tell(rows, listing.text(rows), as_json=as_json)
+    for missing in filter(None, map(gone, rows)):
+        typer.echo(f"note: {missing.strip(' ()')}", err=True)
 
 
 def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:

@@ -40,7 +40,9 @@ def text(found: dict[str, list[dict[str, Any]]], results: Path) -> str:
         lines.append(f"nothing runs now with its results in '{results}'")
     if found["stopped"]:
         lines += ["", "stopped; the same command goes on from the checkpoint:"]
-        lines += [f"  {row['label']}  [{row['run']}]: {row['why']}" for row in found["stopped"]]
+        for row in found["stopped"]:
+            anew = "" if row["checkpoint"] else "; there was no checkpoint yet, so it begins anew"
+            lines.append(f"  {row['label']}  [{row['run']}]: {row['why']}{anew}")
     if found["failed"]:
         lines += ["", "failed:"]
         for row in found["failed"]:

@@ -26,14 +26,22 @@ Device = Annotated[
     typer.Option("--device", help="cpu, cuda (each job the next GPU) or cuda:N.", callback=options.known_device),
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="CPUs and threads a run; bits depend on it.")]
-Gpus = Annotated[float, typer.Option("--gpus-per-run", min=0, help="On ray also a part of one, as 0.25.")]
-Memory = Annotated[float, typer.Option("--memory", min=0, help="GB to ask for a run, on ray and slurm.")]
+Gpus = Annotated[
+    float,
+    typer.Option("--gpus-per-run", min=0, help="On ray also a part of one, as 0.25.", callback=options.finite),
+]
+Memory = Annotated[
+    float,
+    typer.Option("--memory", min=0, help="GB to ask for a run, on ray and slurm.", callback=options.finite),
+]
 Slurm = Annotated[
     list[str] | None, typer.Option("--slurm", help="An option of sbatch: partition=gpu, timeout_min=240.")
 ]
 Storage = Annotated[str, typer.Option("--storage", help="Optuna's database, as postgresql://…; default: SQLite.")]
-Megabytes = Annotated[float, typer.Option("--checkpoint-mb", min=0, help="Larger ones stay on their node (ray).")]
-Seconds = Annotated[float, typer.Option("--checkpoint-seconds", min=0, help="Between a run's checkpoints.")]
+Megabytes = Annotated[
+    float,
+    typer.Option("--checkpoint-mb", min=0, help="Larger ones stay on their node (ray).", callback=options.finite),
+]
 REPORTS = Path("reports")
 CHECKPOINT_MB = 500.0
 
@@ -71,7 +79,7 @@ def study(
     threads: Threads = 1,
     storage: Storage = "",
     results: Results = DEFAULT_RESULTS,
-    checkpoint_seconds: Seconds = 60.0,
+    checkpoint_seconds: options.Seconds = 60.0,
     checkpoint_mb: Megabytes = CHECKPOINT_MB,
     as_json: Annotated[
         bool, typer.Option("--json", help="With --dry-run: as JSON, a kfbench command for every run.")
@@ -143,7 +151,7 @@ def search(
     threads: Threads = 1,
     storage: Storage = "",
     results: Results = DEFAULT_RESULTS,
-    checkpoint_seconds: Seconds = 60.0,
+    checkpoint_seconds: options.Seconds = 60.0,
     checkpoint_mb: Megabytes = CHECKPOINT_MB,
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +164,7 @@ def search(
     options.require_fields(method, {}, task, recipe, budget=budget)
     from rich.console import Console
 
-    from kfbench.running import resolve
+    from kfbench.running import resolve, teacher_store
     from kfbench.studies import steps
     from kfbench.studies.place import Place
     from kfbench.studies.search import Search
@@ -165,7 +173,7 @@ def search(
         method,
         task,
         budget=budget,
-        teachers=None if teachers is None else teachers.split(","),
+        teachers=None if teachers is None else [teacher_store.whole(each, results) for each in teachers.split(",")],
         recipe=recipe,
     )
     place = Place(

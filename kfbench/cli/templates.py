@@ -44,7 +44,7 @@ TASK = ImageTask(
         "low": {{"keep": (0, 1)}},  # {name}/low: a part of the classes; ranges, as {name}/0-1, need no line
     }},
     budgets={{
-        "all": {{"train_size": None}},  # fields of the training recipe for every budget: all images, …
+        "all": {{"train_size": "all"}},  # fields of the training recipe for every budget: all images, …
         "smoke": {{"epochs": 1}},  # … and for one; as "small", "standard", "paper"
     }},
 )

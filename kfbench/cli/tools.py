@@ -1,4 +1,4 @@
-"""Commands for people who build: `check`, `bench`, `export`, `new method`, `teacher train|list`."""
+"""Commands that make something of runs and files: `bench`, `export`, `push`, `play`, `teacher train|import|list`."""
 
 import functools
 from pathlib import Path
@@ -152,7 +152,9 @@ def play(
         "game.gif"
     ),
     seed: Annotated[int, typer.Option(min=0, help="Of the emulator and of the policy's draws.")] = 0,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Show at most this much play.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Show at most this much play.", callback=options.finite)
+    ] = 60.0,
     speed: Annotated[int, typer.Option(min=1, help="Multiple of the console's own speed.")] = 1,
     results: options.Results = DEFAULT_RESULTS,
 ) -> None:

@@ -122,9 +122,14 @@ def reads(name: str) -> None:
     stem, _ = registry.split(name)
     if "Source:" not in (registry.load_module("tasks", stem).__doc__ or ""):
         raise Broken(f"the docstring of task '{stem}' has no line 'Source:'")
-    for budget in budgets.BUDGETS:
-        budgets.recipe(declared, budget)
-        budgets.teacher_network(declared, budget)
+    variants = [
+        *getattr(declared, "variants", ()),
+        *(["0-1"] if hasattr(declared, "keep") else []),
+    ]  # a range of classes
+    for each in (declared, *(registry.load_task(f"{declared.name}/{variant}") for variant in variants)):
+        for budget in budgets.BUDGETS:
+            budgets.recipe(each, budget)
+            budgets.teacher_network(each, budget)
     for source in declared.sources:
         teacher_names.read(source, budget="small")
 

@@ -39,7 +39,8 @@ def size_of(text: str) -> tuple[int, int]:
     """Read "HxW". Raises KfbenchError if it is no size."""
     found = re.fullmatch(r"([1-9]\d{0,3})[x×]([1-9]\d{0,3})", text)
     if found is None:
-        raise KfbenchError(f"size '{text}' is not HxW in pixels, as 32x32")
+        most = ", each 1 to 9999" if re.fullmatch(r"\d+[x×]\d+", text) else ""
+        raise KfbenchError(f"size '{text}' is not HxW in pixels, as 32x32{most}")
     return int(found[1]), int(found[2])
 
 

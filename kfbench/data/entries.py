@@ -1,4 +1,4 @@
-"""What lies in a user's folder or zip archive: images with their split and class, before any is decoded.
+"""What lies in a user's folder or archive: images with their split and class, before any is decoded.
 
 Two layouts: `train/<class>/…` and `test/<class>/…` (`val/` too), at the top or one folder below; or `<class>/…` alone.
 `training_set`, `test-images`, `seg_train` and the like are splits where two different ones stand side by side; a lone
@@ -10,9 +10,9 @@ and Linux's folders write them differently.
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kfbench.data.listing import Listed, is_hidden, listed
 from kfbench.errors import KfbenchError
@@ -24,6 +24,17 @@ LIKE_A_SPLIT = re.compile(
     rf"({'|'.join(SPLITS)}|eval|evaluation|dev)([ _-]?(set|data|images|split))?"  # dev and eval: which, nobody can tell
 )
 PART_OF = re.compile(rf"(?P<whole>.*[ _-])?(?P<split>{'|'.join(SPLITS)})([ _-]?(set|data|images|split))?")
+
+
+def require_distinct(path: Path, names: Sequence[str]) -> None:
+    """Raise KfbenchError if two classes of a file have one name: they would become one."""
+    if len({*names}) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise KfbenchError(f"two classes of '{path}' are called '{twice}'; rename one")
+
+
+class NoClassFolders(KfbenchError):
+    """What was given holds no images in class folders."""
 
 
 class _File(NamedTuple):
@@ -51,21 +62,22 @@ class Found:
     entries: list[Entry]
     folders: set[tuple[str, str]]  # (split, class), with images or without
     others: list[str]  # files that are no images or lie in no class folder
+    by: Literal["folder", "table", "file"] = "folder"  # what names an image's class: a file that holds it, too
 
 
-def find(paths: Sequence[Path]) -> Found:
-    """List folders and archives, as one.
+def find(paths: Sequence[Path], room: Path) -> Found:
+    """List folders and archives, as one; `room` is a folder to unpack in.
 
     Raises KfbenchError for a path that is not there or no sound archive, one without images, an image in two paths, and
     folders of which nobody can tell whether they are classes.
     """
     found = Found([], set(), [])
     places: dict[tuple[str, str, str], str] = {}
-    for path, files, layout in _laid_out(paths):
+    for path, files, layout in _laid_out(paths, room):
         before = len(found.entries)
         _sort(path, files, layout, found)
         if len(found.entries) == before:
-            raise KfbenchError(_nothing(path, files, layout))
+            raise NoClassFolders(_nothing(path, files, layout))
         for entry in found.entries[before:]:
             place = (entry.split, entry.label, entry.file)
             if place in places:
@@ -85,10 +97,24 @@ class _Layout(NamedTuple):
     whole: str  # the split that the path is itself: pets/train, test.zip; "" none
 
 
-def _laid_out(paths: Sequence[Path]) -> list[tuple[Path, list[_File], _Layout]]:
+def numbered(found: Found) -> Found:
+    """Return classes that a file or a table calls by numbers with zeros before: the alphabet's order is then theirs.
+
+    Folders keep their names and so the order in which torchvision's ImageFolder has them: 0, 1, 10, 2.
+    """
+    names = {entry.label for entry in found.entries}
+    if found.by == "folder" or not all(re.fullmatch("0|[1-9][0-9]*", name) for name in names):
+        return found
+    width = max(map(len, names))
+    entries = [replace(entry, label=entry.label.zfill(width)) for entry in found.entries]
+    return replace(found, entries=entries, folders={(split, label.zfill(width)) for split, label in found.folders})
+
+
+def _laid_out(paths: Sequence[Path], room: Path) -> list[tuple[Path, list[_File], _Layout]]:
     """Read the folders of all paths together: a folder around all images of one path may be a class of another's."""
     given = [
-        (path, [_File(each, _parts(each.name)) for each in listed(path) if not is_hidden(each.name)]) for path in paths
+        (path, [_File(each, _parts(each.name)) for each in listed(path, room) if not is_hidden(each.name)])
+        for path in paths
     ]
     splits = _splits(given)
     laid_out = []
@@ -97,7 +123,7 @@ def _laid_out(paths: Sequence[Path]) -> list[tuple[Path, list[_File], _Layout]]:
         pictures = _pictures(files)
         top = _wrapping(pictures, splits.__contains__)
         has_splits = any(_depth(parts[top:-1], splits) is not None for parts in pictures)
-        whole = "" if has_splits else splits.get(path.stem.lower(), "")
+        whole = "" if has_splits else splits.get(_called(path), "")
         laid_out.append((path, files, _Layout(splits, top, has_splits, whole)))
     for path, files, layout in laid_out:
         if layout.has_splits:
@@ -120,7 +146,7 @@ def _splits(given: Sequence[tuple[Path, list[_File]]]) -> dict[str, str]:
     """
     like: dict[str, dict[str, str]] = {}
     for path, files in given:
-        for name in {path.stem.lower(), *_tops(files)}:
+        for name in {_called(path), *_tops(files)}:
             if match := PART_OF.fullmatch(name):
                 like.setdefault(match["whole"] or "", {})[name] = SPLITS[match["split"]]
     return SPLITS | {
@@ -199,6 +225,11 @@ def _sort(path: Path, files: list[_File], layout: _Layout, found: Found) -> None
             found.entries.append(Entry(split, rest[0], "/".join(rest[1:]), f"{path}: {each.name}", each.read))
         else:
             found.others.append(f"{path}: {each.name}")
+
+
+def _called(path: Path) -> str:
+    """Return what a folder or archive is called, in small letters, without what says its kind."""
+    return path.stem.lower().removesuffix(".tar")
 
 
 def _parts(name: str) -> tuple[str, ...]:

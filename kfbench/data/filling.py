@@ -1,10 +1,11 @@
-"""Many images are decoded into one file, on all cores: they need not fit into memory together."""
+"""Many images are decoded into one file, on all cores: they need not fit into memory together. Long work is shown."""
 
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,16 @@ def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Calla
         raise KfbenchError(f"{faults[0]}{others}") from faults[0]
     whole = mapped(file, (count, *shape))
     return whole[:, :1] if all_grey else whole
+
+
+@contextmanager
+def spinner(doing: str, *, quiet: bool) -> Iterator[None]:
+    """Show on a terminal, while it lasts, what is being done."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status(doing) if console.is_terminal and not quiet else nullcontext():
+        yield
 
 
 def mapped(file: Path, shape: tuple[int, ...]) -> Tensor:

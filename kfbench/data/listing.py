@@ -1,7 +1,8 @@
-"""A user's folder or zip archive as a list of files: links followed, circles not, a system's own files told apart."""
+"""A user's folder, zip or tar archive as a list of files: links followed, circles not, a system's own told apart."""
 
 import io
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from kfbench.data.decode import BYTES
+from kfbench.data.unpacking import is_tar, unpack
 from kfbench.errors import KfbenchError
 
 PIECE = 2**20  # bytes that are unpacked at once
@@ -28,10 +30,17 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1:] in (("Thumbs.db",), ("desktop.ini",))
 
 
-def listed(path: Path) -> Iterator[Listed]:
-    """List what is in a folder or zip archive. Raises KfbenchError for a path that is neither, or not sound."""
+def listed(path: Path, room: Path) -> Iterator[Listed]:
+    """List what is in a folder or archive; a tar, whose files cannot be read out of order, is unpacked below `room`.
+
+    Raises KfbenchError for a path that is neither, or not sound.
+    """
     if path.is_dir():
         yield from _in_folder(path, "", ())
+    elif is_tar(path):
+        folder = Path(tempfile.mkdtemp(dir=room))
+        unpack(path, folder)
+        yield from _in_folder(folder, "", ())
     elif path.is_file():
         yield from _in_zip(path)
     else:
@@ -68,8 +77,8 @@ def _in_zip(path: Path) -> Iterator[Listed]:
     except (zipfile.BadZipFile, OSError) as error:
         if isinstance(error, zipfile.BadZipFile) and not _is_meant_as_zip(path):
             raise KfbenchError(
-                f"'{path}' is neither a folder nor a zip archive; unpack it if it is another archive, lay images into "
-                "class folders, and give the folder that holds those"
+                f"'{path}' is neither a folder nor a zip or tar archive; unpack it if it is another archive, lay "
+                "images into class folders, and give the folder that holds those"
             ) from error
         raise KfbenchError(f"'{path}' is no sound zip archive ({error}); fetch or make it again") from error
     for info in archive.infolist():

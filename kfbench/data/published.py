@@ -4,19 +4,15 @@ Each image's middle square is resized to the data set's side; `NAME-64` is made 
 against the publication.
 """
 
-import shutil
-import tarfile
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from kfbench.data.decode import Form, decode, pixels
-from kfbench.data.filling import fill, mapped
+from kfbench.data.filling import fill, mapped, spinner
 from kfbench.data.named import SMALL, require_paths
 from kfbench.data.packs import (
     Pack,
@@ -24,13 +20,13 @@ from kfbench.data.packs import (
     Rows,
     SplitName,
     data_folder,
-    not_writable,
     open_pack,
     require_room,
     workplace,
     write,
 )
 from kfbench.data.photos import PHOTOS, Photos
+from kfbench.data.unpacking import unpack
 from kfbench.errors import KfbenchError
 
 
@@ -61,8 +57,7 @@ def pack(name: str, root: Path, *, fetch: bool = False, quiet: bool = True) -> P
         labels[number] = int(label)
         return decode(image.read_bytes(), form) if isinstance(image, Path) else pixels(image, form)
 
-    place = workplace(name)
-    try:
+    with workplace(name) as place:
         images = fill(place / "images", count, read, lambda number: f"{name}: image {number}", quiet)
         images = images.expand(-1, 3, -1, -1)
         split = [Rows(images, labels, torch.arange(count)[: len(opened.train)])]
@@ -74,11 +69,9 @@ def pack(name: str, root: Path, *, fetch: bool = False, quiet: bool = True) -> P
                 f"these {here[0]:,} training and {here[1]:,} test images are not '{name}', which has "
                 f"{told.counts[0]:,} and {told.counts[1]:,}; give {told.files}, or import them under another name"
             )
-        return write(name, Raw(train, test, opened.classes), source="torchvision" if fetch else "import of its files")
-    except OSError as error:
-        raise not_writable(error) from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        source = "torchvision" if fetch else "import of its files"
+        with spinner("packing", quiet=quiet):
+            return write(name, Raw(train, test, opened.classes), source=source)
 
 
 def import_published(name: str, paths: Sequence[Path], *, quiet: bool = True) -> Pack:
@@ -92,15 +85,11 @@ def import_published(name: str, paths: Sequence[Path], *, quiet: bool = True) ->
         above = [paths[0], *paths[0].resolve().parents[:2]]  # the root as torchvision has it, or a folder in it
         held = (root for root in above if _opens(told, root))
         return pack(name, next(held, paths[0]), quiet=quiet)
-    place = workplace(name)
-    try:
-        for path in paths:
-            _unpack(path, place / told.folder)
+    with workplace(name) as place:
+        with spinner("unpacking", quiet=quiet):
+            for path in paths:
+                unpack(path, place / told.folder)
         return pack(name, place, quiet=quiet)
-    except OSError as error:
-        raise not_writable(error) from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _opens(told: Photos, root: Path) -> bool:
@@ -110,47 +99,13 @@ def _opens(told: Photos, root: Path) -> bool:
         return False
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    """Lay out an archive in a folder, archives in it too; another file is copied there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    if member.isfile() and (stream := archive.extractfile(member)) is not None:
-                        _lay(member.name, stream, folder)
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as zipped:
-                for info in zipped.infolist():
-                    if not info.is_dir():
-                        _lay(info.filename, zipped.open(info), folder)
-        else:
-            shutil.copy(path, folder / path.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise KfbenchError(f"'{path}' is no sound archive ({error}); fetch it again") from error
-
-
-def _lay(name: str, stream: IO[bytes], folder: Path) -> None:
-    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("..", "/", ".")]
-    if not parts or any(part.startswith("._") or part == "__MACOSX" for part in parts):
-        return
-    target = folder.joinpath(*parts)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with stream, target.open("wb") as file:
-        shutil.copyfileobj(stream, file)
-    if target.name.endswith((".tar.gz", ".tgz", ".tar")):  # Caltech-101 is archives in an archive
-        _unpack(target, folder)
-        target.unlink()
-
-
 def smaller(name: str) -> Pack:
     """Pack a data set at 64 pixels from its pack at 224: bilinear, with antialiasing."""
     side = int(SMALL[1:])
     source = open_pack(data_folder() / name.removesuffix(SMALL))
     names: tuple[SplitName, ...] = ("train", "test")
     splits = {split: source.read(split) for split in names}
-    place = workplace(name)
-    try:
+    with workplace(name) as place:
         require_room(sum(len(labels) * 3 * side**2 for _, labels in splits.values()))
         made = {}
         for split, (images, labels) in splits.items():
@@ -162,7 +117,3 @@ def smaller(name: str) -> Pack:
             made[split] = Rows(mapped(place / split, (len(labels), 3, side, side)), labels)
         raw = Raw(made["train"], made["test"], source.classes)
         return write(name, raw, source=f"'{source.name}', made smaller")
-    except OSError as error:
-        raise not_writable(error) from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

@@ -1,10 +1,10 @@
 """Where data sets come from: a pack, a copy that a package or the operating system carries, a download.
 
-The order is that; `archives.py` holds the way of a user's own folders, `published.py` that of larger photographs.
+The order is that. `importing.py` holds the way of a user's own images, `originals.py` and `published.py` those of what
+others published.
 """
 
 import contextlib
-import functools
 import gzip
 import struct
 import sys
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from kfbench.data import published
-from kfbench.data.named import CARRIED, SMALL, TORCHVISION, is_smaller, require_download
+from kfbench.data.named import CARRIED, SMALL, copy_of, is_smaller, require_download
+from kfbench.data.originals import DIGITS, FASHION, ORIGINALS, open_originals
 from kfbench.data.packs import Pack, Raw, Rows, data_folder, hold_out, open_pack, packed, write
 from kfbench.data.photos import PHOTOS
 from kfbench.errors import KfbenchError, near
@@ -46,24 +47,21 @@ def remedy(name: str) -> str:
     """Say what to type to get a data set that is not packed on this machine."""
     if name in CARRIED and (name != "fashion-mnist" or DEBIAN_FASHION.is_dir()):
         return f"nothing to type: {CARRIED[name]} carries it, and it is packed when it is first used"
-    if name == "fashion-mnist":
-        return "type: apt-get install dataset-fashion-mnist, or: kfbench data download fashion-mnist"
     if is_smaller(name):
         whole = name.removesuffix(SMALL)
         return f"it is made of '{whole}'; {'nothing to type' if whole in packed() else remedy(whole)}"
-    if name in PHOTOS:
-        own = f"kfbench data import {name} {PHOTOS[name].files}"
-        fetched = f"kfbench data download {name}, or with a copy: " if PHOTOS[name].can_download else ""
-        return f"type: {fetched}{own}"
-    if name in DOWNLOADS:
-        return f"type: kfbench data download {name}, or with a copy: kfbench data import {name} PATH…"
-    first = set(packed()) - {*LOCAL, *DOWNLOADS, *PHOTOS}
+    if files := copy_of(name):
+        can_download = name in ORIGINALS or PHOTOS[name].can_download
+        packaged = "apt-get install dataset-fashion-mnist, or: " if name == "fashion-mnist" else ""
+        fetched = f"{packaged}kfbench data download {name}, or with a copy: " if can_download else ""
+        return f"type: {fetched}kfbench data import {name} {files}"
+    first = set(packed()) - {*LOCAL, *ORIGINALS, *PHOTOS}
     return f"{near(name, known(), first=first)} (or type: kfbench data import {name} PATH…)"
 
 
 def known() -> list[str]:
     """Return the names of all data sets that are packed or can be had."""
-    return sorted({*packed(), *LOCAL, *DOWNLOADS, *PHOTOS})
+    return sorted({*packed(), *LOCAL, *ORIGINALS, *PHOTOS})
 
 
 def download(name: str) -> Pack:
@@ -74,7 +72,7 @@ def download(name: str) -> Pack:
     require_download(name)
     if is_smaller(name):
         download(name.removesuffix(SMALL))
-    if name in packed() or is_smaller(name) or (name in LOCAL and name not in DOWNLOADS):
+    if name in packed() or is_smaller(name) or (name in LOCAL and name not in ORIGINALS):
         return find(name)
     if name in PHOTOS and not PHOTOS[name].can_download:
         raise KfbenchError(f"data set '{name}' is not offered for download any more; {remedy(name)}")
@@ -87,12 +85,11 @@ def download(name: str) -> Pack:
         ):
             if name in PHOTOS:
                 return published.pack(name, Path(place), fetch=True, quiet=False)
-            return write(name, DOWNLOADS[name](Path(place), True), source="torchvision")
+            return write(name, open_originals(name, Path(place), fetch=True), source="torchvision")
     except (OSError, RuntimeError, EOFError) as error:  # urllib's errors are OSErrors; torchvision raises RuntimeErrors
         said = " ".join(str(error).split())
-        files = PHOTOS[name].files if name in PHOTOS else "PATH…"
         raise KfbenchError(
-            f"cannot download '{name}' ({said}); with a copy: kfbench data import {name} {files}"
+            f"cannot download '{name}' ({said}); with a copy: kfbench data import {name} {copy_of(name)}"
         ) from error
 
 
@@ -102,8 +99,6 @@ def _with_test(images: Tensor, labels: Tensor, classes: Sequence[str], share: fl
     return Raw(train, test, tuple(classes))
 
 
-DIGITS = tuple("0123456789")
-FASHION = ("T-shirt-top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -150,38 +145,10 @@ def read_idx(path: Path) -> Tensor:
     return torch.from_numpy(values.copy())
 
 
-def _from_torchvision(name: str, root: Path, fetch: bool) -> Raw:
-    """Read a data set with torchvision's own class from `root`, its raw files downloaded first if `fetch`."""
-    from torchvision import datasets as tv
-
-    if name in ("cifar10", "cifar100"):
-        kind = tv.CIFAR10 if name == "cifar10" else tv.CIFAR100
-        parts = [kind(root, train=train, download=fetch) for train in (True, False)]
-        rows = [Rows(torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets)) for part in parts]
-        return Raw(rows[0], rows[1], tuple(parts[0].classes))
-    if name in ("svhn", "stl10"):
-        kind = tv.SVHN if name == "svhn" else tv.STL10
-        parts = [kind(root, split=split, download=fetch) for split in ("train", "test")]
-        rows = [Rows(torch.from_numpy(part.data), torch.from_numpy(part.labels).long()) for part in parts]
-        return Raw(rows[0], rows[1], DIGITS if name == "svhn" else tuple(parts[0].classes))
-    if name == "emnist":
-        parts = [tv.EMNIST(root, split="letters", train=train, download=fetch) for train in (True, False)]
-        # EMNIST's images lie on their side, and its letters are counted from 1.
-        rows = [Rows(part.data.transpose(1, 2)[:, None], part.targets - 1) for part in parts]
-        return Raw(rows[0], rows[1], tuple("abcdefghijklmnopqrstuvwxyz"))
-    kind = tv.MNIST if name == "mnist" else tv.FashionMNIST
-    parts = [kind(root, train=train, download=fetch) for train in (True, False)]
-    rows = [Rows(part.data[:, None], part.targets) for part in parts]
-    return Raw(rows[0], rows[1], DIGITS if name == "mnist" else FASHION)
-
-
 LOCAL: dict[str, Callable[[], tuple[Raw, str] | None]] = {
     "digits": _digits,
     "mnist-5k": _mnist_5k,
     "fashion-mnist": _debian_fashion,
-}
-DOWNLOADS: dict[str, Callable[[Path, bool], Raw]] = {
-    name: functools.partial(_from_torchvision, name) for name in TORCHVISION
 }
 OFFICIAL = {"fashion-mnist": FASHION}  # class names whose official order is not the alphabet's
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import entry_points, files, folders, gone, hidden
+from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden, module_of
 
 
 class Family(NamedTuple):
@@ -36,7 +36,12 @@ class Family(NamedTuple):
 def families() -> list[Family]:
     """Return all families: ours, those of the user's folders, those of packages; an earlier one wins a name."""
     ours = files("networks")
-    found = [family for stem, path in ours.items() if (family := _of_file(stem, path, path.stat().st_mtime_ns))]
+    found = []
+    for stem, path in ours.items():
+        if family := _of_file(stem, path, path.stat().st_mtime_ns):
+            found.append(family)
+        elif path.parent != PACKAGE / "networks":  # ours has helpers too
+            found.append(_unread(f"'{path}' has no FAMILY = Family(…); call a file of helpers _{stem}.py", stem))
     for point in entry_points(group="kfbench.networks"):
         found.append(_of_module(point.name, point.module))
     return found
@@ -83,7 +88,7 @@ def load(family: Family) -> ModuleType:
         raise KfbenchError(f"no network '{family.file}': {family.broken}")
     kfbench.networks.__path__ = folders("networks")  # a folder may have been named since
     try:
-        module = importlib.import_module(family.module)
+        module = module_of(family.module)
     except KfbenchError:
         raise
     except Exception as error:
@@ -133,6 +138,8 @@ def _unread(why: str, name: str) -> Family:
 
 
 def _named(family: Family, stem: str, module: str) -> Family:
+    if not isinstance(family.examples, tuple | list) or len(family.shape) != 3:
+        raise TypeError("examples are a tuple of names, shape is (C, H, W)")
     pattern = family.pattern or re.escape(stem)
     re.compile(pattern)
     form, examples = family.form or (stem if not family.pattern else pattern), family.examples

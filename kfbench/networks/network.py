@@ -48,19 +48,26 @@ class Network(nn.Module):
         self.std.copy_(std.view_as(self.std))
         _look(self)
 
-    def clone(self) -> "Network":
-        """Return a plain network with copies of the weights, on their device, in evaluation mode, without hooks."""
+    def clone(self, shape: tuple[int, int, int] | None = None) -> "Network":
+        """Return a plain network with copies of the weights, on their device, in evaluation mode, without hooks.
+
+        With `shape` it is the one for images [C, H, W] of that size, where the architecture's weights fit both.
+        """
         from kfbench.networks import make
         from kfbench.networks.hollow import hollow
 
         name = self.name.removesuffix(":pretrained")
         weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
-        with hollow():
-            plain = make(name, shape=self.shape, outputs=self.outputs)
-        plain.load_state_dict(weights, assign=True)
-        if any(value.is_meta for value in plain.buffers()):  # a foreign network with buffers outside its state dict
+        try:
+            with hollow():
+                plain = make(name, shape=shape or self.shape, outputs=self.outputs)
+            plain.load_state_dict(weights, assign=True)
+            is_whole = not any(value.is_meta for value in plain.buffers())
+        except NotImplementedError:  # torchvision's RegNets look at a number while they are made
+            is_whole = False
+        if not is_whole:  # or a foreign network has buffers outside its state dict
             with torch.random.fork_rng(devices=[]):
-                plain = make(name, shape=self.shape, outputs=self.outputs)
+                plain = make(name, shape=shape or self.shape, outputs=self.outputs)
             plain.load_state_dict(weights)
         return plain.to(self.mean.device).eval()
 

@@ -61,9 +61,8 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         about = None if noted is None else header.checked(json.loads(noted), f"'{path}'")
     except (SafetensorError, OSError, ValueError) as error:
-        raise KfbenchError(
-            f"'{path}' is not a whole safetensors file ({error}); copy it again, or give a file that torch.save wrote"
-        ) from error
+        what = "not" if path.suffix == ".safetensors" else "neither what torch.save writes nor"
+        raise KfbenchError(f"'{path}' is {what} a whole safetensors file ({error}); copy it again") from error
     return tensors, about
 
 
@@ -178,10 +177,7 @@ def _is_weights(value: Any) -> bool:
 def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Take wrappers' names off: `module.` where all names begin so, `_orig_mod.` wherever it stands."""
     named = {name: value for name, value in tensors.items() if name not in COUNTERS}
-    while all(name.startswith(f"{WRAPPERS[0]}.") or f"{WRAPPERS[1]}." in name for name in named):
-        shorter = {}
-        for name, value in named.items():
-            plain = ".".join(each for each in name.split(".") if each != WRAPPERS[1])
-            shorter[plain.removeprefix(f"{WRAPPERS[0]}.")] = value
-        named = shorter
-    return {".".join(each for each in name.split(".") if each != WRAPPERS[1]): value for name, value in named.items()}
+    named = {".".join(part for part in name.split(".") if part != WRAPPERS[1]): each for name, each in named.items()}
+    while named and all(name.startswith(f"{WRAPPERS[0]}.") for name in named):
+        named = {name.removeprefix(f"{WRAPPERS[0]}."): value for name, value in named.items()}
+    return named

@@ -43,7 +43,7 @@ def choose(
         raise KfbenchError(
             f"teachers are ranked for images, and '{student.task.name}' is not of them; name them instead"
         )
-    named = [str(teacher_names.read(name, budget=budget)) for name in asked[1:] if name]
+    named = list(dict.fromkeys(str(teacher_names.read(name, budget=budget)) for name in asked[1:] if name))
     candidates = _suitable(named or _stored(student, results), student, budget, results, skip=not named)
     if len(candidates) < count:
         where = "named" if named else f"in '{teacher_store.folder(results)}'"

@@ -60,20 +60,12 @@ def _data(task: Declared) -> str:
     return str(getattr(task, "dataset", task.name))
 
 
-def _written(value: object) -> str:
-    """Return a recipe's value as people type it: 15 for 15.0, true for True."""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else str(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def name_of(spec: RunSpec) -> str | None:
     """Return the name that a teacher's spec is read from; None if no name gives it."""
     task = registry.load_task(spec.task)
     usual = dataclasses.asdict(budgets.recipe(task, spec.budget, {"network": spec.recipe.network}))
-    changed = tuple(
-        (field, _written(value)) for field, value in dataclasses.asdict(spec.recipe).items() if usual[field] != value
-    )
+    differs = {field: value for field, value in dataclasses.asdict(spec.recipe).items() if usual[field] != value}
+    changed = teacher_names.changed(task, spec.recipe.network, spec.budget, differs)
     name = str(TeacherName("trained", "", task.name, spec.recipe.network, spec.budget, changed))
     try:
         told = teacher_names.read(name, budget=spec.budget).spec()

@@ -19,7 +19,8 @@ class Verdict:
 
     claim: Claim
     word: Word
-    difference: pairs.Difference  # positive on the claimed side, less the margin or threshold
+    difference: pairs.Difference  # positive on the claimed side, less the margin or threshold: it decides
+    plain: pairs.Difference  # the same with the margin, as it is told
     unit: str  # of the difference
     columns: tuple[str, ...]  # columns with at least one pair
     absent: tuple[str, ...]  # columns of the claim without a pair
@@ -29,18 +30,19 @@ class Verdict:
     @property
     def told(self) -> str:
         """One sentence: effect with its interval, and what an open verdict would take."""
-        gap = self.difference
+        gap, plain, margin = self.difference, self.plain, self.claim.margin
         if not gap.pairs:
-            return "no finished runs to compare yet"
-        text = f"{_signed(gap.value)} {self.unit}"
+            is_unknown = self.claim.curve is not None and not self.unmade
+            return f"no run states '{self.claim.curve}' there" if is_unknown else "no finished runs to compare yet"
+        text = f"{_signed(plain.value)} {self.unit}" + (f" (claimed: above {_signed(margin)})" if margin else "")
         runs = count(gap.pairs, "pair of runs" if self.claim.better else "run")
         if gap.is_constant:
             text += f" in each of {runs}: without any spread there is no interval"
         elif np.isnan(gap.low):
             return f"{text} from {runs}: too few to decide"
         else:
-            text += f", 95 % interval {_signed(gap.low)} to {_signed(gap.high)}, {runs}"
-            text += f", effect size {_signed(gap.effect)}"
+            text += f", 95 % interval {_signed(plain.low)} to {_signed(plain.high)}, {runs}"
+            text += f", effect size {_signed(plain.effect)}"
             if not gap.is_clear:
                 more = "over a thousand more seeds" if gap.more_seeds is None else count(gap.more_seeds, "more seed")
                 text += f"; about {more} would decide it if the effect stays"
@@ -59,24 +61,22 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
     What a curve states can be the same in every run, as a share of exactly 1 is; such a value decides without an
     interval. Scores that differ by the same in every pair decide nothing: three coins may fall alike.
     """
-    columns = claim.on or grid.columns
+    rows = [row for row in (claim.better, claim.than, claim.row) if row is not None]
+    shared = [column for column in grid.columns if all((row, column) in grid.cells for row in rows)]
+    columns = claim.on or shared or grid.columns
     ours, theirs, unit = _sides(claim, grid, columns)
     paired = [bool(np.isfinite(gaps).any()) for gaps in (ours - theirs).T]
     gap = pairs.difference(ours, theirs)
+    plain = pairs.difference(ours, theirs - claim.margin)
     is_same = claim.curve is not None and gap.is_constant and gap.value != 0
     word: Word = "undecided"
-    cells = [
-        grid.cells[row, column]
-        for row in (claim.better, claim.than, claim.row)
-        for column in columns
-        if row is not None and (row, column) in grid.cells
-    ]
+    cells = [grid.cells[row, column] for row in rows for column in columns if (row, column) in grid.cells]
     unmade, failed = sum(cell.missing for cell in cells), sum(len(cell.failed) for cell in cells)
     if (gap.is_clear or is_same) and all(paired) and not unmade:
         word = "reproduced" if gap.value > 0 else "not reproduced"
     ready = tuple(column for column, has_pairs in zip(columns, paired, strict=True) if has_pairs)
     absent = tuple(column for column in columns if column not in ready)
-    return Verdict(claim, word, gap, unit, ready, absent, unmade, failed)
+    return Verdict(claim, word, gap, plain, unit, ready, absent, unmade, failed)
 
 
 def _sides(claim: Claim, grid: Grid, columns: list[str]) -> tuple[Array, Array, str]:

@@ -111,7 +111,7 @@ def _ratio(grid: Grid, row: str) -> Shown:
     ours, theirs = np.sum([np.mean(pairs, axis=0) for pairs in of_columns], axis=0)
     each = [own / their for pairs in of_columns for own, their in pairs]
     ends = f" ({min(each):.2f}–{max(each):.2f})" if alike > 1 and row != base else ""
-    values: dict[str, float | int | str] = {"low": ours / theirs}
+    values: dict[str, float | int | str] = {"ratio": ours / theirs}
     return Shown(f"× {ours / theirs:.2f}{ends}", note=note if alike < shared else "", values=values)
 
 
@@ -124,11 +124,12 @@ def _range(stated: Sequence[float]) -> Shown:
 
 
 def _mean(stated: Sequence[float]) -> Shown:
-    return Shown(short(float(np.mean(stated))), values={"low": float(np.mean(stated))}) if stated else Shown("–")
+    return Shown(short(float(np.mean(stated))), values={"mean": float(np.mean(stated))}) if stated else Shown("–")
 
 
 def short(number: float) -> str:
     """Return a number with three figures and k, M, G."""
+    number = float(f"{number:.3g}")  # 999.6 is 1 k
     for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if abs(number) >= size:
             return f"{number / size:.3g}{letter}"

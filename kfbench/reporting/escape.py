@@ -44,8 +44,10 @@ SPECIAL = str.maketrans(
 
 def html(text: str) -> Markup:
     """Escape text for HTML, and set what stands in backticks as code."""
-    parts = text.split("`")
-    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else escape(p) for n, p in enumerate(parts))
+    parts = re.split(r"(`[^`]+`)", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part[1:-1]) if n % 2 else escape(part) for n, part in enumerate(parts)
+    )
 
 
 def markdown(text: str, *, is_line: bool = True) -> str:

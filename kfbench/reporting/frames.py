@@ -59,7 +59,8 @@ def curves(results: Path, *, keys: Iterable[str] | None = None, metrics: Iterabl
         if metric not in TIMES and (wanted is None or metric in wanted)
     ]
     columns = [*(name for name in WHO if name not in ("status", "budget")), *TIMES, "metric", "value"]
-    return pd.DataFrame(rows, columns=columns).dropna(axis="columns", how="all")
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.drop(columns=[name for name in TIMES if frame[name].isna().all()])
 
 
 def _read(folder: Path) -> Iterator[RunRecord]:

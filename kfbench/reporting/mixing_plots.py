@@ -52,11 +52,18 @@ class Mix:
         return sorted(names, key=lambda name: name != "student")
 
     def means(self, kind: str, layers: list[str], who: str) -> tuple[Array, Array]:
-        """Return progress [T] and the mean over seeds for each layer that `who` takes part in, [L, T]."""
-        curves = [curve(self.grid, self.row, self.column, f"{kind}/{layer}/{who}") for layer in layers]
-        curves = [(times, values) for times, values in curves if values.size]
-        times = curves[0][0]
-        return times, np.stack([np.nanmean(values, axis=0) for at, values in curves if len(at) == len(times)])
+        """Return progress [T] and the mean over seeds for each layer that `who` takes part in, [L, T]; NaN: not stated.
+
+        The points are those of all who take part in the layers.
+        """
+        there = [(layer, name) for layer, name in self.parts(kind) if layer in layers]
+        found = {part: curve(self.grid, self.row, self.column, f"{kind}/{part[0]}/{part[1]}") for part in there}
+        every = np.unique(np.concatenate([times for times, _ in found.values()]))  # when any of them is stated
+        own = [curve for (_, name), curve in found.items() if name == who and curve[1].size]
+        means = np.full((len(own), len(every)), np.nan)
+        for row, (times, values) in zip(means, own, strict=True):
+            row[np.searchsorted(every, times)] = np.nanmean(values, axis=0)
+        return every, means
 
 
 def mixing(grid: Grid) -> list[Plot]:
@@ -135,7 +142,7 @@ def _stack(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> None
     whole, unit = scale(mix.grid, mix.row, mix.column)
     for who in mix.members("share", layers):
         times, means = mix.means("share", layers, who)
-        mean = np.sum(means, axis=0) / len(layers)  # a teacher has no share of a layer it is not linked to
+        mean = np.nansum(means, axis=0) / len(layers)  # a teacher has no share of a layer it is not linked to
         bottom = np.zeros_like(mean) if bottom is None else bottom
         look: dict[str, Any] = {"color": style.colour(everyone.index(who)), "alpha": 0.85, "linewidth": 0}
         axis.fill_between(times * whole, bottom, bottom + mean, label=_short(who), **look)
@@ -150,7 +157,7 @@ def _strengths(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> 
     axis.axhline(1, color=style.INK, linewidth=0.8)
     for who in mix.members("influence", layers):
         times, means = mix.means("influence", layers, who)
-        largest = means.max(axis=0)
+        largest = np.fmax.reduce(means, axis=0)
         index = everyone.index(who) if who in everyone else len(everyone)
         drawn = np.where(largest > 0, np.maximum(largest, LEAST), np.nan)
         look: dict[str, Any] = {

@@ -209,11 +209,12 @@ def _beside(best: Standing, others: list[Standing], base: str, *, is_named: bool
     """Say of a winner that keeps more than the baseline who wins among those that do not."""
     if not best.is_larger:
         return ""
-    plain = next((standing for standing in others if not standing.is_larger), None)
+    plain = next((standing for standing in others if standing.size <= LARGER), None)
     size = f" {'It' if is_named else best.row} keeps {best.size:.1f} times {base}'s parameters"
     if plain is None:
         return f"{size}."
-    return f"{size}; best of those that keep no more: {plain.row}, {plain.text}{_on(plain.tasks, best.tasks)}."
+    told = f"{plain.row}, {plain.text}{_on(plain.tasks, best.tasks)}"
+    return f"{size}; best of those that keep about as much: {told}."
 
 
 def _listed(names: list[str]) -> str:

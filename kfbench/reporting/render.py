@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass, field
 
 from kfbench.reporting import escape
@@ -97,10 +98,14 @@ def latex(table: Table, study: str) -> str:
         return text + (rf"\textsuperscript{{{notes.index(shown.note) + 1}}}" if shown.note else "")
 
     lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{tex(table.title)}. {tex(table.caption)}}}"]
-    lines += [rf"\label{{tab:{study}-{table.name}}}", r"\begin{tabular}{l" + "r" * len(table.head) + "}", r"\toprule"]
+    label = re.sub("[^a-zA-Z0-9.-]", "-", f"{study}-{table.name}")
+    lines += [rf"\label{{tab:{label}}}", r"\begin{tabular}{l" + "r" * len(table.head) + "}", r"\toprule"]
     lines.append(" & ".join([tex(table.corner), *map(tex, table.head)]) + r" \\")
     lines.append(r"\midrule")
-    lines += [" & ".join([tex(label), *map(cell, cells)]) + r" \\" for label, cells in table.rows]
+    # to TeX a [ or * there belongs to the rule or line end before it
+    for name, cells in table.rows:
+        guard = "{}" if name.startswith(("[", "*")) else ""
+        lines.append(" & ".join([guard + tex(name), *map(cell, cells)]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     small = [f"Published, in brackets: {source}." for source in table.sources()]
     small += [f"({n}) {note}." for n, note in enumerate(notes, 1)]

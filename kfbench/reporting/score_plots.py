@@ -14,10 +14,13 @@ from kfbench.reporting.grid import Grid
 def labels(grid: Grid) -> Drawn:
     """Score against the number of training images, for tasks that appear with several."""
     groups: dict[str, list[tuple[int, str]]] = {}
+    whole = set()  # sizes that are all images of a task
     for column in grid.study.tasks:
         if column.train_size is not None and any(_scored(grid, row, column.label) for row in grid.rows):
             name = column.task + (f", {column.network}" if column.network else "")
-            groups.setdefault(name, []).append((column.train_size, column.label))
+            size = _all_images(grid, column.label) if column.train_size == "all" else column.train_size
+            whole |= {size} if column.train_size == "all" else set()
+            groups.setdefault(name, []).append((size, column.label))
     groups = {name: sorted(sizes) for name, sizes in groups.items() if len(sizes) > 1}
     if not groups:
         return None
@@ -35,7 +38,7 @@ def labels(grid: Grid) -> Drawn:
             axis.vlines(x, low, high, linewidth=1.1, **look)
         ticks = [size for size, _ in sizes]
         axis.set(title=name, xlabel="training images", ylabel="test error, %", xscale="log")
-        axis.set_xticks(ticks, [f"{size:,}" for size in ticks])
+        axis.set_xticks(ticks, ["all" if size in whole else f"{size:,}" for size in ticks])
         axis.minorticks_off()
     style.legend(figure, axes)
     caption = (
@@ -44,6 +47,13 @@ def labels(grid: Grid) -> Drawn:
         "pairs under “Gain”, which decides more than these intervals do."
     )
     return "Label efficiency", caption, figure
+
+
+def _all_images(grid: Grid, column: str) -> int:
+    """Return how many training images a task has, to the batch, as records tell it: the data may not be here."""
+    record = next(record for row in grid.rows if (cell := grid.cells.get((row, column))) for record in cell.done)
+    recipe = record.spec["recipe"]
+    return int(record.cost["steps"] * recipe["batch_size"] / recipe["epochs"])
 
 
 def _scored(grid: Grid, row: str, column: str) -> bool:

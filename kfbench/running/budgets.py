@@ -95,9 +95,13 @@ BASE = {"images": IMAGES}  # of other kinds: their recipe as it is
 def fields(task: Declared, budget: str) -> dict[str, Any]:
     """Return a budget's fields for a task, "teacher" among them. Raises KfbenchError for an unknown budget."""
     require(budget)
+    if strange := sorted(set(task.budgets) - {"all", *BUDGETS}):
+        raise KfbenchError(f"task '{task.name}' has fields for a budget '{strange[0]}'; {near(strange[0], BUDGETS)}")
     own = {**task.budgets.get("all", {}), **task.budgets.get(budget, {})}
     base = BASE.get(task.kind.name, {}).get(budget, {})
     published = own.pop("like", base.get("like"))
+    if published and published not in PUBLISHED:
+        raise KfbenchError(f"no published recipe '{published}' for task '{task.name}'; {near(published, PUBLISHED)}")
     return task.fitted({**(PUBLISHED[published] if published else base), **own})
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kfbench import registry
-from kfbench.running import budgets
+from kfbench.running import budgets, teacher_names
 from kfbench.running.teacher_names import TeacherName
 from kfbench.spec import RunSpec, typed
 
@@ -32,7 +32,7 @@ def teacher(spec: RunSpec) -> list[str]:
     """Return the words of `kfbench teacher train` that ask for a teacher's run."""
     changes = _recipe(spec)
     network = changes.pop("network", spec.recipe.network)
-    recipe = tuple((name, typed(value, between="/")) for name, value in changes.items())
+    recipe = teacher_names.changed(registry.load_task(spec.task), network, spec.budget, changes)
     name = TeacherName("trained", task=spec.task, network=network, budget=spec.budget, recipe=recipe)
     return ["kfbench", "teacher", "train", str(name)]
 

@@ -25,11 +25,22 @@ def torch_device(name: str) -> torch.device:
     return device
 
 
+_own: list[int] = []  # torch's own number of threads, while another is set
+
+
 def set_threads(threads: int | None, kind: Kind) -> None:
-    """Set torch's CPU threads: as asked, else as runs of a kind of task have them, else torch's own."""
+    """Set torch's CPU threads: as asked, else as runs of a kind of task have them, else torch's own.
+
+    Raises KfbenchError for fewer than one.
+    """
+    if threads is not None and threads < 1:
+        raise KfbenchError(f"threads={threads}: a run needs one at least; leave it out for the default")
     chosen = threads or kind.threads
     if chosen is not None:
+        _own[:] = _own or [torch.get_num_threads()]
         torch.set_num_threads(chosen)
+    elif _own:
+        torch.set_num_threads(_own.pop())
 
 
 def has_mps() -> bool:

@@ -3,6 +3,8 @@
 import functools
 from collections.abc import Sequence
 
+import torch
+
 from kfbench import networks, registry
 from kfbench.data import images
 from kfbench.errors import KfbenchError
@@ -77,6 +79,10 @@ def multiply_adds_of(task: Declared, network: str) -> int:
 
 @functools.cache
 def _counted(network: str, shape: tuple[int, int, int], outputs: int) -> int:
-    with hollow():
-        outline = networks.make(network, shape=shape, outputs=outputs)
+    try:
+        with hollow():
+            outline = networks.make(network, shape=shape, outputs=outputs)
+    except NotImplementedError:  # it looks at a number while it is made, as torchvision's RegNets do
+        with torch.random.fork_rng(devices=[]):
+            outline = networks.make(network, shape=shape, outputs=outputs)
     return multiply_adds(outline, shape)

@@ -82,19 +82,20 @@ def run(
         prepare.require_others(spec, results=results)
         stand_in.require_student(spec, results=results)
     for wanted in missing:
-        teacher(wanted, results=results, device=device, watcher=watcher)
+        teacher(wanted, results=results, device=device, checkpoint_seconds=checkpoint_seconds, watcher=watcher)
     plan = prepare.plan(spec, results=results)
-    if force:
-        checkpoint_of(plan, results).unlink(missing_ok=True)
-    elif record := finished(plan, results):
-        conditions.watcher.say(f"recorded already: {spec.method} on {spec.task}, seed {spec.seed} [{record.key}]")
-        if edited := identity.changed(spec, record.provenance.get("code", {})):
-            conditions.watcher.say(
-                f"note: {' and '.join(edited)} changed since; run it again with --force, or raise the method's "
-                "`revision`, and none of its records counts any more"
-            )
-        return record
-    return _make(plan, results, conditions)
+    with _alone(plan, results, conditions.watcher):
+        if force:
+            checkpoint_of(plan, results).unlink(missing_ok=True)
+        elif record := finished(plan, results):
+            conditions.watcher.say(f"recorded already: {spec.method} on {spec.task}, seed {spec.seed} [{record.key}]")
+            if edited := identity.changed(spec, record.provenance.get("code", {})):
+                conditions.watcher.say(
+                    f"note: {' and '.join(edited)} changed since; run it again with --force, or raise the method's "
+                    "`revision`, and none of its records counts any more"
+                )
+            return record
+        return _make(plan, results, conditions)
 
 
 def teacher(
@@ -111,10 +112,22 @@ def teacher(
     if record is not None:
         return record
     plan, store = prepare.plan(wanted, results=results), teacher_store.folder(results)
-    again = " has a record but no weights here: it is trained again" if finished(plan, store) else ":"
-    watcher.say(f"teacher {prepare.called(wanted)}{again}")
-    conditions = Conditions(torch_device(device), watcher, checkpoint_seconds=checkpoint_seconds, half=True)
-    return _make(plan, store, conditions)
+    with _alone(plan, store, watcher):
+        record = teacher_store.stored(wanted, results)  # another process may have made it meanwhile
+        if record is not None:
+            return record
+        again = " has a record but no weights here: it is trained again" if finished(plan, store) else ":"
+        watcher.say(f"teacher {prepare.called(wanted)}{again}")
+        conditions = Conditions(torch_device(device), watcher, checkpoint_seconds=checkpoint_seconds, half=True)
+        return _make(plan, store, conditions)
+
+
+@contextlib.contextmanager
+def _alone(plan: Plan, place: Path, watcher: Watcher) -> Iterator[None]:
+    """Let one process of those that share a folder make a run, which has one checkpoint there; others wait for it."""
+    told = f"another process makes {plan.spec.method} on {plan.spec.task} [{plan.key}]; this one waits for it"
+    with machine.alone(place / ".cache" / "locks" / f"{plan.key}.lock", waiting=partial(watcher.say, told)):
+        yield
 
 
 def _make(plan: Plan, place: Path, conditions: Conditions) -> RunRecord:
@@ -208,7 +221,7 @@ def _train(loop: Loop, spec: RunSpec, file: Path, conditions: Conditions) -> Non
             for row in loop:
                 watcher.step(loop, row)
                 due = time.monotonic() - saved >= every
-                if (due or asked) and loop.position < loop.total:
+                if asked or (due and loop.position < loop.total):
                     checkpoint.write(file, loop.state(), code=code)
                     saved = time.monotonic()
                 if asked:

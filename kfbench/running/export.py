@@ -1,5 +1,6 @@
 """A recorded student for the world outside: safetensors with a JSON beside it, or a .pt2 that needs no kfbench."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
 from kfbench.running import records
-from kfbench.running.files import EXPORTS, require_ending, write_text
+from kfbench.running.files import EXPORTS, require_ending, write_bytes, write_text
 from kfbench.running.records import RunRecord
 
 
@@ -45,7 +46,9 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
             described |= {"scores": record.scores, "spec": record.spec}
             write_text(beside, json.dumps(described, indent=1, sort_keys=True) + "\n")
             return [path, beside]
-        torch.export.save(program(network), path)
+        whole = io.BytesIO()
+        torch.export.save(program(network), whole)
+        write_bytes(path, whole.getvalue())
         return [path]
     except OSError as error:
         raise KfbenchError(f"cannot write '{path}' ({error.strerror})") from error

@@ -19,12 +19,17 @@ def require_ending(path: Path, endings: Mapping[str, str]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file by renaming a finished one into place, with the same bytes anywhere; folders are made as needed."""
+    """Write a file as `write_bytes` does, with the same bytes anywhere."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file by renaming a finished one into place; folders are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -43,5 +48,5 @@ def record_files(results: Path) -> list[Path]:
     return [
         path
         for path, parts in found
-        if len(path.stem) == 12 and "teachers" not in parts and not any(part.startswith(".") for part in parts)
+        if len(path.stem) == 12 and parts[0] != "teachers" and not any(part.startswith(".") for part in parts)
     ]

@@ -27,6 +27,7 @@ class Heartbeat(Watcher):
         self._path, self.told, self._then, self._score = path, told, then, score
         self._written = -math.inf
         self._first = (0.0, 0.0)  # time, and progress: where this process began
+        self._loop: Loop | None = None
 
     def say(self, line: str) -> None:
         self._then.say(line)
@@ -35,7 +36,7 @@ class Heartbeat(Watcher):
         self._then.begin(key, spec)
 
     def start(self, spec: RunSpec, loop: Loop) -> None:
-        self._first = (time.time(), loop.position / loop.total)
+        self._first, self._loop = (time.time(), loop.position / loop.total), loop
         self._look(loop)
         self._then.start(spec, loop)
 
@@ -48,6 +49,8 @@ class Heartbeat(Watcher):
         self._then.step(loop, row)
 
     def stop(self) -> None:
+        if self._loop is not None:
+            self._look(self._loop)
         self._then.stop()
 
     def _look(self, loop: Loop) -> None:
@@ -95,6 +98,7 @@ def heartbeat(key: str, spec: RunSpec, *, results: Path, device: str, then: Watc
     }
     score = f"val_{registry.kind_of(spec.task).metric}"
     beat = Heartbeat(status.place(results) / f"{key}.json", told, then, score=score)
+    beat.write()
     try:
         yield beat
     except BaseException as error:

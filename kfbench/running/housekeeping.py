@@ -44,10 +44,13 @@ def piles(results: Path, kinds: Iterable[str] = ()) -> list[Pile]:
     if not results.is_dir():
         raise KfbenchError(f"no folder '{results}'; give the one to clean with --results")
     _require_rest(results)
-    found, bags = [], jobs(results)
+    found, bags = list[Pile](), jobs(results)
     for kind in chosen:
-        every = (path for folder in (results, results / "teachers") for path in _places(folder, kind))
-        paths = tuple(path for path in every if not _is_in_use(path, kind, bags))
+        every = {path for folder in (results, results / "teachers") for path in _places(folder, kind)}
+        others = [path for pile in found for path in pile.paths]
+        paths = tuple(
+            path for path in sorted(every) if not _is_in_use(path, kind, bags) and not {path, *path.parents} & {*others}
+        )
         found.append(Pile(kind, ABOUT[kind], paths, sum(map(size_of, paths))))
     return found
 

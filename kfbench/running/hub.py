@@ -8,12 +8,10 @@ hub.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from kfbench.data.hub import library, told
 from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
@@ -28,11 +26,11 @@ def push(key: str, repository: str, *, results: Path, private: bool = False, lic
 
     Raises KfbenchError if the run or its weights are not here, or the hub does not take them.
     """
-    api = _library().HfApi(library_name="kfbench")
+    api = library().HfApi(library_name="kfbench")
     with tempfile.TemporaryDirectory(prefix="kfbench-push-") as temporary:
         folder = Path(temporary)
         write(folder, key, repository, results=results, licence=licence)
-        with _told(f"put '{repository}' on the hub"):
+        with told(f"put '{repository}' on the hub"):
             api.create_repo(repository, private=private, exist_ok=True)
             commit = api.upload_folder(
                 repo_id=repository, folder_path=folder, commit_message=f"Run {key} of kfbench", repo_type="model"
@@ -68,41 +66,20 @@ def fetch(name: str) -> tuple[Network, dict[str, Any], str]:
     is no such repository, or it is not one of ours.
     """
     repository, _, revision = name.partition("@")
-    library = _library()
-    with _told(f"fetch 'hf:{name}'"):
+    hub = library()
+    with told(f"fetch 'hf:{name}'"):
         path, config = (
-            Path(library.hf_hub_download(repository, file, revision=revision or None, library_name="kfbench"))
+            Path(hub.hf_hub_download(repository, file, revision=revision or None, library_name="kfbench"))
             for file in (WEIGHTS, CONFIG)
         )
     try:
-        told = json.loads(config.read_bytes())
-        known = {key: told[key] for key in ("network", "shape", "outputs")}
+        said = json.loads(config.read_bytes())
+        known = {key: said[key] for key in ("network", "shape", "outputs")}
     except (ValueError, KeyError, TypeError) as error:
         raise KfbenchError(
             f"'hf:{name}' is no network that kfbench push put there: its {CONFIG} has no network, shape and outputs"
         ) from error
     network, about, digest = weights.load(path)
-    if about["network"] != known["network"] or ("digest" in told and told["digest"] != digest):
+    if about["network"] != known["network"] or ("digest" in said and said["digest"] != digest):
         raise KfbenchError(f"'hf:{name}' holds other weights than its {CONFIG} says; give another @REVISION")
     return network, about, digest
-
-
-def _library() -> Any:
-    try:
-        return import_module("huggingface_hub")
-    except ImportError as error:
-        raise KfbenchError("the hub needs the library huggingface_hub; pip install 'kfbench[hub]'") from error
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Tell in a line what the library or the net said no to: it raises a score of classes of three packages."""
-    try:
-        yield
-    except KfbenchError:
-        raise
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        code = getattr(getattr(error, "response", None), "status_code", None)
-        remedy = {401: "; log in with: hf auth login", 403: "; this login may not write there"}.get(code or 0, "")
-        raise KfbenchError(f"could not {what}: {lines[0]}{remedy}") from error

@@ -37,12 +37,12 @@ def of(spec: RunSpec, teachers: Sequence[str]) -> dict[str, Any]:
 
 
 def own_files(spec: RunSpec) -> dict[str, str]:
-    """Return {"method_file", "network_file": sha256} of those that are the user's own.
+    """Return {"method_file", "network_file", "task_file", …: sha256} of those that are the user's own.
 
     Such a file lies in no commit of ours: a path, a folder such as `$KFBENCH_METHODS`, another package. Who edits it
-    has another run. For ours there are revisions.
+    has another run. For ours there are revisions. A stage's task that is not the run's own has "NAME task_file".
     """
-    ours = [Path(folders(kind)[0]).resolve() for kind in ("methods", "networks")]
+    ours = [Path(folders(kind)[0]).resolve() for kind in ("methods", "networks", "tasks")]
     return {
         f"{kind}_file": hashlib.sha256(path.read_bytes()).hexdigest()
         for kind, path in _files(spec).items()
@@ -51,7 +51,7 @@ def own_files(spec: RunSpec) -> dict[str, str]:
 
 
 def code(spec: RunSpec) -> dict[str, str]:
-    """Return {name: digest} of the files that define a run's method and network, whoever's they are.
+    """Return {name: digest} of the files that define a run's method, network and tasks, whoever's they are.
 
     Docstrings, comments and layout do not count.
     """
@@ -74,19 +74,24 @@ def _essence(path: Path, _changed: int) -> str:
 
 
 def _files(spec: RunSpec) -> dict[str, Path]:
-    """Return {"method", "network": file} of what defines them; a library's network has none."""
-    found = {"method": _method_file(spec), "network": family.file_of(spec.recipe.network)}
+    """Return {"method", "network", "task", …: file} of what defines them; a library's network has none."""
+    found = {"method": _file("methods", registry.split(spec.method)[0]), "network": family.file_of(spec.recipe.network)}
+    stages = registry.recorded_method(spec.method, spec.settings).stages
+    others = {stage.task for stage in stages if stage.task is not None} - {spec.task}
+    for name in (spec.task, *sorted(others)):
+        called = "task" if name == spec.task else f"{name} task"
+        found[called] = _file("tasks", name.partition("/")[0])
     return {kind: path for kind, path in found.items() if path is not None and path.is_file()}
 
 
-def _method_file(spec: RunSpec) -> Path | None:
-    stem, _ = registry.split(spec.method)
+def _file(kind: str, stem: str) -> Path | None:
+    """Return the file of a method or task."""
     if stem.endswith(".py"):
         return Path(stem)
-    there = registry.files("methods").get(stem)
-    if there is not None or stem not in registry.plugins("methods"):
+    there = registry.files(kind).get(stem)
+    if there is not None or stem not in registry.plugins(kind):
         return there
-    found = importlib.util.find_spec(registry.plugins("methods")[stem].module)
+    found = importlib.util.find_spec(registry.plugins(kind)[stem].module)
     return Path(found.origin) if found and found.origin else None
 
 

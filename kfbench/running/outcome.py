@@ -16,11 +16,12 @@ from kfbench.running.device import synchronize
 from kfbench.running.records import RunRecord
 from kfbench.train.loop import Loop
 from kfbench.train.setup import Setup
+from kfbench.train.told import exported
 
 
 def fill_in(record: RunRecord, setup: Setup, loop: Loop, *, results: Path, half: bool) -> None:
     """Export the student, read the test split once, measure what is kept, and keep its weights beside the record."""
-    last = setup.method.export(setup.student)
+    last = exported(setup.method, setup.student)
     best = copy.deepcopy(last) if loop.best else last  # a copy: an export may share memory with the student
     if loop.best:
         best.load_state_dict(loop.best)
@@ -31,16 +32,16 @@ def fill_in(record: RunRecord, setup: Setup, loop: Loop, *, results: Path, half:
     record.curve = loop.curve
     record.cost = {
         "seconds": loop.seconds,
-        "teacher_seconds": sum(teacher.seconds for teacher in setup.teachers),
+        "teacher_seconds": sum({teacher.digest: teacher.seconds for teacher in setup.teachers}.values()),
         "steps": loop.total,
         **(setup.memory.cost() if setup.memory else {}),
         **measure(last, setup.task.shape, setup.device),
     }
-    record.status = "done"
     if isinstance(last, Network):
         about = {"task": setup.task.name, "classes": list(setup.task.classes), "key": record.key}
         place = records.path_of(results, record.key, setup.spec).with_suffix(".safetensors")
         record.provenance["weights"] = weights.save(last, place, about, half=half)
+    record.status = "done"
 
 
 def measure(network: nn.Module, shape: tuple[int, int, int], device: torch.device) -> dict[str, float]:

@@ -23,6 +23,7 @@ from kfbench.spec import RunSpec, digest
 from kfbench.teachers import Teacher
 from kfbench.train.loop import Loop
 from kfbench.train.setup import Setup
+from kfbench.train.told import student_of
 from kfbench.train.training import Training, training_of
 
 
@@ -142,7 +143,7 @@ def assemble(
     task = training.make_task(spec, declared, data)
     for teacher in teachers:
         teacher.network.to(device).to(memory_format=torch.channels_last)
-    student = method.make_student(task, teachers, rng)
+    student = student_of(method, task, teachers, rng)
     student.to(device).to(memory_format=torch.channels_last)
     stages = {name: (training.make_task(spec, other, its_data), its_data) for name, (other, its_data) in others.items()}
     return Setup(spec, method, student, teachers, task, device, rng, data, stages)

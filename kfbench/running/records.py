@@ -68,9 +68,22 @@ def path_of(results: Path, key: str, spec: RunSpec | Mapping[str, Any]) -> Path:
     return results / task / Path(stem).name.removesuffix(".py") / (variant or "") / f"{key}.json"
 
 
+def is_finished(path: Path) -> bool:
+    """Say whether a file is the record of a run that came to its end; a damaged one is not."""
+    try:
+        return path.is_file() and read(path).status == "done"
+    except KfbenchError:
+        return False
+
+
 def write(results: Path, record: RunRecord) -> Path:
-    """Write a record in place of an older one with its key, never half. Raises KfbenchError if it cannot be written."""
+    """Write a record in place of an older one with its key, never half; a failed one never in place of a finished one.
+
+    Raises KfbenchError if it cannot be written.
+    """
     path = path_of(results, record.key, record.spec)
+    if record.status == "failed" and is_finished(path):
+        return path
     try:
         write_text(path, json.dumps(record.model_dump(), indent=1) + "\n")
     except OSError as error:

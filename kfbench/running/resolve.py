@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from kfbench import registry
@@ -11,7 +13,7 @@ from kfbench.methods import Method
 from kfbench.running import budgets, equal_cost, suitability, teacher_names
 from kfbench.running.suitability import Candidate, Student
 from kfbench.running.teacher_names import TeacherName, outline
-from kfbench.spec import RunSpec, Setting, typed
+from kfbench.spec import RunSpec, Setting
 
 OF_THE_STUDENT = ("network", "precision", "views")  # fields of its recipe that do not go over to a default teacher
 
@@ -27,7 +29,12 @@ def resolve(
     settings: Mapping[str, Setting] | None = None,
 ) -> RunSpec:
     """Return the full spec of a run. Raises KfbenchError for anything unknown, or a pair that cannot work."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise KfbenchError(f"the seed of a run cannot be {seed!r}; give a whole number from 0")
     changes = dict(recipe or {})
+    stem, variant = registry.split(method)
+    if stem.endswith(".py"):  # ./mine.py is mine.py
+        method = Path(stem).as_posix() + (f"/{variant}" if variant else "")
     student = student_of(method, task, budget=budget, recipe=changes, settings=settings)
     chosen, declared, full = student.method, student.task, student.recipe
     named = None if teachers is None else [teacher_names.read(text, budget=budget) for text in teachers if text]
@@ -44,7 +51,7 @@ def resolve(
         task=declared.name,
         budget=budget,
         teachers=tuple(str(name) for name in names),
-        seed=seed,
+        seed=int(seed),
         recipe=full,
         settings=_with_sources(student, names).settings(),
     )
@@ -87,11 +94,12 @@ def _default_teachers(student: Student, budget: str, changes: Mapping[str, Any])
     if fewest == 0:
         return []
     if method.needs == "outputs":  # the same task, a larger network (and the student's), as many labels as the student
-        changed = {name: value for name, value in changes.items() if name not in OF_THE_STUDENT}
-        same = tuple((name, typed(value, between="/").replace(",", "/")) for name, value in changed.items())
+        same = {name: value for name, value in changes.items() if name not in OF_THE_STUDENT}
         others = [] if method.teacher_is_twin else [budgets.teacher_network(task, budget)]
-        networks = [*others, network][:fewest]
-        return [TeacherName("trained", task=task.name, network=each, budget=budget, recipe=same) for each in networks]
+        return [
+            TeacherName("trained", "", task.name, each, budget, teacher_names.changed(task, each, budget, same))
+            for each in [*others, network][:fewest]
+        ]
     sources = _sources(task, budget)
     if method.needs == "architecture" or method.starts_from_teacher:
         sources = [dataclasses.replace(source, network=network) for source in sources]

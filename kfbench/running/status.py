@@ -7,7 +7,7 @@
 
 It is deleted when the run is done. A study writes one file for all its runs (`studies/board.py`): `<study>.json` with
 the keys `study`, `driver`, `total`, `ended`, `failed`, `running`, `over`; a row under `running` has the fields above.
-`read` adds `file`, where it lies. `kfbench status` shows both;
+`read` adds `file`, where it lies, and to a run `checkpoint`, whether it has one. `kfbench status` shows both;
 a process that is gone is told by its pid on its own node, else by 5 minutes of silence (for `clean`, by a day).
 """
 
@@ -41,6 +41,8 @@ def read(results: Path, *, silent: float = SILENT) -> list[dict[str, Any]]:
                 told = json.loads(path.read_bytes())
                 told["file"], who = str(path), told["driver"] if "study" in told else told
                 alive = is_alive(who["pid"], who["node"], told["updated"], silent=silent)
+                if "run" in told:
+                    told["checkpoint"] = (path.parents[2] / ".checkpoints" / f"{told['run']}.ckpt").is_file()
                 if "run" in told and told["state"] == "running" and not alive:
                     told |= {"state": "lost", "why": f"its process {told['pid']} on {told['node']} is gone"}
                 if "study" in told:

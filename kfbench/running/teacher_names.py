@@ -1,13 +1,15 @@
 """A teacher as text, `TASK[/network][@budget]` or `kind:rest`, and the run that trains it."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kfbench import networks, registry
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, near
 from kfbench.kinds import Declared
 from kfbench.running import budgets
-from kfbench.spec import RunSpec
+from kfbench.spec import RunSpec, typed
 
 if TYPE_CHECKING:
     from kfbench.networks.network import Network
@@ -48,6 +50,8 @@ class TeacherName:
 def read(text: str, *, budget: str) -> TeacherName:
     """Read a teacher's name; what it leaves open is filled in from the task and the run's budget."""
     kind, colon, rest = text.partition(":")
+    if colon and kind in KINDS and not rest:
+        raise KfbenchError(f"teacher '{text}' names none; write {kind}:{'TASK' if kind == 'random' else '…'}")
     if colon and kind in KINDS and kind != "random":
         return TeacherName(kind, rest)
     if kind == "best":
@@ -59,16 +63,51 @@ def read(text: str, *, budget: str) -> TeacherName:
     parts = name.split("/")
     named = len(parts) > 1 and networks.is_name(parts[-1])
     task, network = ("/".join(parts[:-1]), parts[-1]) if named else (name, "")
-    declared = registry.load_task(task)
-    recipe = []
+    declared = _task(task, text)
+    recipe: dict[str, str] = {}
     for change in filter(None, changes.split("+")):
         field, equals, value = change.partition("=")
         if not equals:
             raise KfbenchError(f"teacher '{text}': write @{chosen}:field=value+field=value, not '{change}'")
-        recipe.append((field, value))
+        if field == "network":
+            raise KfbenchError(f"teacher '{text}': the network stands before the budget: {task}/{value}@{chosen}")
+        recipe[field] = value
     network = network or budgets.teacher_network(declared, chosen)
-    outline(declared, budgets.recipe(declared, chosen, {"network": network, **dict(recipe)}).network)
-    return TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=tuple(recipe))
+    outline(declared, network)
+    fields = changed(declared, network, chosen, recipe)
+    return TeacherName(kind, task=declared.name, network=network, budget=chosen, recipe=fields)
+
+
+def changed(task: Declared, network: str, budget: str, changes: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return changes of a budget's recipe as text, and in one order.
+
+    So a teacher has one name, and its pupils one spec, however it was typed: `flip=True+epochs=3.0` is
+    `epochs=3+flip=true`. Raises KfbenchError for a field that there is not, or a value that it cannot have.
+    """
+    whole = budgets.recipe(task, budget, {"network": network, **changes})
+    order = ["train_size", *(field.name for field in dataclasses.fields(whole))]  # as in the first records
+    return tuple((name, written(getattr(whole, name))) for name in sorted(changes, key=order.index))
+
+
+def written(value: Any) -> str:
+    """Return a recipe's value as it stands in a teacher's name: 15 for 15.0, true for True, 0.3/0.6 for (0.3, 0.6)."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "/".join(map(written, value)) if isinstance(value, list | tuple) else typed(value)
+
+
+def _task(name: str, text: str) -> Declared:
+    """Return a teacher's task. Raises KfbenchError, naming a network where the last part is nearly one."""
+    try:
+        return registry.load_task(name)
+    except KfbenchError as error:
+        stem, slash, last = name.rpartition("/")
+        guess = near(last, networks.names())
+        if slash and guess.startswith("did you mean"):
+            raise KfbenchError(f"teacher '{text}': '{last}' is no network; {guess}") from error
+        raise
 
 
 def outline(task: Declared, network: str) -> "Network | None":

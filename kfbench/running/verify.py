@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 
 from kfbench import registry
 from kfbench.running import execute, records, teacher_store
+from kfbench.running.files import write_bytes
 from kfbench.running.records import RunRecord
 from kfbench.train.loop import Watcher
 
@@ -67,7 +68,7 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
             for where, each in ((folder, record), (place, new))
         )
         if new.provenance.get("weights") == record.provenance.get("weights") and theirs.is_file() and not ours.exists():
-            shutil.copy(theirs, ours)
+            write_bytes(ours, theirs.read_bytes())
         return new
 
 

@@ -59,6 +59,7 @@ class Board:
         if job.name in self._rows:
             self._shown.remove_task(self._rows.pop(job.name))
         self._status["ended"] += 1
+        self._written = 0.0  # the next look writes the file: a driver that is killed then has told of it
         if state not in ("done", "pruned"):
             row = {"label": job.label, "state": state, "why": why, "log": str(self._logs / f"{log}.log")}
             self._status["failed"].append(row)

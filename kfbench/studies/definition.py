@@ -4,6 +4,7 @@ A study is a table: its rows are methods (with settings, teachers or labels of t
 network, a training size, teachers), and each cell holds one run a seed. It imports neither torch nor optuna.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,13 @@ from kfbench.spec import Setting
 
 Need = Literal["features", "outputs", "architecture"]
 Teachers = list[str] | dict[Need, list[str]]
+TrainSize = Annotated[int, Gt(0)] | Literal["all"]
+MOST_SEEDS = 1000
+OWN_TABLES = "scores|summary|cost|learning|teachers(-[0-9]+)?"  # of every page
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Row(_Part):
@@ -45,7 +49,7 @@ class Column(_Part):
     label: str = ""  # default: the task's name, with network and training size where these vary
     teachers: Teachers | None = None  # default: those that follow from what the method needs
     network: str | None = None  # the student's; default: the budget's
-    train_size: Annotated[int, Gt(0)] | None = None  # training images, balanced over classes; default: the budget's
+    train_size: TrainSize | None = None  # training images, balanced over classes, or "all"; default: the budget's
     recipe: dict[str, Any] = {}  # fields of the recipe, for all methods
 
 
@@ -69,7 +73,7 @@ class Claim(_Part):
 
     text: str  # the sentence
     source: str = "this study"  # who says so
-    on: list[str] = []  # labels of columns; default: all
+    on: list[str] = []  # labels of columns; default: all that its rows are for
     better: str | None = None  # label of the row that is said to be better
     than: str | None = None  # label of the row it is said to be better than
     margin: float = 0.0  # by how much more
@@ -85,6 +89,10 @@ class Claim(_Part):
         watches = self.row is not None and self.curve is not None and (self.above is None) != (self.below is None)
         if compares == watches:
             raise ValueError("a claim has 'better' and 'than', or 'row', 'curve' and one of 'above' and 'below'")
+        if watches and self.margin:
+            raise ValueError("a claim about a curve has no margin; 'above' or 'below' is its threshold")
+        if compares and self.better == self.than:
+            raise ValueError("a claim compares two rows, not one with itself")
         return self
 
 
@@ -110,7 +118,11 @@ def _named(key: str) -> BeforeValidator:
 
 
 def _listed(value: Any) -> Any:
-    return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not 0 < value <= MOST_SEEDS:
+        raise ValueError(f"there are 1 to {MOST_SEEDS:,} seeds, or a list")
+    return list(range(value))
 
 
 def _searched(value: Any) -> Any:
@@ -124,13 +136,13 @@ class Study(_Part):
     about: str = ""  # what a reader should know: setting, teachers, cost
     budget: str = "small"  # smoke, small, standard or paper
     # a list, or how many: 3 is [0, 1, 2]
-    seeds: Annotated[list[int], BeforeValidator(_listed), Field(min_length=1)] = [0, 1, 2]
+    seeds: Annotated[list[Annotated[int, Ge(0)]], BeforeValidator(_listed), Field(min_length=1)] = [0, 1, 2]
     score: Literal["last", "best"] = "last"  # of the last weights, or of those best on validation
     baseline: str = "scratch"  # the row against which transfer is called negative
     methods: Annotated[list[Annotated[Row, _named("method")]], Field(min_length=1)]  # rows: names, or tables
     tasks: Annotated[list[Annotated[Column, _named("task")]], Field(min_length=1)]  # columns: names, or tables
     networks: list[str] = []  # every task with each of them
-    train_sizes: list[Annotated[int, Gt(0)]] = []  # every task with each of them
+    train_sizes: list[TrainSize] = []  # every task with each of them; "all" for all images
     recipe: dict[str, Any] = {}  # fields of the recipe, for all runs
     tables: list[Table] = []  # parts of the whole table, each a table of its own
     claims: list[Claim] = []  # each gets a verdict
@@ -161,12 +173,13 @@ def load(folder: Path) -> Study:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KfbenchError(f"'{path}' is not TOML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = error.errors()
         where = _path(first["loc"], values, is_missing=first["type"] == "missing")
-        raise KfbenchError(f"'{path}', {_told(where, first)}") from error
+        beside = [other["msg"] for other in others if other["loc"][:-1] == first["loc"][:-1] == (*where,)]  # of a union
+        raise KfbenchError(f"'{path}', {_told(where, first, beside)}") from error
 
 
-def _told(where: list[int | str], error: Any) -> str:
+def _told(where: list[int | str], error: Any, beside: Sequence[str]) -> str:
     place = _place(where)
     if error["type"] == "extra_forbidden":
         owner: type[BaseModel] = Study
@@ -175,7 +188,9 @@ def _told(where: list[int | str], error: Any) -> str:
         return f"{place}: no such key; {near(str(where[-1]), owner.model_fields)}"
     if error["type"] == "missing":
         return f"{place}: is missing"
-    return f"{place}: cannot be {error['input']!r}: {error['msg'].removeprefix('Value error, ').lower()}"
+    messages = [error["msg"].removeprefix("Value error, "), *(text.removeprefix("Input should be ") for text in beside)]
+    told = re.sub("dictionary or instance of [a-z]+", "table", " or ".join(messages).lower())
+    return f"{place}: cannot be {error['input']!r}: {told.replace('dictionary', 'table')}"
 
 
 def _path(parts: Sequence[int | str], values: Any, *, is_missing: bool) -> list[int | str]:
@@ -219,10 +234,21 @@ def _labelled(study: Study, path: Path) -> Study:
     """Give every row and column its label, spread tasks over networks and training sizes, check all names used."""
     rows = [row if row.label else row.model_copy(update={"label": row.method}) for row in study.methods]
     columns = [spread for task in study.tasks for spread in _spread(study, task)]
-    for kind, labels in {"methods": [r.label for r in rows], "tasks": [c.label for c in columns]}.items():
+    named = {"methods": [row.label for row in rows], "tasks": [column.label for column in columns]}
+    named["tables"] = [table.name for table in study.tables]
+    taken = next((name for name in named["tables"] if re.fullmatch(OWN_TABLES, name)), None)
+    if taken is not None:
+        raise KfbenchError(f"'{path}': a table of every page is called '{taken}'; give yours another name")
+    hidden = next((label for labels in named.values() for label in labels if label.startswith("_")), None)
+    if hidden is not None:
+        raise KfbenchError(f"'{path}': label '{hidden}' begins with _, which plots leave out; begin it otherwise")
+    for kind, labels in named.items():
         twice = next((n for n, label in enumerate(labels) if label in labels[:n]), None)
         if twice is not None:
-            raise KfbenchError(f"'{path}': two {kind} are called '{labels[twice]}'; give each a 'label'")
+            remedy = "give each a name of its own" if kind == "tables" else "give each a 'label'"
+            raise KfbenchError(f"'{path}': two {kind} are called '{labels[twice]}'; {remedy}")
+    if len(set(study.seeds)) < len(study.seeds):
+        raise KfbenchError(f"'{path}', 'seeds': {study.seeds} names one twice; each is a run of its own")
     labelled = study.model_copy(update={"methods": rows, "tasks": columns})
     for where, label, known in _mentions(labelled):
         if label not in known:
@@ -232,13 +258,14 @@ def _labelled(study: Study, path: Path) -> Study:
 
 def _spread(study: Study, task: Column) -> list[Column]:
     networks: list[str | None] = [task.network] if task.network or not study.networks else [*study.networks]
-    sizes: list[int | None] = [task.train_size] if task.train_size or not study.train_sizes else [*study.train_sizes]
+    is_told = task.train_size or not study.train_sizes
+    sizes: list[TrainSize | None] = [task.train_size] if is_told else [*study.train_sizes]
     spread = []
     for network in networks:
         for size in sizes:
             parts = [task.label or task.task]
             parts += [network] if network and len(networks) > 1 else []
-            parts += [f"{size:,} images"] if size and len(sizes) > 1 else []
+            parts += [f"{size if size == 'all' else f'{size:,}'} images"] if size and len(sizes) > 1 else []
             spread.append(task.model_copy(update={"label": ", ".join(parts), "network": network, "train_size": size}))
     return spread
 
@@ -247,6 +274,8 @@ def _mentions(study: Study) -> list[tuple[list[int | str], str, list[str]]]:
     """Return (where, label, labels that would be right) of every mention of a row or column."""
     rows, columns = [row.label for row in study.methods], [column.label for column in study.tasks]
     mentions: list[tuple[list[int | str], str, list[str]]] = []
+    if "baseline" in study.model_fields_set:  # else `scratch`, which a study need not have
+        mentions.append((["baseline"], study.baseline, rows))
     for n, row in enumerate(study.methods):
         mentions += [(["methods", n, "columns"], label, columns) for label in row.columns]
     for n, table in enumerate(study.tables):

@@ -6,6 +6,7 @@ not made again, what was under way goes on from its checkpoint in `results/.cach
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.running import execute
-from kfbench.studies import carry, claims, engines
+from kfbench.studies import carry, engines
 from kfbench.studies.board import Board, open_board
 from kfbench.studies.carry import Order, Outcome
 from kfbench.studies.engines import Engine
@@ -64,12 +65,13 @@ def drive(
 ) -> dict[str, str]:
     """Make a source's runs, teachers first, with the place's engine; return {name: why} of what failed or was refused.
 
-    Raises Stopped after Ctrl-C or SIGTERM, with every run at a checkpoint.
+    Who calls it holds `claims.alone` for that name since before the source was made: to open a source ends what is
+    under way in the database. Raises Stopped after Ctrl-C or SIGTERM, with every run at a checkpoint.
     """
-    for folder in ("logs", "runs"):
+    for folder in ("logs", "runs", "status"):
         (place.cache / folder).mkdir(exist_ok=True)
     total = source.total + len(teachers)
-    with claims.alone(place, name), _signals(), open_board(name, total, place.cache, console) as board:
+    with _signals(), open_board(name, total, place.cache, console) as board:
         engine = engine or engines.make(place, place.cache / "runs")
         driver = Driver(source, teachers, place, engine, board, name=name)
         try:
@@ -308,7 +310,10 @@ def _is_left_to_go_on(outcome: Outcome) -> bool:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Let SIGTERM, and SIGINT where a shell has it ignored, stop the driver as Ctrl-C does."""
+    """Let SIGTERM, and SIGINT where a shell has it ignored, stop the driver as Ctrl-C does; a thread hears neither."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:

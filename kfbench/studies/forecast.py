@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kfbench import registry
+from kfbench import machine, registry
 from kfbench.errors import KfbenchError
 from kfbench.running import command, equal_cost, estimate, records, teacher_names
 from kfbench.spec import RunSpec
@@ -23,7 +23,7 @@ from kfbench.tasks import IMAGES
 # an H100, not measured: a tenth of its 989 TFLOP/s in dense bf16, two operations a multiply-add; and what it takes to
 # launch the kernels of a step, which decides for small networks
 GPU, LAUNCH = 5e13, 0.003
-PATIENCE = 60.0  # seconds in which what has no recorded like is timed
+PATIENCE = 60.0  # seconds in which what has no like that was recorded here is timed
 THREADS = 1  # as runs have
 
 
@@ -55,7 +55,8 @@ def tell(
     tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]
     teachers = missing.missing_teachers([*(job.spec for job in students), *tried], results)
     teller = _Teller(results, say)
-    found: dict[str, Any] = {"study": study.name, "runs": len(runs), "recorded": len(runs) - len(students)}
+    count = len({name_of(spec) for _, spec in runs})  # two cells may share a run
+    found: dict[str, Any] = {"study": study.name, "runs": count, "recorded": count - len(students)}
     found["teachers"] = teller.teachers(teachers)
     found["searches"] = teller.searches(searches)
     asked = [cell for cell in cells if row in (None, cell.row) and column in (None, cell.column)]
@@ -107,10 +108,13 @@ class _Teller:
             left = left - {name_of(spec) for spec in own}  # a run that serves two cells is listed at the first
             if own:
                 seconds = self._clock.seconds(own[0])
+                trouble = self._clock.troubles.get(_alike(own[0]))
                 entries = [{"seed": spec.seed, "command": self._typed(command.run(spec))} for spec in own]
-                to_make += [{**place, **entry, "seconds": seconds} for entry in entries]
+                told = {"seconds": seconds} | ({"trouble": trouble} if trouble else {})
+                to_make += [{**place, **entry, **told} for entry in entries]
                 seeds = f"seed{'s' if len(own) > 1 else ''} {', '.join(str(spec.seed) for spec in own)}"
-                self._say(f"{cell.row} · {cell.column}: {seeds}: {_spoken(seconds)} a run")
+                why = f"; its first steps failed here: {trouble}" if trouble else ""
+                self._say(f"{cell.row} · {cell.column}: {seeds}: {_spoken(seconds)} a run{why}")
         return to_make, refused
 
     def _typed(self, words: list[str]) -> str:
@@ -151,28 +155,35 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
 
 
 class _Clock:
-    """What a run will take: what its like took, else measured over a few steps while there is patience.
+    """What a run will take: what its like took here, else measured over a few steps while there is patience.
 
-    What is measured serves the same method on other tasks too.
+    What is measured serves the same method on other tasks too. After that, what its like took anywhere has to do.
     """
 
     def __init__(self, results: Path) -> None:
+        self.troubles: dict[tuple[str, str, str], str] = {}  # why a method's steps failed, as it may be someone's own
         self._until = time.monotonic() + PATIENCE
-        self._known: dict[tuple[str, str, str], float] = {}
+        self._here: dict[tuple[str, str, str], float] = {}
+        self._elsewhere: dict[tuple[str, str, str], float] = {}
+        place = {"processor": machine.processor(), "device": "cpu", "threads": THREADS}
         for folder in (results, results / "teachers"):
             for record in records.records(folder) if folder.is_dir() else ():
                 if record.status == "done" and "seconds" in record.cost:
-                    self._known[_kind(record.spec)] = record.cost["seconds"]
+                    is_here = place.items() <= record.provenance.items()
+                    (self._here if is_here else self._elsewhere)[_kind(record.spec)] = record.cost["seconds"]
 
     def seconds(self, spec: RunSpec) -> float | None:
-        """Return seconds on one thread here; None if they cannot be had."""
-        for kind in (_kind(spec.to_json()), _alike(spec)):
-            if kind in self._known:
-                return self._known[kind]
-        if time.monotonic() < self._until:
-            with contextlib.suppress(KfbenchError):
-                self._known[_alike(spec)] = estimate.seconds(spec, tried=2)
-        return self._known.get(_alike(spec))
+        """Return seconds on one thread, here if they can be had; None if nothing is known."""
+        exact, alike = _kind(spec.to_json()), _alike(spec)
+        if not {exact, alike} & self._here.keys() and time.monotonic() < self._until:
+            try:
+                self._here[alike] = estimate.seconds(spec, tried=2)
+            except KfbenchError:  # data or teachers are not here
+                pass
+            except Exception as error:  # the rest of the study is told of all the same
+                self.troubles[alike] = f"{type(error).__name__}: {error}".splitlines()[0]
+        found = [known[kind] for known in (self._here, self._elsewhere) for kind in (exact, alike) if kind in known]
+        return found[0] if found else None
 
 
 def _kind(spec: Mapping[str, Any]) -> tuple[str, str, str]:

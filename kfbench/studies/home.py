@@ -1,13 +1,13 @@
 """The results folder as a driver keeps it: what is recorded there, what a run reads, what it left."""
 
 import contextlib
-import os
+import json
 import shutil
-import tempfile
 from pathlib import Path
 
 from kfbench.errors import KfbenchError, is_full
 from kfbench.running import imported, prepare, records, teacher_store
+from kfbench.running.files import write_bytes
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
 from kfbench.studies import claims, missing
@@ -71,7 +71,7 @@ class Home:
         for name, file in outcome.files.items():
             is_result = name.endswith((".json", ".safetensors"))
             target = (self._place.results if is_result else self.bag(job.name)) / name
-            if target != file:
+            if target != file and not _is_worse(target, file):
                 write(target, file)
             if is_result and name.endswith(".json"):
                 record = records.read(target)
@@ -135,13 +135,12 @@ class Home:
 
 def write(target: Path, file: Path | bytes) -> None:
     """Put a file in place, never half."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, half = tempfile.mkstemp(dir=target.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(file if isinstance(file, bytes) else file.read_bytes())
-        os.chmod(half, 0o644)
-        os.replace(half, target)
-    except BaseException:
-        Path(half).unlink(missing_ok=True)
-        raise
+    write_bytes(target, file if isinstance(file, bytes) else file.read_bytes())
+
+
+def _is_worse(target: Path, file: Path | bytes) -> bool:
+    """Say whether a record tells of a failure where a finished one of its key lies."""
+    if target.suffix != ".json" or not records.is_finished(target):
+        return False
+    told = json.loads(file if isinstance(file, bytes) else file.read_bytes())
+    return isinstance(told, dict) and told.get("status") == "failed"

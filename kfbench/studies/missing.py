@@ -55,7 +55,7 @@ class Present:
         return self._once("data", task, lambda: registry.load_task(task).checksum())
 
     def _code(self, spec: RunSpec) -> dict[str, str]:
-        place = f"{spec.method} {spec.recipe.network}"
+        place = f"{spec.method} {spec.recipe.network} {spec.task} {spec.settings.get('source')}"
         found: dict[str, str] = json.loads(
             self._once("code", place, lambda: json.dumps(identity.own_files(spec))) or "{}"
         )

@@ -1,11 +1,13 @@
 """Where and how a study's runs are made, as the user asked."""
 
+import math
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
 
+from kfbench.errors import KfbenchError
 from kfbench.running.files import write_text
 
 
@@ -24,6 +26,18 @@ class Place:
     checkpoint_seconds: float = 60.0
     checkpoint_mb: float = 500.0  # above that a checkpoint stays where it was made, on engines that move them
     options: dict[str, str] = field(default_factory=dict)  # of sbatch
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("jobs", 1 if self.jobs is None else self.jobs, 1),
+            ("threads", self.threads, 1),
+            ("gpus_per_run", self.gpus, 0),
+            ("memory", self.memory, 0),
+            ("checkpoint_seconds", self.checkpoint_seconds, 0),
+            ("checkpoint_mb", self.checkpoint_mb, 0),
+        ):
+            if not least <= value < math.inf:
+                raise KfbenchError(f"{name} cannot be {value}; give a number from {least}")
 
     @property
     def cache(self) -> Path:

@@ -53,7 +53,7 @@ def make(
 
     A pair that cannot work is kept with its reason; anything misspelt raises KfbenchError.
     """
-    from kfbench.running import prepare, resolve, stand_in  # torch
+    from kfbench.running import prepare, resolve, stand_in, teacher_names  # torch
 
     for column in study.tasks:
         registry.load_task(column.task)
@@ -66,9 +66,14 @@ def make(
             budget = study.budget
             recipe = recipe_of(study, row, column)
             resolve.resolve("scratch", column.task, budget=budget, recipe=recipe)  # a wrong recipe is no "n/a"
+            named = asked(row, column, methods[row.label])
+            for text in [] if named is None or is_asked(named) else named:
+                teacher_names.read(text, budget=budget)  # nor is a misspelt teacher
             try:
                 choice = (picked or {}).get(cell_name(row, column))
                 teachers = _teachers(study, row, column, methods[row.label], choice)
+                if results is not None and teachers:
+                    teachers = [_whole(name, results) for name in teachers]
                 spec = resolve.resolve(
                     row.method,
                     column.task,
@@ -90,6 +95,16 @@ def make(
     return cells
 
 
+def _whole(name: str, results: Path) -> str:
+    """Return a teacher's name with all of its run's key, where that run is here."""
+    from kfbench.running import teacher_store  # torch
+
+    try:
+        return teacher_store.whole(name, results)
+    except KfbenchError:  # is told when the run is to begin
+        return name
+
+
 def cell_name(row: Row, column: Column) -> str:
     """Return what a cell is called: its row's label and its column's."""
     return f"{row.label} · {column.label}"
@@ -97,7 +112,7 @@ def cell_name(row: Row, column: Column) -> str:
 
 def recipe_of(study: Study, row: Row, column: Column) -> dict[str, Any]:
     own = {"network": column.network, "train_size": column.train_size}
-    stated = {name: value for name, value in own.items() if value is not None}
+    stated = {name: None if value == "all" else value for name, value in own.items() if value is not None}
     return {**study.recipe, **stated, **column.recipe, **row.recipe}
 
 
@@ -167,6 +182,8 @@ def read(folder: Path, study: Study) -> list[Planned]:
         raise KfbenchError(f"study '{study.name}' has no plan '{path}'; {remedy}") from error
     except ValueError as error:
         raise KfbenchError(f"'{path}' is not JSON ({error}); {remedy}") from error
+    if not isinstance(noted, dict) or not isinstance(noted.get("cells"), list):
+        raise KfbenchError(f"'{path}' is no plan; {remedy}")
     if noted.get("study") != _grid_digest(study):
         raise KfbenchError(f"'{path}' is older than the rows and columns of '{folder / 'study.toml'}'; {remedy}")
     return [
@@ -176,6 +193,6 @@ def read(folder: Path, study: Study) -> list[Planned]:
 
 
 def _grid_digest(study: Study) -> str:
-    """Digest what decides the runs: labels, claims and published numbers may change without a new plan."""
-    keys = {"budget", "methods", "tasks", "recipe"}
+    """Digest what decides the runs and the cells: claims and published numbers may change without a new plan."""
+    keys = {"budget", "methods", "tasks", "recipe"} | ({"search"} if study.search is not None else set())
     return digest({"seed": study.seeds[0], **json.loads(study.model_dump_json(include=keys))})

@@ -5,7 +5,7 @@ import math
 import statistics
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.methods import Method
+from kfbench.running import identity
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec, Setting, digest
 from kfbench.studies.carry import State, Word
@@ -31,11 +32,20 @@ class Search:
     spec: RunSpec
     trials: int
     seeds_per_trial: int = 1
+    fixed: tuple[str, ...] = ()  # settings that whoever asks has chosen
+
+    @property
+    def space(self) -> dict[str, dict[str, Any]]:
+        """What is searched: the space of the method or variant, with the recipe's optimizer, but for what is fixed."""
+        return space_for(self.spec, self.fixed) if has_space(self.spec.method) else {}
 
     @property
     def name(self) -> str:
-        """The search's name in the storage; another space is another search."""
-        known = {"spec": self.spec.to_json(), "seeds": self.seeds_per_trial, "space": space_for(self.spec)}
+        """The search's name in the storage; another space, or another form of the method, is another search."""
+        known: dict[str, Any] = {"spec": self.spec.to_json(), "seeds": self.seeds_per_trial, "space": self.space}
+        revision = registry.recorded_method(self.spec.method, self.spec.settings).revision
+        known |= {"revision": revision} if revision > 1 else {}
+        known |= identity.own_files(self.spec)
         about = digest(known, length=6)
         return f"search-{self.spec.method}-{self.spec.task}-{about}".replace("/", "-")
 
@@ -44,9 +54,10 @@ class Search:
         return {"spec": self.spec.to_json(), "trials": self.trials, "seeds_per_trial": self.seeds_per_trial}
 
 
-def space_for(spec: RunSpec) -> dict[str, dict[str, Any]]:
-    """Return the search space of a run's method or variant, with its recipe's optimizer; as `space`."""
-    return space(spec.method, spec.recipe.optimizer)
+def space_for(spec: RunSpec, fixed: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Return the search space of a run's method or variant, with its recipe's optimizer, less what is fixed."""
+    whole = space(spec.method, spec.recipe.optimizer)
+    return {name: range_ for name, range_ in whole.items() if name not in fixed}
 
 
 def space(method: str, optimizer: str = "") -> dict[str, dict[str, Any]]:
@@ -77,11 +88,13 @@ def has_space(method: str) -> bool:
     return bool(space_of(registry.load_method(method), registry.split(method)[1]))
 
 
-def suggest(trial: Trial, method: str, optimizer: str = "") -> dict[str, Setting]:
-    """Let the trial choose a value for every setting of the space."""
+def suggest(trial: Trial, method: str, optimizer: str = "", fixed: Collection[str] = ()) -> dict[str, Setting]:
+    """Let the trial choose a value for every setting of the space that is not fixed."""
     types = {field.name: field.type for field in dataclasses.fields(registry.method_class(method))}
     chosen: dict[str, Setting] = {}
     for name, range_ in space(method, optimizer).items():
+        if name in fixed:
+            continue
         if "choices" in range_:
             chosen[name] = trial.suggest_categorical(name, list(range_["choices"]))
         elif all(isinstance(range_[end], int) for end in ("low", "high")) and "float" not in str(types.get(name)):
@@ -91,9 +104,9 @@ def suggest(trial: Trial, method: str, optimizer: str = "") -> dict[str, Setting
     return chosen
 
 
-def known(spec: RunSpec) -> dict[str, Setting]:
+def known(spec: RunSpec, fixed: Collection[str] = ()) -> dict[str, Setting]:
     """Return the spec's own values of what is searched, where they lie in the space: a search begins with them."""
-    return {n: spec.settings[n] for n, range_ in space_for(spec).items() if holds(range_, spec.settings[n])}
+    return {n: spec.settings[n] for n, range_ in space_for(spec, fixed).items() if holds(range_, spec.settings[n])}
 
 
 def holds(range_: dict[str, Any], value: Any) -> bool:
@@ -144,7 +157,8 @@ class Trials:
         done = {t.user_attrs.get("key") for t in settled}
         self._keys = [key for key in (f"trial-{n:04d}" for n in range(search.trials)) if key not in done]
         left = {t.user_attrs.get("key"): t.params for t in self.study.get_trials(deepcopy=False) if t not in settled}
-        self._fixed = {"trial-0000": known(search.spec), **{key: params for key, params in left.items() if params}}
+        first = {"trial-0000": known(search.spec, search.fixed)}
+        self._fixed = first | {key: params for key, params in left.items() if params}
         self.total = len(self._keys) * search.seeds_per_trial
         self._turns: dict[str, Turn] = {}  # by the name of the run that is under way
         self._next: deque[Turn] = deque()  # those whose next seed is due
@@ -160,7 +174,8 @@ class Trials:
             label = f"search {self._search.spec.method} · {self._search.spec.task} · {key}"
             self.study.enqueue_trial(self._fixed.get(key, {}), user_attrs={"key": key, "label": label})
             turn = Turn(self.study.ask(), label)
-            suggest(turn.trial, self._search.spec.method, self._search.spec.recipe.optimizer)
+            spec = self._search.spec
+            suggest(turn.trial, spec.method, spec.recipe.optimizer, self._search.fixed)
         else:
             return None
         spec = fresh(self._search, turn.trial.params, [FIRST_SEED + len(turn.scores)])[0]
@@ -226,17 +241,12 @@ def best(study: optuna.Study) -> FrozenTrial:
         ) from error
 
 
-def started(study: optuna.Study, spec: RunSpec) -> float | None:
+def started(study: optuna.Study, search: Search) -> float | None:
     """Return the first trial's value; None if it did not finish, or if not all of its settings were the spec's own."""
-    if len(known(spec)) < len(space_for(spec)):
+    if len(known(search.spec, search.fixed)) < len(search.space):
         return None
     trials = [t for t in study.trials if t.user_attrs.get("key") == "trial-0000" and t.value is not None]
     return trials[-1].value if trials else None
-
-
-def settings(trial: FrozenTrial) -> dict[str, Setting]:
-    """Return the settings that a trial chose."""
-    return dict(trial.params)
 
 
 def fresh(search: Search, chosen: dict[str, Setting], seeds: list[int]) -> list[RunSpec]:

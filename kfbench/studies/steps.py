@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kfbench.errors import KfbenchError
 from kfbench.running import prepare, records, stand_in
-from kfbench.studies import definition, missing, picks, plan, promises, search, trials
+from kfbench.studies import claims, definition, missing, picks, plan, promises, search, trials
 from kfbench.studies.definition import Study
 from kfbench.studies.driver import drive
 from kfbench.studies.place import Place
@@ -35,7 +35,8 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     for cell in cells:
         if cell.spec is None:
             say(f"{cell.row} on {cell.column}: n/a, because {cell.reason}")
-    say(f"{counted(len(runs))}, {len(runs) - len(left)} recorded already, {len(left)} to make")
+    count = len({name_of(spec) for _, spec in runs})  # two cells may share a run
+    say(f"{counted(count)}, {count - len(left)} recorded already, {len(left)} to make")
     for line in missing.edited(runs, done):
         say(line)
     bad = _make(left, place, name=study.name, console=console) if left else {}
@@ -84,7 +85,7 @@ def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict
     able = [job for job in jobs if job.name not in bad]
     if not able:
         return bad
-    with trials.storage(place.url) as storage:
+    with claims.alone(place, name), trials.storage(place.url) as storage:
         grid = trials.Grid(storage, place.queue(name), able)
         teachers = missing.missing_teachers([job.spec for job in able], place.results)
         return bad | drive(grid, teachers, place, name=name, console=console)
@@ -136,7 +137,7 @@ def tune_all(
             chosen[label] = {
                 "settings": dict(best.params),
                 "validation": best.value,
-                "started": search.started(found, asked.spec),
+                "started": search.started(found, asked),
                 "trials": asked.trials,
                 "column": study.search.column or study.tasks[0].label,
                 "search": asked.name,
@@ -161,18 +162,20 @@ def searches(study: Study, picked: dict[str, dict[str, Any]], results: Path) -> 
     """Return what a study searches, by row: its runs with untuned settings, where the method has a space."""
     if study.search is None:
         return {}
-    column, methods = study.search.column or study.tasks[0].label, {row.label: row.method for row in study.methods}
-    return {
-        cell.row: Search(cell.spec, study.search.trials, study.search.seeds_per_trial)
-        for cell in plan.make(study, {}, picked, results=results, done=())
-        if cell.column == column and cell.spec is not None and search.has_space(methods[cell.row])
-    }
+    column, found = study.search.column or study.tasks[0].label, {}
+    for cell in plan.make(study, {}, picked, results=results, done=()):
+        if cell.column == column and cell.spec is not None:
+            fixed = tuple(sorted(study.row(cell.row).settings))
+            asked = Search(cell.spec, study.search.trials, study.search.seeds_per_trial, fixed)
+            if asked.space:
+                found[cell.row] = asked
+    return found
 
 
 @contextlib.contextmanager
 def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
     """Make a search's trials, and give its Optuna study while the database is open."""
-    with trials.storage(place.url) as storage:
+    with claims.alone(place, asked.name), trials.storage(place.url) as storage:
         source = search.Trials(storage, asked, place.queue(asked.name))
         if source.total:
             _speaker(console)(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials")

@@ -19,10 +19,11 @@ from kfbench.games.emulators import Arcade, Step
 from kfbench.networks.network import Output
 from kfbench.spec import GameRecipe
 from kfbench.train import episodes
-from kfbench.train.loop import autocast
+from kfbench.train.precision import autocast
 from kfbench.train.returns import generalised_advantages
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.setup import Setup
+from kfbench.train.told import student_of
 
 
 class Row(NamedTuple):
@@ -157,8 +158,10 @@ class Actor:
 def twin(setup: Setup) -> Setup:
     """Return a `Setup` to act with beside the learner: the same method with a student and teachers of its own."""
     rng = seeding.stream(setup.spec.seed, "actor")
-    teachers = [dataclasses.replace(teacher, network=copy.deepcopy(teacher.network)) for teacher in setup.teachers]
-    student = setup.method.make_student(setup.task, teachers, rng)
+    teachers = [
+        dataclasses.replace(teacher, network=copy.deepcopy(teacher.network), _sized={}) for teacher in setup.teachers
+    ]
+    student = student_of(setup.method, setup.task, teachers, rng)
     student.to(setup.device).to(memory_format=torch.channels_last)
     return dataclasses.replace(setup, student=student, teachers=teachers, rng=rng)
 

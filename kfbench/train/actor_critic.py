@@ -21,11 +21,12 @@ from kfbench import machine, seeding
 from kfbench.batch import Batch
 from kfbench.games import emulators
 from kfbench.spec import GameRecipe
-from kfbench.train import actor, episodes, evaluation, optimizer
+from kfbench.train import actor, episodes, evaluation, optimizer, told
 from kfbench.train.actor import Actor
 from kfbench.train.evaluation import Evaluation
-from kfbench.train.loop import Row, autocast, parts_of, set_training, spans
+from kfbench.train.loop import Row, set_training, spans
 from kfbench.train.meter import Meter
+from kfbench.train.precision import autocast
 from kfbench.train.rollout import Rollout, brightness
 from kfbench.train.setup import Setup
 
@@ -165,7 +166,7 @@ class ActorCritic:
             seeding.seed_step(setup.spec.seed, number)
             batch = rollout.batch(rows, setup.rng)
             with autocast(self.device, recipe.precision):
-                parts = parts_of(setup.method.losses(setup.student, setup.teachers, batch, setup.task, progress))
+                parts = told.parts_of(setup.method.losses(setup.student, setup.teachers, batch, setup.task, progress))
             torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
             self._optimizer.step()
@@ -216,9 +217,9 @@ class ActorCritic:
             **{f"loss/{name}": mean for name, mean in means.items()},
             **({"train_return": sum(self.recent) / len(self.recent)} if self.recent else {}),
         }
-        exported = method.export(setup.student)
+        exported = told.exported(method, setup.student)
         row |= {f"val_{name}": value for name, value in self._evaluation.validate(exported).items()}
-        row |= method.metrics(setup.student)
+        row |= told.metrics_of(method, setup.student)
         if row["val_return"] > self._best_return:
             self._best_return = row["val_return"]
             self.best = {name: value.detach().clone() for name, value in exported.state_dict().items()}

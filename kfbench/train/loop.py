@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from kfbench.batch import Batch, Parts
+from kfbench.batch import Batch
 from kfbench.errors import KfbenchError
 from kfbench.methods import Stage
 from kfbench.spec import RunSpec
@@ -69,25 +68,10 @@ def spans(stages: tuple[Stage, ...], total: int) -> list[tuple[Stage, int, int]]
     return [(stage, first, last) for stage, first, last in zip(stages, starts, ends, strict=True) if last > first]
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context of a forward pass: bf16 where it serves, or nothing at all."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
 def set_training(student: nn.Module) -> None:
     """Put a student in training mode, but for modules whose own weights are all frozen: their buffers must not move."""
     student.train()
     for module in student.modules():
         own = list(module.parameters(recurse=False))
         if own and not any(weight.requires_grad for weight in own):
-            module.eval()
-
-
-def parts_of(returned: Any) -> Parts:
-    """Return the named parts of the loss. Raises KfbenchError if a method's `losses` returned something else."""
-    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict):
-        return returned[1]
-    what = "None" if returned is None else f"a {type(returned).__name__}"
-    raise KfbenchError(
-        f"'losses' of the method returned {what}; return (output, parts), parts by name: {{'mine': loss}}"
-    )
+            module.training = False  # not what is below it, whose weights may be trained

@@ -6,8 +6,9 @@ and a teacher's answer to one never changes. Validation and test images never co
 To the bit: answers are computed in canonical batches, never in the shuffled one that asks. Block b holds the rows 64 b
 to 64 b + 63 of the task's training split, each at its own place in the batch, in evaluation mode and fp32. What the
 other rows show does not touch a row's answer, so it has the same bits whichever run, seed or train size (a prefix of
-the rows) asked first. When an epoch needs a block, rows whose view is known already take their next unknown one: no
-image goes through a teacher more than K times, nor more than once an epoch.
+the rows) asked first. When an epoch needs a block, rows whose view is known already take their next unknown one: among
+runs of one train size that ask for the same layers no image goes through a teacher more than K times, nor more than
+once an epoch.
 
 Format: a flat file for each teacher, data set and layer (or "output"), pad, flip and K, and for whatever else decides
 bits: torch, processor, threads, harness. Their digest ends its name. Record row · K + slot is the answer in fp16 with
@@ -31,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from kfbench import machine
@@ -192,7 +192,7 @@ class File:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # the lock: else a run of fewer rows could shorten what another has just made
-            with FileLock(path.parent / ".lock"), open(path, "ab") as file:
+            with machine.alone(path.parent / ".lock"), open(path, "ab") as file:
                 there, free = os.fstat(file.fileno()), machine.free(path.parent)
                 taken = getattr(there, "st_blocks", there.st_size // 512) * 512  # Windows does not tell of holes
                 if size - taken > free:

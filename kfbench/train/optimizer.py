@@ -11,6 +11,7 @@ from kfbench.errors import KfbenchError
 from kfbench.methods import Method
 from kfbench.spec import GameRecipe, Recipe
 from kfbench.train.rmsprop import RMSProp
+from kfbench.train.told import groups_of
 
 Groups = list[dict[str, Any]]
 
@@ -25,7 +26,7 @@ def make(method: Method, student: nn.Module, recipe: Recipe | GameRecipe) -> tor
 
 def _groups(method: Method, student: nn.Module) -> Groups:
     groups: Groups = []
-    for group in method.parameter_groups(student):
+    for group in groups_of(method, student):
         params = [weight for weight in group["params"] if weight.requires_grad]
         if params:
             groups.append({"lr_scale": 1.0, **group, "params": params})

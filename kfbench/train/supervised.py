@@ -20,9 +20,10 @@ from kfbench.methods import Stage
 from kfbench.networks.network import Output
 from kfbench.spec import Recipe
 from kfbench.teachers import fit
-from kfbench.train import optimizer
-from kfbench.train.loop import Row, autocast, parts_of, set_training, spans
+from kfbench.train import optimizer, told
+from kfbench.train.loop import Row, set_training, spans
 from kfbench.train.meter import Meter
+from kfbench.train.precision import autocast
 from kfbench.train.setup import Setup
 
 CHECKED = 50  # steps between looks at whether the loss is finite: each is a wait for the device
@@ -93,8 +94,8 @@ class Supervised:
         self._rate = optimizer.set_rate(self._optimizer, self.recipe, (self.position - first) / (last - first))
         batch = self.batch()
         with autocast(self.device, self.recipe.precision):
-            told = setup.method.losses(setup.student, setup.teachers, batch, self.task, self.position / self.total)
-        parts = parts_of(told)
+            said = setup.method.losses(setup.student, setup.teachers, batch, self.task, self.position / self.total)
+        parts = told.parts_of(said)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -118,7 +119,7 @@ class Supervised:
         recipe = self.recipe
         return images.batches(
             self.train,
-            batch_size=min(self.batch_size, len(self.train)),
+            batch_size=min(self.recipe.batch_size, len(self.train)),
             seed=self.setup.spec.seed,
             pad=recipe.pad,
             flip=recipe.flip,
@@ -144,7 +145,8 @@ class Supervised:
 
     def status(self) -> Row:
         """Return what a progress bar shows; it waits for the device."""
-        shown = {"loss": sum(self.meter.means().values())}
+        means = self.meter.means()  # none after an evaluation
+        shown = {"loss": sum(means.values()) if means or not self.curve else self.curve[-1]["loss"]}
         if self.curve:
             shown["val_error"] = self.curve[-1]["val_error"]
         return shown | {"rate": self.position * self.batch_size / max(1e-9, self.seconds)}
@@ -165,13 +167,13 @@ class Supervised:
             "loss": sum(means.values()),
             **{f"loss/{name}": mean for name, mean in means.items()},
         }
-        exported = method.export(student)
+        exported = told.exported(method, student)
         alone = evaluate(exported, self.data.val, precision=self.recipe.precision)
         row |= {f"val_{name}": value for name, value in alone.items()}
         student.eval()
         if method.is_attached(progress):
             row["val_error_attached"] = self._attached(progress)
-        row |= method.metrics(student)
+        row |= told.metrics_of(method, student)
         method.observe(student, [100 - row["val_error"]])
         set_training(student)
         if row["val_error"] < self._best_error:

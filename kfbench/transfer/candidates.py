@@ -117,7 +117,7 @@ class Matched(nn.Module):
     """A mix whose candidates are scaled to the root mean square of the student's own features: a share is an influence.
 
     In training the scale is the batch's, and its gradient is part of the candidate's (Q cannot grow to make up for a
-    falling share); without gradients it is a running mean, so that an evaluation does not depend on the batch.
+    falling share); in an evaluation it is a running mean, so that it does not depend on the batch.
     """
 
     squares: Tensor
@@ -135,7 +135,7 @@ class Matched(nn.Module):
         squares = torch.stack([part.float().square().mean() for part in (own.detach(), *parts)])
         if self.training and torch.is_grad_enabled():
             self._note(squares.detach())
-        else:
+        if not self.training:
             squares = torch.where(self.steps > 0, self.squares, squares)
         ratios = squares[0] / squares[1:].clamp(min=1e-12)
         lives = ratios > 0  # the root of 0 has no slope: where the student's features have died, nothing is added

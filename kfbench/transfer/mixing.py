@@ -22,6 +22,7 @@ from kfbench.transfer.hints import Hints
 from kfbench.transfer.previous import LastOutputs, Snapshot
 from kfbench.transfer.shares import Shares
 from kfbench.transfer.statistics import MixedStatistics
+from kfbench.transfer.transplant import places
 
 Links = dict[str, list[tuple[int, str]]]  # student layer -> (teacher, its layer) of each candidate
 HELD = 2**30  # numbers of features held at once to measure them: 4 GiB in fp32
@@ -178,7 +179,8 @@ class MixedStudent(nn.Module):
     def _tensors(self) -> dict[str, Tensor]:
         """What a snapshot remembers: all that a mixed pass reads or, as BatchNorm does, writes."""
         parts = ("network.", "shares.logits.", "transforms.", "norms.", "matched.", "statistics.")
-        return {name: value for name, value in self.state_dict(keep_vars=True).items() if name.startswith(parts)}
+        state = self.state_dict(keep_vars=True)
+        return {name: state[name] for name in places(self) if name in state and name.startswith(parts)}
 
     def take_snapshots(self) -> None:
         """Keep a frozen copy of the student from now on, for `before`."""

@@ -49,14 +49,17 @@ class Snapshot(nn.Module):
     def outputs(
         self, module: nn.Module, tensors: Mapping[str, Tensor], given: tuple[object, ...], refresh: int
     ) -> Output:
-        """Return what `module` said with the tensors of the snapshot, which may be due to become the present ones."""
+        """Return what `module` says with the tensors of the snapshot, which then may be due to become the present ones.
+
+        So with `refresh` 1 it is the module of the step before. `tensors` has one name for each place (`places`).
+        """
         copies = [getattr(self, f"tensor_{i}") for i in range(len(tensors))]
-        due = self.age % refresh == 0  # on the device: nothing waits for it
-        for old, new in zip(copies, tensors.values(), strict=True):
-            old.copy_(torch.where(due, new, old))
-        self.age += 1
         # clones: a pass in training mode writes BatchNorm's statistics
         clones = dict(zip(tensors, map(torch.clone, copies), strict=True))
         # not tied: a weight that two layers share comes twice, each time as a clone of its own
         output: Output = torch.func.functional_call(module, clones, given, tie_weights=False)
+        self.age += 1
+        due = self.age % refresh == 0  # on the device: nothing waits for it
+        for old, new in zip(copies, tensors.values(), strict=True):
+            old.copy_(torch.where(due, new, old))
         return output

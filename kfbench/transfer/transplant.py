@@ -17,6 +17,20 @@ def is_head(network: Network, name: str) -> bool:
     return any(name.startswith(f"{head}.") for head in network.heads)
 
 
+def places(module: nn.Module) -> list[str]:
+    """Return the names of a module's parameters and buffers, one for each place that holds one.
+
+    A layer that stands under two names is one place; a weight that two layers share has two. It is what
+    `functional_call(…, tie_weights=False)` can be given: a place given twice would not get its own tensor back.
+    """
+    return [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        for name, value in (*part._parameters.items(), *part._buffers.items())
+        if value is not None
+    ]
+
+
 def misfit(source: Network, target: Network) -> Refusal | None:
     """Return why the bodies of two networks of one architecture differ in size, as they do for other images."""
     here, there = ("×".join(str(side) for side in network.shape) for network in (target, source))

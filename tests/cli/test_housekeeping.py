@@ -32,6 +32,7 @@ def untidy(recorded: Path) -> dict[str, Path]:
         "logs of curves": results / ".cache" / "tensorboard" / "run" / "events.out",
         "status": status.place(results) / "0123456789ab.json",
         "leftovers": results / "digits" / ".tmp-abc",
+        "teachers' leftovers": results / "teachers" / "digits" / ".tmp-abc",
         "a database": results / ".cache" / "optuna.db",
     }
     for path in made.values():
@@ -51,10 +52,10 @@ def test_clean_shows_asks_and_deletes(type_in: Any, recorded: Path, monkeypatch:
         assert all(path.is_file() for path in files.values())
     lines = done.out.splitlines()
     assert lines[0].startswith("    15 kB  checkpoints: of runs that were stopped") and lines[-1].startswith(
-        "delete 40 kB?"
+        "delete 45 kB?"
     )
     answering("y\n", monkeypatch)
-    assert type_in("clean").out.endswith("deleted 40 kB\n")
+    assert type_in("clean").out.endswith("deleted 45 kB\n")
     assert {path for path in Path("results").rglob("*") if path.is_file()} == kept | {files["a database"]}
     assert type_in("clean").out == "nothing to clean in 'results'\n"
 

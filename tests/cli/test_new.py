@@ -67,6 +67,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "checkout"
     for kind in ("methods", "tasks"):
         shutil.copytree(folders(kind)[0], place / kind)
+    shutil.copytree(folders("networks")[0], place / "kfbench" / "networks")
     (place / "docs").mkdir()
     for module in (new, methods_page, kfbench.folders):
         monkeypatch.setattr(module, "PACKAGE", place / "kfbench")
@@ -82,10 +83,11 @@ def test_in_a_checkout_the_page_of_methods_is_refreshed(type_in: Any, checkout: 
     path = checkout / "methods" / "brand_new.py"
     path.write_text(path.read_text().replace("weight: float = 1.0", "weight: float = 2.0"))
     assert methods_page.is_stale()
-    note = type_in("check", "digits").err
+    assert type_in("check", "digits").err == ""  # which is no method of the page
+    note = type_in("check", "scratch").err
     assert "docs/methods.md' is not what the method files say" in note and "python -m kfbench.cli.methods_page" in note
     methods_page.refresh()
-    assert not methods_page.is_stale() and type_in("check", "digits").err == ""
+    assert not methods_page.is_stale() and type_in("check", "scratch").err == ""
 
 
 @pytest.mark.parametrize("kind", ["method", "task", "network"])

@@ -47,7 +47,11 @@ def test_what_runs_stopped_and_failed(type_in: Any, small: tuple[Path, Path]) ->
     assert lines[0] == "kf on digits, seed 3  [0123456789ab]"
     where = f"process {os.getpid()} on {platform.node()}, cpu"
     assert lines[1] == f"  20 % · step 1,200 of 6,000 · 1,234/s · val 43.2 · about 1 min 35 s left · {where}"
-    assert "  kf on digits, seed 3  [aaaaaaaaaaaa]: at step 7" in lines and "  kf on digits, seed 3: no room" in lines
+    anew = "; there was no checkpoint yet, so it begins anew"
+    assert (
+        f"  kf on digits, seed 3  [aaaaaaaaaaaa]: at step 7{anew}" in lines
+        and "  kf on digits, seed 3: no room" in lines
+    )
     [bad] = [record.key for record in records.records(results) if record.status == "failed"]
     told = f"  pathnet on cifar10, seed 2: Diverged: loss is nan at step 40  (kfbench show {bad})"
     assert told in lines

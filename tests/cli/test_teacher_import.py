@@ -122,7 +122,7 @@ def test_what_cannot_be_imported_is_one_line(type_in: Any, body: Any) -> None:
         code, out, err = type_in(*IMPORT, *words)
         assert code == 2 and said in err and len(err.splitlines()) == 1 and not out, (words, err)
     code, _, err = type_in("teacher", "import", "text.pth", *IMPORT[3:])
-    assert code == 2 and "'text.pth' is not a whole safetensors file" in err
+    assert code == 2 and "'text.pth' is neither what torch.save writes nor a whole safetensors" in err
     code, _, err = type_in("teacher", "show", "bset")
     assert code == 2 and "no teacher 'imported:bset'" in err
     assert not Path("results/teachers").exists()

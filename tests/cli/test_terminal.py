@@ -92,6 +92,7 @@ def test_files_are_utf8_where_the_system_writes_another_code(small: tuple[Path, 
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = in_a_process(environment=ascii_only, code="import locale; print(locale.getencoding())")
     assert done.out.strip() not in ("utf-8", "UTF-8"), "this test would show nothing"
+    Path("own").mkdir()
     for words in (("report", str(folder), "--results", str(results)), ("list",), ("new", "method", "mine")):
         done = in_a_process(*words, environment={**ascii_only, "KFBENCH_METHODS": "own"})
         assert done.code == 0 and not done.err and "cannot be read" not in done.out, done

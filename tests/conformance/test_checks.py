@@ -159,7 +159,7 @@ BROKEN = {
 """,
         ),
         (
-            "not a finite scalar",
+            "has shape .1.; return its mean over the batch, a scalar",
             HEAD
             + """
     def losses(self, student, teachers, batch, task, progress):

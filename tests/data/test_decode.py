@@ -153,7 +153,7 @@ def test_sizes_are_stretched_or_cut_from_the_middle() -> None:
 
 
 def test_pillows_warnings_stay_silent_in_an_import(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kfbench.data.archives import import_folders
+    from kfbench.data.importing import import_images
 
     monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
     cut_off = b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"
@@ -168,7 +168,7 @@ def test_pillows_warnings_stay_silent_in_an_import(tmp_path: Any, monkeypatch: p
             path.mkdir(parents=True)
             for number in range(2):
                 (path / f"{number}.jpg").write_bytes(warned)
-    assert import_folders("clear", [tmp_path / "pictures"]).shape == (3, 4, 4)  # warnings are errors here
+    assert import_images("clear", [tmp_path / "pictures"]).shape == (3, 4, 4)  # warnings are errors here
 
 
 def test_what_is_too_large_is_refused_before_it_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import json
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,8 +17,8 @@ from typer.testing import CliRunner
 
 from kfbench.cli.data import app
 from kfbench.data import packs, sources
-from kfbench.data.archives import import_folders
 from kfbench.data.decode import Form, size_of
+from kfbench.data.importing import import_images
 from kfbench.errors import KfbenchError
 
 Files = dict[str, bytes]
@@ -68,7 +67,7 @@ def halves(files: Files) -> Iterator[Files]:
 
 
 def test_one_pack_from_any_archive_half_or_folder(tmp_path: Path, files: Files, data_folder: Path) -> None:
-    whole = import_folders("bugs", [zipped(tmp_path / "all.zip", files)])
+    whole = import_images("bugs", [zipped(tmp_path / "all.zip", files)])
     assert whole.classes == ("ant", "bee", "train") and whole.shape == (3, 5, 4)
     assert whole.counts == {"train": 18, "test": 6} and whole.source == "import of all.zip"
     first, second = halves(files)
@@ -77,14 +76,14 @@ def test_one_pack_from_any_archive_half_or_folder(tmp_path: Path, files: Files, 
         unzipped(tmp_path / "two", {f"top/{n}": c for n, c in second.items()}),
     )
     for paths in ([one, two], [two, one]):
-        assert import_folders("bugs", paths).checksum == whole.checksum
+        assert import_images("bugs", paths).checksum == whole.checksum
     images, labels = whole.read("train")
     assert images.dtype == torch.uint8 and labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6
     bees = {image.permute(1, 2, 0).numpy().tobytes() for image in images[labels == 1]}
     given = [content for name, content in files.items() if name.startswith("train/bee")]
     assert bees == {np.asarray(Image.open(io.BytesIO(content))).tobytes() for content in given}
-    assert sorted(path.name for path in data_folder.iterdir()) == ["bugs"]  # nothing temporary stays
-    assert sources.find("bugs") == import_folders("bugs", [one, two])
+    assert sorted(path.name for path in data_folder.iterdir()) == [".locks", "bugs"]  # nothing temporary stays
+    assert sources.find("bugs") == import_images("bugs", [one, two])
 
 
 def test_grey_stays_grey_and_one_colour_image_makes_all_colour(tmp_path: Path) -> None:
@@ -94,9 +93,9 @@ def test_grey_stays_grey_and_one_colour_image_makes_all_colour(tmp_path: Path) -
         for label in ("a", "bb")
         for number in range(3)
     }
-    assert import_folders("grey", [zipped(tmp_path / "grey.zip", grey)]).shape == (1, 4, 4)
+    assert import_images("grey", [zipped(tmp_path / "grey.zip", grey)]).shape == (1, 4, 4)
     grey["train/a/9.png"] = encoded(np.zeros((4, 4, 3), np.uint8), "png")
-    mixed = import_folders("mixed", [zipped(tmp_path / "mixed.zip", grey)])
+    mixed = import_images("mixed", [zipped(tmp_path / "mixed.zip", grey)])
     assert mixed.shape == (3, 4, 4)
     images, _ = mixed.read("test")
     assert torch.equal(images[:, 0], images[:, 1]) and torch.equal(images[:, 0], images[:, 2])
@@ -105,8 +104,8 @@ def test_grey_stays_grey_and_one_colour_image_makes_all_colour(tmp_path: Path) -
 def test_images_of_different_sizes_need_a_size(tmp_path: Path, files: Files) -> None:
     odd = zipped(tmp_path / "odd.zip", {**files, "test/bee/9.webp": encoded(np.zeros((7, 9, 3), np.uint8))})
     with pytest.raises(KfbenchError, match=r"test/bee/9.webp' is 7×9, others are 5×4 .* --size HxW"):
-        import_folders("bugs", [odd])
-    assert import_folders("bugs", [odd], form=Form(*size_of("6x8"))).shape == (3, 6, 8)
+        import_images("bugs", [odd])
+    assert import_images("bugs", [odd], form=Form(*size_of("6x8"))).shape == (3, 6, 8)
     with pytest.raises(KfbenchError, match="size '32' is not HxW"):
         size_of("32")
 
@@ -132,12 +131,12 @@ BAD: dict[str, tuple[Callable[[Files], Files], str]] = {
 @pytest.mark.parametrize("what", BAD)
 def test_bad_archives_are_named_and_an_older_pack_stays(what: str, tmp_path: Path, files: Files) -> None:
     change, said = BAD[what]
-    older = import_folders("bugs", [zipped(tmp_path / "good.zip", files)])
+    older = import_images("bugs", [zipped(tmp_path / "good.zip", files)])
     with pytest.raises(KfbenchError, match=said) as caught:
-        import_folders("bugs", [zipped(tmp_path / "bad.zip", change(files))])
+        import_images("bugs", [zipped(tmp_path / "bad.zip", change(files))])
     assert "\n" not in str(caught.value)
     assert sources.find("bugs") == older and len(older.read("train")[0]) == 18
-    assert sorted(path.name for path in packs.data_folder().iterdir()) == ["bugs"]
+    assert sorted(path.name for path in packs.data_folder().iterdir()) == [".locks", "bugs"]
 
 
 def test_broken_archives_and_paths_are_named(tmp_path: Path, files: Files) -> None:
@@ -145,41 +144,41 @@ def test_broken_archives_and_paths_are_named(tmp_path: Path, files: Files) -> No
     cut = tmp_path / "cut.zip"
     cut.write_bytes(whole.read_bytes()[:-200])
     with pytest.raises(KfbenchError, match="cut.zip' is no sound zip archive"):
-        import_folders("bugs", [cut])
+        import_images("bugs", [cut])
     flipped = bytearray(whole.read_bytes())
     flipped[flipped.index(b"RIFF") + 30] ^= 255
     (tmp_path / "flipped.zip").write_bytes(flipped)
     with pytest.raises(KfbenchError, match=r"flipped.zip: train/ant/00000.webp' cannot be read \(Bad CRC-32"):
-        import_folders("bugs", [tmp_path / "flipped.zip"])
+        import_images("bugs", [tmp_path / "flipped.zip"])
     with pytest.raises(KfbenchError, match="no file or folder '.*nowhere.zip'"):
-        import_folders("bugs", [tmp_path / "nowhere.zip"])
+        import_images("bugs", [tmp_path / "nowhere.zip"])
     with pytest.raises(KfbenchError, match="train/ant/00000.webp is in both '.*whole.zip.*' and '.*again.zip"):
-        import_folders("bugs", [whole, zipped(tmp_path / "again.zip", files)])
+        import_images("bugs", [whole, zipped(tmp_path / "again.zip", files)])
     with pytest.raises(KfbenchError, match="'../up' cannot name a data set"):
-        import_folders("../up", [whole])
+        import_images("../up", [whole])
 
 
 def test_a_well_known_name_is_kept_for_the_real_images(tmp_path: Path, files: Files) -> None:
     with pytest.raises(KfbenchError, match="18 training and 6 test images .* are not data set 'cifar10'"):
-        import_folders("cifar10", [zipped(tmp_path / "fake.zip", files)])
-    for name in sorted({*sources.DOWNLOADS, *sources.LOCAL, *sources.PHOTOS, "flowers102-64"}):
+        import_images("cifar10", [zipped(tmp_path / "fake.zip", files)])
+    for name in sorted({*sources.ORIGINALS, *sources.LOCAL, *sources.PHOTOS, "flowers102-64"}):
         with pytest.raises(KfbenchError, match="under another name"):
-            import_folders(name, [tmp_path / "fake.zip"])
+            import_images(name, [tmp_path / "fake.zip"])
     assert packs.packed() == []
 
 
 def test_a_well_known_name_is_for_as_many_images_as_were_published(tmp_path: Path, files: Files) -> None:
-    assert {*packs.PINNED, *packs.COUNTS} == {*sources.DOWNLOADS, *sources.LOCAL}
+    assert {*packs.PINNED, *packs.COUNTS} == {*sources.ORIGINALS, *sources.LOCAL}
     with pytest.raises(KfbenchError, match="18 training and 6 test .* 'mnist', which has 60,000 and 10,000"):
-        import_folders("mnist", [zipped(tmp_path / "fake.zip", files)])
-    made = import_folders("mine", [tmp_path / "fake.zip"])
+        import_images("mnist", [zipped(tmp_path / "fake.zip", files)])
+    made = import_images("mine", [tmp_path / "fake.zip"])
     made.folder.rename(made.folder.with_name("mnist"))  # as an older version let it be made
     with pytest.raises(KfbenchError, match="not data set 'mnist'"):
         sources.find("mnist")
 
 
 def test_damage_to_a_pack_is_noticed(tmp_path: Path, files: Files) -> None:
-    pack = import_folders("bugs", [zipped(tmp_path / "all.zip", files)])
+    pack = import_images("bugs", [zipped(tmp_path / "all.zip", files)])
     path = pack.folder / "train.safetensors"
     content = bytearray(path.read_bytes())
     content[-200] ^= 1
@@ -197,7 +196,7 @@ def test_damage_to_a_pack_is_noticed(tmp_path: Path, files: Files) -> None:
 def test_a_failed_rename_puts_the_older_pack_back(
     tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = import_folders("bugs", [zipped(tmp_path / "all.zip", files)])
+    older = import_images("bugs", [zipped(tmp_path / "all.zip", files)])
     true_rename = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
@@ -207,18 +206,23 @@ def test_a_failed_rename_puts_the_older_pack_back(
 
     monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(KfbenchError, match="No space left on device.*set KFBENCH_DATA"):
-        import_folders("bugs", [zipped(tmp_path / "fewer.zip", without(files, "00001"))])
+        import_images("bugs", [zipped(tmp_path / "fewer.zip", without(files, "00001"))])
     monkeypatch.undo()
     packs.open_pack(older.folder).read("test")
     assert packs.open_pack(older.folder) == older
-    assert [path.name for path in older.folder.parent.iterdir()] == ["bugs"]
+    assert sorted(path.name for path in older.folder.parent.iterdir()) == [".locks", "bugs"]
 
 
 def test_missing_data_say_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "DEBIAN_FASHION", tmp_path / "none")
-    with pytest.raises(KfbenchError, match="kfbench data download cifar100, or .*: kfbench data import cifar100 PATH"):
+    with pytest.raises(
+        KfbenchError, match="kfbench data download cifar100, or .*: kfbench data import cifar100 cifar-100-p"
+    ):
         sources.find("cifar100")
-    with pytest.raises(KfbenchError, match="apt-get install dataset-fashion-mnist, or: kfbench data download"):
+    with pytest.raises(
+        KfbenchError,
+        match="apt-get install dataset-fashion-mnist, or: kfbench data download fashion-mnist, or with a copy",
+    ):
         sources.find("fashion-mnist")
     with pytest.raises(KfbenchError, match="did you mean 'mnist'.*kfbench data import mnits PATH"):
         sources.find("mnits")
@@ -259,84 +263,8 @@ def test_debians_fashion_mnist() -> None:
     assert pack.classes[min(range(10), key=ink.__getitem__)] == "Sandal"
 
 
-# True formats, written small. torchvision checks the md5 of the published files, which small ones cannot have.
-
-
 def idx(values: np.ndarray) -> bytes:
     return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
-
-
-def fake_mnist(root: Path, folder: str, prefix: str = "", first: int = 0, classes: int = 10) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    raw = root / folder / "raw"
-    raw.mkdir(parents=True)
-    images = rng.integers(0, 256, (3 * classes, 28, 28), np.uint8)
-    labels = np.arange(3 * classes, dtype=np.uint8) % classes + first
-    for split in ("train", "test") if prefix else ("train", "t10k"):
-        (raw / f"{prefix}{split}-images-idx3-ubyte").write_bytes(idx(images))
-        (raw / f"{prefix}{split}-labels-idx1-ubyte").write_bytes(idx(labels))
-    return images
-
-
-def test_mnist_and_its_kin_from_torchvisions_files(tmp_path: Path) -> None:
-    for name, folder in (("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")):
-        images = fake_mnist(tmp_path, folder)
-        raw = sources.DOWNLOADS[name](tmp_path, False)
-        assert raw.train.labels.tolist() == list(range(10)) * 3 and len(raw.classes) == 10
-        np.testing.assert_array_equal(raw.test.images.numpy(), images[:, None])
-    images = fake_mnist(tmp_path, "EMNIST", "emnist-letters-", first=1, classes=26)
-    raw = sources.DOWNLOADS["emnist"](tmp_path, False)
-    assert raw.train.labels.unique().tolist() == list(range(26)) and raw.classes[25] == "z"
-    np.testing.assert_array_equal(raw.train.images.numpy()[:, 0], images.transpose(0, 2, 1))
-
-
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_from_torchvisions_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision import datasets
-
-    kind = getattr(datasets, name.upper())
-    folder = tmp_path / kind.base_folder
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    key = "labels" if name == "cifar10" else "fine_labels"
-    count = 10 if name == "cifar10" else 100
-    names = sorted(f"class-{number:03}" for number in range(count))
-    for file, _ in kind.train_list + kind.test_list:
-        rows = rng.integers(0, 256, (count, 3072), np.uint8)
-        (folder / file).write_bytes(pickle.dumps({"data": rows, key: list(range(count))}))
-    (folder / kind.meta["filename"]).write_bytes(pickle.dumps({kind.meta["key"]: names}))
-    monkeypatch.setattr(kind, "_check_integrity", lambda self: True)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: True)
-    raw = sources.DOWNLOADS[name](tmp_path, False)
-    assert raw.classes == tuple(names)
-    assert len(raw.train.labels) == count * len(kind.train_list) and len(raw.test.labels) == count
-    np.testing.assert_array_equal(raw.test.images.numpy(), rows.reshape(-1, 3, 32, 32))
-
-
-def test_svhn_from_torchvisions_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scipy.io import savemat
-
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 20), np.uint8)
-    for split in ("train", "test"):  # the files call the digit zero class 10
-        savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": (np.arange(20) % 10 + 1)[:, None].astype(np.uint8)})
-    monkeypatch.setattr("torchvision.datasets.svhn.check_integrity", lambda path, md5=None: True)
-    raw = sources.DOWNLOADS["svhn"](tmp_path, False)
-    assert raw.train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0] * 2
-    np.testing.assert_array_equal(raw.test.images.numpy(), pixels.transpose(3, 2, 0, 1))
-
-
-def test_stl10_from_torchvisions_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "stl10_binary"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (10, 3, 96, 96), np.uint8)
-    for split in ("train", "test"):  # column by column, labels from 1
-        (folder / f"{split}_X.bin").write_bytes(pixels.transpose(0, 1, 3, 2).tobytes())
-        (folder / f"{split}_y.bin").write_bytes((np.arange(10) + 1).astype(np.uint8).tobytes())
-    (folder / "class_names.txt").write_text("\n".join(f"class-{number}" for number in range(10)) + "\n")
-    monkeypatch.setattr("torchvision.datasets.stl10.check_integrity", lambda path, md5=None: True)
-    raw = sources.DOWNLOADS["stl10"](tmp_path, False)
-    assert raw.train.labels.tolist() == list(range(10)) and raw.classes[:2] == ("class-0", "class-1")
-    np.testing.assert_array_equal(raw.train.images.numpy(), pixels)
 
 
 def test_a_damaged_idx_file_is_named(tmp_path: Path) -> None:
@@ -358,9 +286,14 @@ def test_download_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch,
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    for name in ("cifar10", "mnist", "svhn"):
-        with pytest.raises(KfbenchError, match=f"cannot download '{name}' .*kfbench data import {name} PATH") as caught:
+    for name, copy in (
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("mnist", "*-ubyte.gz"),
+        ("svhn", "train_32x32.mat test_"),
+    ):
+        with pytest.raises(KfbenchError, match=f"cannot download '{name}' ") as caught:
             sources.download(name)
+        assert f"with a copy: kfbench data import {name} {copy}" in str(caught.value)
         assert "\n" not in str(caught.value)
     assert list(data_folder.iterdir()) == []
 

@@ -15,6 +15,7 @@ from kfbench import registry
 from kfbench.conformance import tiny
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch
+from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.running import resolve, stand_in
 from kfbench.tasks import Task
@@ -157,6 +158,43 @@ def test_a_relationship_is_a_distribution_for_each_class(classes: int) -> None:
     assert found.argmax(1).tolist() == list(range(classes))
     few = module("co_tuning").learned(*noisy(3 * classes, classes, 0.73), torch.Generator().manual_seed(0))
     assert few.sum(1).tolist() == pytest.approx([1] * classes, rel=1e-5)
+
+
+def test_a_relationship_of_answers_that_are_easy_to_tell_apart_is_finite() -> None:
+    """The scale then runs to its bound, and target classes that are nobody's first have a probability of 0."""
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(5).repeat_interleave(10)
+        centres = torch.randn(5, 2, generator=generator) * 3
+        answers = torch.softmax(centres[labels] + 1e-3 * torch.randn(50, 2, generator=generator), dim=1)
+        found = module("co_tuning").learned(answers, labels, generator)
+        assert found.sum(1).tolist() == pytest.approx([1] * 5, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["delta", "lwf", "co_tuning"])
+def test_what_the_student_began_as_sees_images_of_the_students_size(method: str) -> None:
+    """A network that pools goes over to larger images: what is held to its start has to see these, not smaller ones."""
+    spec = resolve.resolve(method, "mnist", budget="smoke", teachers=["digits/cnn-4"], recipe=tiny.IMAGES)
+    live = stand_in.setup(spec, rows=ROWS)
+    teacher, shape = live.teachers[0], live.task.shape
+    assert teacher.network.shape == (1, 8, 8) and shape == (1, 28, 28)
+    start = cast(Any, live.student).network.clone()
+    small, large = seen_by(teacher), seen_by(teacher.at(shape))
+    loop = trained(live, 8)
+    assert set(large) == {shape} and not small
+    batch = loop.batch()
+    with torch.no_grad(), taps.read(start, start.layers) as found:
+        start(batch.images)
+    answers = teacher.at(shape).features(batch, start.layers)
+    assert all(torch.equal(answers[layer], found[layer]) for layer in start.layers)
+    assert teacher.at((1, 8, 8)) is teacher
+
+
+def seen_by(teacher: Teacher) -> list[tuple[int, ...]]:
+    """Return a list that takes up the shape of every image batch the teacher's body is given."""
+    seen: list[tuple[int, ...]] = []
+    teacher.network.body.register_forward_pre_hook(lambda _, taken: seen.append(tuple(taken[0].shape[1:])))
+    return seen
 
 
 @pytest.mark.parametrize("method", ["co_tuning", "co_tuning/direct"])
@@ -377,6 +415,44 @@ def test_adapters_begin_as_nothing_and_are_merged_into_the_kept_network() -> Non
         assert torch.allclose(kept(images).logits, student(images).logits, atol=1e-5)
         assert not torch.allclose(kept(images).logits, student.network(images).logits, atol=1e-3)
     assert sum(w.numel() for w in kept.parameters()) == sum(w.numel() for w in student.network.parameters())
+
+
+def test_a_weight_that_layers_share_has_one_adapter_and_a_layer_under_two_names_is_put_back() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = nn.Flatten()
+            self.first, self.other, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+            self.again, self.other.weight = self.first, self.first.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            made: Tensor = self.head(self.other(self.again(self.first(self.flat(x)))))
+            return made
+
+    network = Network(Shared(), name="shared", shape=(1, 2, 2), outputs=3, layers=("body.first",), heads=("body.head",))
+    lora, images = module("lora"), torch.rand(5, 1, 2, 2)
+    adapted = lora.Adapted(network, lora.adaptable(network), rank=2, scale=1.0)
+    assert list(adapted.adapters) == ["body/first"]
+    nn.init.normal_(adapted.adapters["body/first"].widen)
+    plain, live = network(images).logits, list(network.parameters())
+    adapted(images)
+    assert torch.equal(network(images).logits, plain)
+    assert [id(weight) for weight in network.parameters()] == [id(weight) for weight in live]
+    with torch.no_grad():
+        said = adapted(images).logits
+        live[0].copy_(adapted.merged()["body.first.weight"])
+    assert torch.allclose(network(images).logits, said, atol=1e-6)
+
+
+def test_keys_of_layers_that_share_a_weight_follow_it() -> None:
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight  # type: ignore[assignment]
+    follower, x = module("bi_tuning").Follower(tied), torch.rand(2, 3)
+    with torch.no_grad():
+        assert torch.equal(follower(tied, x), tied(x))
+        tied[0].weight.add_(1)  # type: ignore[operator]
+        follower.follow(tied, 0.0)
+        assert torch.equal(follower(tied, x), tied(x))
 
 
 def test_adapters_go_where_they_are_asked_to_go() -> None:

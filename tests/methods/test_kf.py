@@ -148,14 +148,30 @@ def test_after_the_cut_kl_is_to_the_last_output_or_to_the_last_with_teachers(pre
 def test_kl_to_a_snapshot_is_zero_right_after_it_is_taken() -> None:
     loop, student, batch = begun(previous="snapshot", refresh=3)
     setup = loop.setup
-    assert student.snapshot is not None
-    student.snapshot.age.zero_()
+    student.take_snapshots()
     parts = setup.method.losses(student, setup.teachers, batch, setup.task, 0.2)[1]
     assert parts["kl"].item() == pytest.approx(0.0, abs=1e-6)
     with torch.no_grad():
         for weight in student.network.parameters():
             weight.add_(0.3)
     assert setup.method.losses(student, setup.teachers, batch, setup.task, 0.2)[1]["kl"].item() > 1e-4
+
+
+@pytest.mark.parametrize("matched", [False, True])
+@pytest.mark.parametrize("refresh", [1, 2])
+def test_kl_to_a_snapshot_is_to_weights_of_an_earlier_step(matched: bool, refresh: int) -> None:
+    """Never to the present ones; and where no weight has moved it is 0, whatever the batches are."""
+    loop, student, _ = begun(previous="snapshot", refresh=refresh, matched=matched)
+    setup, found = loop.setup, []
+    student.train()
+    student.take_snapshots()
+    for moved in (0.0, 0.0, 0.05, 0.05, 0.05):
+        with torch.no_grad():
+            for number, weight in enumerate(student.network.parameters()):
+                weight.add_(moved * (number + 1))
+        parts = setup.method.losses(student, setup.teachers, loop.batch(), setup.task, 0.2)[1]
+        found.append(parts["kl"].item())
+    assert found[:2] == pytest.approx([0, 0], abs=1e-6) and min(found[2:]) > 1e-5
 
 
 def test_shares_sum_to_one_and_name_every_candidate() -> None:

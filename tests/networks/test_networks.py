@@ -391,3 +391,10 @@ def test_blocks_are_wired_as_the_papers_say() -> None:
         narrow = list(layer.narrow)
         maps = torch.cat((maps, narrow[3](bn_relu(layer.conv1(bn_relu(maps, layer.norm1)), narrow[1]))), 1)
     torch.testing.assert_close(dense(x), maps)
+
+
+def test_a_network_that_looks_at_a_number_while_it_is_made_can_be_copied() -> None:
+    made = networks.make("torchvision:regnet_y_400mf", shape=(3, 32, 32), outputs=10).eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(made.clone()(images).logits, made(images).logits)

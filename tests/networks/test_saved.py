@@ -230,7 +230,9 @@ def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_damaged_file_is_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(content)
-    with pytest.raises(KfbenchError, match=r"a.pth' (is not a whole|holds)") as caught:
+    with pytest.raises(
+        KfbenchError, match=r"a.pth' (is neither what torch.save writes nor|is not a whole|holds)"
+    ) as caught:
         saved.read(path)
     assert "\n" not in str(caught.value)
     torch.save({"model": 3}, path)
@@ -447,3 +449,15 @@ def test_the_part_that_fits_is_named() -> None:
     assert refusal(both).endswith("; say which: --part model or --part ema")
     assert "--part" not in refusal({**before("model.", theirs(network("resnet14"))), **beside})
     assert "--part" not in refusal({**foreign, **beside}, is_ordered=False)
+
+
+def test_names_of_wrappers_are_taken_off_as_parts_of_names_only() -> None:
+    weight = torch.zeros(2)
+
+    def plain(*names: str) -> list[str]:
+        return list(saved._unwrapped(dict.fromkeys(names, weight)))
+
+    assert plain("module._orig_mod.a.w", "module._orig_mod.b") == ["a.w", "b"]
+    assert plain("module.module.a", "_orig_mod.module.module.w") == ["a", "w"]
+    assert plain("x_orig_mod.weight", "module.w") == ["x_orig_mod.weight", "module.w"]
+    assert plain("n_averaged") == []

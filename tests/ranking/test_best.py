@@ -46,6 +46,11 @@ def test_the_best_are_those_that_rank_first(results: Path) -> None:
         assert values == sorted(choice.told["candidates"].values(), reverse=True)[:2]
 
 
+def test_a_candidate_counts_once(results: Path) -> None:
+    with pytest.raises(KfbenchError, match="asks for 2 teachers, but 1 of those named suit"):
+        choose("best:2,random:digits/cnn-4,random:digits/cnn-4", results)
+
+
 def test_candidates_of_the_store_are_those_that_suit(results: Path) -> None:
     same = choose("best:1", results)  # copies outputs: the classes of the task itself
     assert set(same.told["candidates"]) == {NAMES[0], NAMES[2]} and same.told["asked"] == "best:1"

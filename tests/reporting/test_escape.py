@@ -42,3 +42,7 @@ def test_latex():
         r"50 \% of a\_b \& c\textasciicircum{}d \#1 \{x\} \textbackslash{}"
     )
     assert escape.tex("<b>|\n\x07") == r"\textless{}b\textgreater{}\textbar{} ?"
+
+
+def test_a_backtick_without_a_mate_is_one() -> None:
+    assert escape.html("a ` b") == "a ` b" and escape.html("`a` ` b") == "<code>a</code> ` b"

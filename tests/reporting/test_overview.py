@@ -74,7 +74,7 @@ def test_a_winner_that_keeps_more_is_said_to(cells):
 
     of = top(changed(cells, larger))
     assert of.standings[0].is_larger and not of.standings[1].is_larger
-    assert "It keeps 3.0 times scratch's parameters; best of those that keep no more: pathnet" in of.headline
+    assert "It keeps 3.0 times scratch's parameters; best of those that keep about as much: pathnet" in of.headline
 
 
 def test_what_keeps_more_is_named_where_others_were_named_between():
@@ -83,8 +83,8 @@ def test_what_keeps_more_is_named_where_others_were_named_between():
         for record in cell.done:
             record.cost["parameters"] = 3e5 if row == "good" else 1e5
     assert (
-        "level cannot be told from it. good keeps 3.0 times scratch's parameters; best of those that keep no more: "
-        "level, +2.0 [" in top(level).headline
+        "level cannot be told from it. good keeps 3.0 times scratch's parameters; best of those that keep about as "
+        "much: level, +2.0 [" in top(level).headline
     )
 
 

@@ -88,6 +88,17 @@ def test_the_band_is_students_interval_at_each_point():
     assert lone == pytest.approx(values[0]) and np.isnan(bottom).all() and np.isnan(top).all()
 
 
+@pytest.mark.parametrize(("is_percent", "ends"), [(True, (0.0, 103.0)), (False, (-28.6, 128.6))])
+def test_an_axis_of_percent_ends_where_percent_do(is_percent, ends):
+    with style.in_style():
+        figure, (axis,) = style.panels(1)
+        curve_plots.draw_line(axis, np.array([0.0, 1.0]), np.array([[99.0, 1.0], [98.0, 2.0]]), "kf", 0)
+        axis.plot([0.0, 1.0], [99.0, 1.0])
+        curve_plots.draw_line(axis, np.array([0.0, 1.0]), np.array([[80.0, 9.0], [20.0, 9.0]]), "kd", 1)  # a wide band
+        curve_plots._frame(axis, is_percent=is_percent)
+    assert axis.get_ylim() == pytest.approx(ends, abs=0.5)
+
+
 def test_shares_stack_to_one(made):
     with style.in_style():
         shares, _ = mixing_plots.mixing(made)
@@ -144,6 +155,21 @@ def test_label_efficiency_has_students_intervals(made):
     exact = ttest_1samp(values, 0).confidence_interval(0.95)
     segment = axis.collections[1].get_segments()[0]
     assert segment[:, 1] == pytest.approx([exact.low, exact.high])
+
+
+def test_all_images_are_a_size_too(made):
+    """How many they are is known from the steps of a recorded run."""
+    columns = [
+        column.model_copy(update={"train_size": "all"}) if column.train_size == 1000 else column
+        for column in made.study.tasks
+    ]
+    with style.in_style():
+        drawn = plots.labels(grid.Grid(made.study.model_copy(update={"tasks": columns}), made.cells))
+    assert drawn is not None
+    [axis] = drawn[2].axes
+    recipe = made.cells["kf", "cifar10, 1,000 images"].done[0].spec["recipe"]
+    assert list(axis.get_xticks()) == [250, int(1000 * recipe["batch_size"] / recipe["epochs"])]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["250", "all"]
 
 
 def test_a_label_with_dollars_is_drawn_as_it_is(made):

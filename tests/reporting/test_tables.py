@@ -80,9 +80,11 @@ def test_missing_failed_and_impossible_cells_say_so(made):
     table = tables.tables(made)[0]
     missing = cell(table, "pathnet", "cifar100")
     assert missing.text == "–" and not missing.keys
-    assert missing.note == '4 not run yet: kfbench study reports/small --row "pathnet" --column "cifar100"'
+    assert missing.note == "not run yet: kfbench study reports/small (--row and --column for a part)"
     failed = cell(table, "pathnet", "cifar10, 250 images")
-    assert "(2 of 4)" in failed.text and "1 failed (Diverged: loss is nan at step 40), 1 not run yet" in failed.note
+    asked = "kfbench study reports/small --row pathnet --column 'cifar10, 250 images'"
+    assert "(2 of 4)" in failed.text
+    assert failed.note == f"1 failed (Diverged: loss is nan at step 40), 1 not run yet: {asked}"
     assert cell(table, "kd, T 4", "atari/krull").note == "n/a, because method 'kd' is for images"
 
 
@@ -199,7 +201,7 @@ def test_times_are_compared_on_one_kind_of_machine_only(made):
     mixed = on(replace(made, cells=images), MACHINES)
     table, head = tables.cost(mixed), "training ÷ scratch"
     ours = cell(table, "kf", head)
-    assert ours.text == "× 1.94 (1.50–2.50)" and ours.values["low"] == pytest.approx(350 / 180)
+    assert ours.text == "× 1.94 (1.50–2.50)" and ours.values["ratio"] == pytest.approx(350 / 180)
     assert ours.note == "over 2 of 4 pairs of runs: the others had two kinds of machine"
     none = cell(table, "kd, T 4", head)
     assert (none.text, none.note, none.keys) == ("–", "no seed was run on the same kind of machine as scratch's", ())
@@ -258,13 +260,28 @@ def test_a_claim_that_is_false_is_not_reproduced(made):
     claim = made.study.claims[0].model_copy(update={"better": "scratch", "than": "kf"})
     assert claims.verdict(claim, made).word == "not reproduced"
     margin = made.study.claims[0].model_copy(update={"margin": 50.0})
-    assert claims.verdict(margin, made).word == "not reproduced"
+    told = claims.verdict(margin, made)
+    assert told.word == "not reproduced" and told.plain.value == pytest.approx(told.difference.value + 50)
+    plain = claims.verdict(made.study.claims[0], made).told.partition(" points of accuracy")
+    assert told.told.startswith(f"{plain[0]}{plain[1]} (claimed: above +50.00), 95 % interval ")
     close = made.study.claims[0].model_copy(update={"margin": 3.0})
     verdict = claims.verdict(close, made)
     assert verdict.word == "undecided" and "more seed" in verdict.told
     part = made.study.claims[0].model_copy(update={"than": "pathnet", "on": ["cifar10, 1,000 images", "cifar100"]})
     assert (
         claims.verdict(part, made).word == "undecided" and "nothing yet on cifar100" in claims.verdict(part, made).told
+    )
+
+
+def test_a_claim_is_about_the_columns_that_its_rows_are_for(made):
+    """A row that is not for a column lacks nothing there."""
+    claim = made.study.claims[0].model_copy(update={"on": []})
+    part = {at: cell for at, cell in made.cells.items() if at[0] != claim.better or at[1] == "cifar100"}
+    verdict = claims.verdict(claim, replace(made, cells=part))
+    assert verdict.columns == ("cifar100",) and not verdict.absent
+    assert (
+        "nothing yet on"
+        in claims.verdict(claim.model_copy(update={"on": [*made.columns]}), replace(made, cells=part)).told
     )
 
 

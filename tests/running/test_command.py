@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kfbench.errors import KfbenchError
 from kfbench.running import command, prepare, resolve, teacher_names
 from kfbench.spec import RunSpec
 from kfbench.studies import definition, plan
@@ -66,6 +67,23 @@ def test_so_does_that_of_every_run_and_teacher_of_a_study(study: str) -> None:
         for teacher in prepare.teachers_of(spec):
             words = command.teacher(teacher)
             assert teacher_names.read(words[-1], budget="small").spec() == teacher
+
+
+def test_a_run_has_one_spec_however_it_is_typed() -> None:
+    forms: list[dict[str, Any]] = [
+        {"epochs": 3.0, "train_size": "300", "flip": "True", "milestones": "0.3,0.6"},
+        {"milestones": (0.3, 0.6), "flip": True, "train_size": 300, "epochs": "3"},
+    ]
+    first, second = (resolve.resolve("kd", "digits", budget="smoke", recipe=form) for form in forms)
+    assert first == second
+    assert first.teachers == ("digits/cnn-32@smoke:train_size=300+epochs=3+milestones=0.3/0.6+flip=true",)
+    for all_of_them in ("all", "none", None):
+        spec = resolve.resolve("kd", "cifar10", recipe={"train_size": all_of_them})
+        assert spec.teachers == ("cifar10/cnn-32@small:train_size=none",)
+    named = resolve.resolve("kf", "digits", budget="smoke", teachers=["digits@smoke:flip=True+epochs=3.0"])
+    assert named.teachers == ("digits/cnn-32@smoke:epochs=3+flip=true",)
+    with pytest.raises(KfbenchError, match="the network stands before the budget: digits/cnn-8@smoke"):
+        teacher_names.read("digits/cnn-32@smoke:network=cnn-8", budget="smoke")
 
 
 def test_what_is_typed_for_a_run_goes_over_to_its_teacher() -> None:

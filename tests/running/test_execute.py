@@ -14,10 +14,11 @@ import torch
 from short_runs import TEACHERS, Told, outcome, spec_of
 from torch import Tensor, nn
 
+from kfbench import registry
 from kfbench.conformance import tiny
 from kfbench.errors import Diverged, KfbenchError, NoMemory
 from kfbench.networks import taps, weights
-from kfbench.running import execute, prepare, records, stand_in, status, verify
+from kfbench.running import device, execute, prepare, records, stand_in, status, verify
 from kfbench.spec import RunSpec
 from kfbench.train.supervised import Supervised
 
@@ -246,6 +247,8 @@ def test_a_teacher_is_trained_once_and_its_file_is_verified(tmp_path: Path) -> N
     told = Told()
     record = execute.run(spec, results=tmp_path, watcher=told)
     assert any(line.startswith("teacher digits/cnn-4@smoke") for line in told.lines)
+    twice = execute.run(spec_of("kf", teachers=[*spec.teachers] * 2), results=tmp_path)
+    assert twice.cost["teacher_seconds"] == record.cost["teacher_seconds"]  # it was trained once
     assert record.cost["teacher_seconds"] > 0 and record.provenance["teachers"][0]["task"] == "digits"
     [path] = (tmp_path / "teachers").rglob("*.safetensors")
     stamp, whole = path.stat().st_mtime_ns, path.read_bytes()
@@ -362,3 +365,15 @@ def test_memory_does_not_grow_over_epochs(tmp_path: Path) -> None:
             resident.append(int(pages.read_text().split()[1]) * resource.getpagesize() / 1e6)
     assert loop.data.train.images.dtype == torch.uint8  # resident once, as bytes
     assert resident[-1] - resident[4] < 4, resident  # MB; 20 copies of the training images in float would be 7
+
+
+def test_threads_go_back_to_torchs_own() -> None:
+    before = torch.get_num_threads()
+    images, games = registry.kind_of("digits"), registry.kind_of("atari")
+    try:
+        torch.set_num_threads(3)
+        for threads, kind, now in ((None, images, 3), (None, games, 1), (2, images, 2), (None, images, 3)):
+            device.set_threads(threads, kind)
+            assert torch.get_num_threads() == now
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """Students on the hub: pushed to and fetched from a server of this machine that speaks the hub's protocol."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hub_server
+import numpy as np
 import pytest
 import torch
 from hub_server import Hub
+from PIL import Image
 
 from kfbench import networks
 from kfbench.errors import KfbenchError
@@ -115,6 +118,50 @@ def test_from_a_run_to_the_hub_and_back_as_a_teacher(
     env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(PACKAGE.parent), "HF_HUB_OFFLINE": "1"}
     offline = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert offline.stdout == "cnn-8 False\n" and len(served.asked) == asked
+
+
+def test_a_data_set_of_the_hub_is_imported_by_its_name(served: Hub, tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def file(count: int, seed: int) -> bytes:
+        images = np.random.default_rng(seed).integers(0, 256, (count, 4, 5, 3), np.uint8)
+        buffers = [io.BytesIO() for _ in images]
+        for image, buffer in zip(images, buffers, strict=True):
+            Image.fromarray(image).save(buffer, "png")
+        pictures = [{"bytes": buffer.getvalue(), "path": "a.png"} for buffer in buffers]
+        made = io.BytesIO()
+        parquet.write_table(pa.table({"image": pictures, "label": ["cat", "dog"] * (count // 2)}), made)
+        return made.getvalue()
+
+    pets = {"data/train-00000-of-00001.parquet": file(8, 0), "data/test-00000-of-00001.parquet": file(4, 1)}
+    served.files["datasets/lab/pets"] = {"README.md": b"---", **pets, "data/large.bin": b"not asked for"}
+    served.files["datasets/lab/zipped"] = {"README.md": b"---", "pets.zip": b"x"}
+    served.files["datasets/lab/zipped@refs/convert/parquet"] = {
+        f"default/{split}/0000.parquet": content
+        for split, content in zip(("train", "test"), pets.values(), strict=True)
+    }
+    served.files["datasets/lab/text"] = {"README.md": b"---"}
+    served.files["datasets/lab/two"] = {f"{folder}/{name}": pets[name] for folder in ("one", "other") for name in pets}
+    data = {"KFBENCH_DATA": str(tmp_path / "data"), "HF_TOKEN": ""}
+    cases: list[tuple[tuple[str, ...], int, str]] = [
+        (("pets", "hf:lab/pets"), 0, "pets: 8 training and 4 test images, 3×4×5, 2 classes"),
+        (("again", "hf:lab/pets@main"), 0, "again: 8 training"),
+        (("zipped", "hf:lab/zipped"), 0, "zipped: 8 training"),
+        (("one", "hf:lab/two/one"), 0, "one: 8 training"),
+        (("two", "hf:lab/two"), 2, "as if they were two data sets; give one of them"),
+        (("text", "hf:lab/text"), 2, "'hf:lab/text' holds no Parquet files; fetch its images"),
+        (("none", "hf:lab/none"), 2, "could not fetch 'hf:lab/none': "),
+        (("none", "hf:lab/pets@old"), 2, "could not fetch 'hf:lab/pets@old': "),
+        (("none", "hf:pets"), 2, "'hf:pets' is no data set of the hub; write hf:ORG/NAME"),
+    ]
+    answers = typed(served, tmp_path, *((("data", "import", *words), data) for words, _, _ in cases))
+    for done, (words, code, said) in zip(answers, cases, strict=True):
+        assert done.code == code and said in (done.err if code else done.out), (words, done.out, done.err)
+        assert not code or len(done.err.strip().splitlines()) == 1, done.err
+    assert not any("large.bin" in asked for asked in served.asked)
+    told = [json.loads((tmp_path / "data" / name / "pack.json").read_text()) for name in ("pets", "zipped", "one")]
+    assert told[0]["source"] == "import of hf:lab/pets"
+    assert told[0]["checksums"] == told[1]["checksums"] == told[2]["checksums"]
 
 
 def test_what_the_hub_says_no_to_is_one_line(served: Hub, recorded: Path, packed_digits: Path, tmp_path: Path) -> None:

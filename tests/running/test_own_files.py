@@ -47,8 +47,29 @@ def test_an_edited_method_or_network_of_ones_own_is_another_run(type_in: Console
     second = key(type_in, *net)
     edit(own / "networks" / "mynet.py", '"""', '"""Edited. ')
     assert len({first, second, key(type_in, *net)}) == 3
+    made = registry.load_method("mine")
+    edit(own / "methods" / "mine.py", "weight: float = 1.0", "weight: float = 4.0")
+    assert (made.weight, registry.load_method("mine").weight) == (1.0, 4.0)  # type: ignore[attr-defined]
     spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["digits/cnn-8"], recipe={"network": "cnn-4"})
     assert identity.own_files(spec) == {}  # ours have revisions, and their records keep their keys
+
+
+def test_so_is_an_edited_task(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which says what part of a data set is taken; that of a stage, too."""
+    (own / "tasks").mkdir()
+    path = own / "tasks" / "part.py"
+    text = '"""Part of the digits.\n\nSource: made for a test.\n"""\n\nfrom kfbench.tasks import ImageTask\n\n'
+    path.write_text(f'{text}TASK = ImageTask(shape=(1, 8, 8), classes=10, dataset="digits", keep=(0, 1, 2))\n')
+    monkeypatch.setenv("KFBENCH_TASKS", str(own / "tasks"))
+    runs = [
+        resolve.resolve("scratch", "part", budget="smoke"),
+        resolve.resolve("pathnet", "digits", budget="smoke", settings={"source": "part"}),
+    ]
+    before = [identity.of(spec, []) for spec in runs]
+    assert "task_file" in before[0] and "part task_file" in before[1]
+    edit(path, "keep=(0, 1, 2)", "keep=(7, 8, 9)")
+    assert registry.load_task("part").keep == (7, 8, 9)  # type: ignore[attr-defined]
+    assert all(now != then for now, then in zip((identity.of(spec, []) for spec in runs), before, strict=True))
 
 
 def test_a_changed_file_of_the_checkout_is_told_and_ends_no_run_of_before(

@@ -77,6 +77,23 @@ def test_a_run_tells_how_far_it_is_and_passes_on_all_it_is_told(
     assert status.read(tmp_path) == []  # it is done: nothing is left
 
 
+def test_a_stop_tells_where_it_was_and_whether_there_is_a_checkpoint(tmp_path: Path) -> None:
+    loop = Stepping()
+    with pytest.raises(Interrupted), heartbeat.heartbeat(
+        "0123456789ab", SPEC, results=tmp_path, device="cpu", then=Watcher()
+    ) as watcher:  # fmt: skip
+        watcher.start(SPEC, loop)  # type: ignore[arg-type]
+        loop.position = 7  # too soon after the last writing
+        watcher.step(loop, None)  # type: ignore[arg-type]
+        watcher.stop()
+        raise Interrupted("stopped at step 7")
+    [told] = status.read(tmp_path)
+    assert (told["state"], told["step"], told["progress"], told["checkpoint"]) == ("stopped", 7, 0.7, False)
+    (tmp_path / ".checkpoints").mkdir()
+    (tmp_path / ".checkpoints" / "0123456789ab.ckpt").touch()
+    assert status.read(tmp_path)[0]["checkpoint"]
+
+
 def test_a_file_is_written_seldom(tmp_path: Path) -> None:
     loop = Stepping()
     with heartbeat.heartbeat("0123456789ab", SPEC, results=tmp_path, device="cpu", then=Watcher()) as watcher:

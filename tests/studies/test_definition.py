@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kfbench.errors import KfbenchError
-from kfbench.studies import definition
+from kfbench.studies import definition, plan
 
 GOOD = """# a study
 title = "Small"
@@ -66,6 +66,15 @@ def test_networks_and_training_sizes_multiply_columns(tmp_path):
     assert made.search is not None and made.search.trials == 25
 
 
+def test_all_images_is_the_spec_that_names_no_size(tmp_path):
+    """Whatever the budget takes; so runs with all images are shared by studies with and without other sizes."""
+    text = 'title = "t"\nbudget = "small"\nmethods = ["scratch"]\ntasks = ["cifar100"]\ntrain_sizes = [500, "all"]\n'
+    made = definition.load(write(tmp_path / "a", text))
+    assert [column.label for column in made.tasks] == ["cifar100, 500 images", "cifar100, all images"]
+    few, every = (plan.recipe_of(made, made.methods[0], column) for column in made.tasks)
+    assert few == {"train_size": 500} and every == {"train_size": None}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -79,6 +88,38 @@ def test_networks_and_training_sizes_multiply_columns(tmp_path):
         ("settings = { cut = 0.5 }", "settings = { cut = [1] }", "methods, entry 3, settings, 'cut': cannot be [1]"),
         ('teachers = ["digits/low"]', "teachers = 5", "tasks, entry 1, 'teachers': cannot be 5"),
         ("train_size = 100", "train_size = 0", "tasks, entry 2, 'train_size': cannot be 0: input should be greater"),
+        ("train_size = 100", 'train_size = "al"', "cannot be 'al': input should be a valid integer or 'all'"),
+        (
+            "train_size = 100",
+            "train_size = true",
+            "'train_size': cannot be True: input should be a valid integer or",
+        ),
+        ("seeds = 3", 'baseline = "scrach"', "'baseline': no row or column 'scrach'; did you mean 'scratch'?"),
+        ("seeds = 3", "seeds = [0, 1, 0]", "'seeds': [0, 1, 0] names one twice"),
+        ("seeds = 3", "seeds = [-1]", "seeds, entry 1: cannot be -1: input should be greater than or equal to 0"),
+        ("seeds = 3", 'search = "yes"', "'search': cannot be 'yes': input should be a valid table"),
+        (
+            "[[claims]]",
+            '[[tables]]\nname = "a"\ntitle = "A"\n[[tables]]\nname = "a"\ntitle = "B"\n[[claims]]',
+            "study.toml': two tables are called 'a'; give each a name of its own",
+        ),
+        (
+            "[[claims]]",
+            '[[tables]]\nname = "cost"\ntitle = "A"\n[[claims]]',
+            "study.toml': a table of every page is called 'cost'; give yours another name",
+        ),
+        ('label = "low"', 'label = "_low"', "label '_low' begins with _, which plots leave out"),
+        ("seeds = 3", "seeds = 1000000000", "'seeds': cannot be 1000000000: there are 1 to 1,000 seeds, or a list"),
+        ("settings = { cut = 0.5 }", "settings = { cut = inf }", "methods, entry 3, settings, 'cut': cannot be inf"),
+        ("value = 12.5", "value = nan", "reference, entry 1, 'value': cannot be nan: input should be a finite number"),
+        (
+            'better = "Knowledge Flow"\nthan = "scratch"',
+            'row = "scratch"\ncurve = "loss"\nbelow = 1\nmargin = 2',
+            "a claim about a curve has no margin",
+        ),
+        ('better = "Knowledge Flow"', 'better = "scratch"', "a claim compares two rows, not one with itself"),
+        ("seeds = 3", "seeds = [true]", "seeds, entry 1: cannot be True: input should be a valid integer"),
+        ("value = 12.5", "value = true", "reference, entry 1, 'value': cannot be True: input should be a valid number"),
         ('task = "digits/low"', 'teachers = ["a"]', "tasks, entry 2, 'task': is missing"),
         ('better = "Knowledge Flow"', "", "claims, entry 1: cannot be"),
         ('better = "Knowledge Flow"', "", "a claim has 'better' and 'than', or"),

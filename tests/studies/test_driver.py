@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import pytest
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from kfbench.errors import KfbenchError, NoRoom
 from kfbench.running import execute, identity, prepare, records, resolve
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
-from kfbench.studies import claims, driver, home, missing, trials
+from kfbench.studies import claims, driver, home, missing, steps, trials
 from kfbench.studies.carry import Order, Outcome, State
 from kfbench.studies.place import Place
 from kfbench.studies.trials import Job
@@ -100,10 +101,21 @@ def drive(place: Place, engine: Pretended, jobs: list[Job], *, name: str = "s") 
     """Make jobs and their teachers; return what went bad, and what was said."""
     said = io.StringIO()
     teachers = missing.missing_teachers([job.spec for job in jobs], place.results)
-    with trials.storage(place.url) as storage:
+    with claims.alone(place, name), trials.storage(place.url) as storage:
         grid = trials.Grid(storage, name, jobs)
         bad = driver.drive(grid, teachers, place, name=name, console=Console(file=said), engine=engine)
     return bad, said.getvalue()
+
+
+def test_who_comes_second_disturbs_nothing(tmp_path, student):
+    """To open a study ends what is under way in the database, so it is opened by the one driver only."""
+    place, job = Place(tmp_path / "results"), student
+    with claims.alone(place, "s"), trials.storage(place.url) as storage:
+        assert trials.Grid(storage, "s", [job]).next(lambda _: True) == job
+        with pytest.raises(KfbenchError, match="'s' is being run already"):
+            steps._make([job], place, name="s", console=Console(quiet=True))
+        [trial] = optuna.load_study(study_name="s", storage=storage).get_trials()
+        assert trial.state == optuna.trial.TrialState.RUNNING
 
 
 def taught() -> tuple[Job, str]:

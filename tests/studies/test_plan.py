@@ -8,6 +8,7 @@ from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.spec import digest
 from kfbench.studies import definition, plan
+from kfbench.studies.place import Place
 
 STUDY = """
 title = "Digits"
@@ -83,6 +84,13 @@ def test_a_studys_teacher_of_outputs_is_not_for_a_method_whose_teacher_is_its_tw
         ('"scratch"', '"scrach"', "no method 'scrach'; did you mean 'scratch'"),
         ("digits/high", "digit/high", "no task 'digit'; did you mean 'digits'"),
         ("epochs = 2", "epoch = 2", "no field 'epoch'; did you mean 'epochs'"),
+        ("epochs = 2", "epochs = true", "field 'epochs' .* cannot be True: it should be a number"),
+        ('["digits/low"]', '["digts/low"]', "no task 'digts'; did you mean 'digits'"),
+        (
+            'label = "random", teachers = "random"',
+            'label = "x", teachers = ["mnist@smal"]',
+            "no budget 'smal'; did you",
+        ),
         ('label = "random"', 'label = "random", settings = { cutt = 1 }', "no setting 'cutt'; did you mean 'cut'"),
     ],
 )
@@ -102,3 +110,22 @@ def test_shipped_studies_load_and_their_plans_are_current():
     for folder in found:
         made = definition.load(folder)
         assert plan.read(folder, made) == plan.make(made, plan.tuned(folder, made)), folder.name
+
+
+def test_damaged_plans_and_choices_are_a_line(tmp_path):
+    (tmp_path / "study.toml").write_text(STUDY.replace(', "breaks"', ""))
+    made = definition.load(tmp_path)
+    for text in ("[]", "{}", '{"cells": 1}'):
+        (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(KfbenchError, match="plan.json' is no plan; make it: kfbench study"):
+            plan.read(tmp_path, made)
+    searched = made.model_copy(update={"search": definition.Search()})
+    plan.write(tmp_path, made, plan.make(made))
+    with pytest.raises(KfbenchError, match="is older than the rows and columns"):
+        plan.read(tmp_path, searched)
+
+
+def test_a_place_is_checked_wherever_it_is_asked_for(tmp_path):
+    for name, value in (("jobs", 0), ("threads", 0), ("memory", -1.0), ("checkpoint_seconds", float("nan"))):
+        with pytest.raises(KfbenchError, match=f"{name} cannot be {value}; give a number from"):
+            Place(tmp_path, **{name: value})

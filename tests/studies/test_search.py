@@ -65,6 +65,14 @@ def test_a_method_without_a_space_is_refused():
         search.space("scratch")
 
 
+def test_what_a_row_fixes_is_not_searched(asked):
+    fixed = dataclasses.replace(asked, fixed=("temperature",))
+    assert set(asked.space) - set(fixed.space) == {"temperature"} and asked.name != fixed.name
+    assert "temperature" not in search.known(fixed.spec, fixed.fixed)
+    assert "temperature" not in search.suggest(_drawn("kd"), "kd", fixed=fixed.fixed)
+    assert asked.name == dataclasses.replace(asked, fixed=("other",)).name  # another setting, the same search
+
+
 def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(asked, tmp_path):
     """Three real trials, two at once; a restart adds none, a larger number asked for one; the best on fresh seeds."""
     place = Place(tmp_path / "results", jobs=2)
@@ -80,7 +88,7 @@ def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(asked, tmp_pa
     assert len(more.trials) == 4 and len(list(records.records(place.results))) == 4
     best = search.best(made)
     by_validation = max(found, key=lambda record: -record.scores["val"]["error"])
-    assert search.started(made, asked.spec) == made.trials[0].value
+    assert search.started(made, asked) == made.trials[0].value
     if best.number < 3:
         assert best.value == pytest.approx(100 - by_validation.scores["val"]["error"])
         assert {name: by_validation.spec["settings"][name] for name in best.params} == best.params

@@ -1,62 +1,30 @@
-"""A user's own images, as users have them: other layouts, odd names, damaged files, no test split; a line each."""
+"""A user's own images, as users have them: other layouts, odd names, no test split."""
 
 import hashlib
 import json
-import re
-import resource
 import shutil
+import tarfile
 import unicodedata
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from console import Console
+from pictures import SPLITS, folder, picture, zip_of
 from PIL import Image
 
 from kfbench import registry
 from kfbench.data import decode, images, packs
-from kfbench.data.archives import import_folders
+from kfbench.data.importing import import_images
+from kfbench.errors import KfbenchError
 
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "data"
-
-
-def picture(path: Path, size: tuple[int, int] = (4, 5), form: str | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(RNG.integers(0, 256, (*size, 3), np.uint8)).save(path, form)
-    return path
-
-
-def folder(where: Path, *names: str, count: int = 10) -> Path:
-    """Fill class folders with pictures."""
-    for name in names:
-        for number in range(count):
-            picture(where / name / f"{number}.png")
-    return where
-
-
-SPLITS = ("train/a", "train/b", "test/a", "test/b")
-
-
-def zip_of(where: Path, path: Path) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for file in sorted(where.rglob("*")):
-            archive.write(file, file.relative_to(where))
-    return path
-
-
 def test_a_share_of_every_class_is_held_out(tmp_path: Path) -> None:
     where = folder(tmp_path / "pets", "cat", "dog")
-    pack = import_folders("pets", [where], test=0.2, val=0.3)
+    pack = import_images("pets", [where], test=0.2, val=0.3)
     assert pack.counts == {"train": 10, "test": 4, "val": 6} and pack.classes == ("cat", "dog") and pack.has_val
     parts = {}
     for split in ("train", "val", "test"):
@@ -65,9 +33,9 @@ def test_a_share_of_every_class_is_held_out(tmp_path: Path) -> None:
         parts[split] = {image.numpy().tobytes() for image in pixels}
     every = {np.asarray(Image.open(file)).transpose(2, 0, 1).tobytes() for file in where.rglob("*.png")}
     assert set.union(*parts.values()) == every and sum(map(len, parts.values())) == len(every) == 20
-    again = import_folders("again", [zip_of(where, tmp_path / "pets.zip")], test=0.2, val=0.3)
+    again = import_images("again", [zip_of(where, tmp_path / "pets.zip")], test=0.2, val=0.3)
     assert again.checksum == pack.checksum  # by the pixels, not by the order of files
-    assert import_folders("fewer", [where], test=0.2).checksum != pack.checksum
+    assert import_images("fewer", [where], test=0.2).checksum != pack.checksum
 
 
 def test_the_images_held_out_are_the_same_at_every_size(tmp_path: Path) -> None:
@@ -81,7 +49,7 @@ def test_the_images_held_out_are_the_same_at_every_size(tmp_path: Path) -> None:
             (image.convert("L") if number % 2 else image).save(where / label / f"{number}.png")
 
     def held(name: str, form: decode.Form | None) -> set[tuple[int, ...]]:
-        images, _ = import_folders(name, [where], form=form, test=0.25, val=0.25).read("test")
+        images, _ = import_images(name, [where], form=form, test=0.25, val=0.25).read("test")
         return {tuple(image[:, 0, 0].tolist()) for image in images}
 
     forms = (decode.Form(6, 8), decode.Form(3, 4), decode.Form(5, 5, crop=True), decode.Form(16, 16))
@@ -91,7 +59,7 @@ def test_the_images_held_out_are_the_same_at_every_size(tmp_path: Path) -> None:
     for file in grey.rglob("*.png"):
         Image.open(file).convert("L").save(file)
     for given in (where, grey):  # at their own size it is the sha256 of what is packed, as it was before
-        pack = import_folders("own", [given], test=0.25)
+        pack = import_images("own", [given], test=0.25)
         splits = [pack.read(split) for split in ("train", "test")]
         for label in range(2):
             train, test = ([image.numpy().tobytes() for image in x[y == label]] for x, y in splits)
@@ -127,7 +95,7 @@ def test_images_in_two_splits_or_two_classes_are_told(tmp_path: Path, type_in: C
 
 def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) -> None:
     where = folder(tmp_path / "pets", *SPLITS, "val/a", "val/b")
-    pack = import_folders("pets", [where])
+    pack = import_images("pets", [where])
     assert pack.counts == {"train": 20, "val": 20, "test": 20}
     data = images.load(registry.load_task("imagefolder/pets"))
     assert (len(data.train), len(data.val), len(data.test())) == (20, 20, 20)
@@ -136,7 +104,7 @@ def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) 
     part = images.load(registry.load_task("imagefolder/pets/1-1"))
     assert len(part.val) == 10 and part.val.labels.unique().tolist() == [0]
     assert packs.open_pack(pack.folder) == pack
-    without = import_folders("without", [folder(tmp_path / "other", *SPLITS)])
+    without = import_images("without", [folder(tmp_path / "other", *SPLITS)])
     assert not without.has_val and len(images.load(registry.load_task("imagefolder/without")).val) == 2
 
 
@@ -152,20 +120,28 @@ def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) 
         (("a/small/young", "a/large", "b/small"), "", 0.5),  # what lies below a class folder is of the class
     ],
 )
-@pytest.mark.parametrize("zipped", [False, True])
-def test_layouts(names: tuple[str, ...], inside: str, test: float | None, zipped: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["", "zip", "tar", "gztar"])
+def test_layouts(names: tuple[str, ...], inside: str, test: float | None, form: str, tmp_path: Path) -> None:
     folder(tmp_path / "given" / inside, *names)
-    where = zip_of(tmp_path / "given", tmp_path / "given.zip") if zipped else tmp_path / "given"
-    pack = import_folders("pets", [where], test=test)
+    where = Path(shutil.make_archive(str(tmp_path / "made"), form, tmp_path / "given")) if form else tmp_path / "given"
+    pack = import_images("pets", [where], test=test)
     assert pack.classes == ("a", "b") and sum(pack.counts.values()) == 10 * len(names)
 
 
 def test_the_splits_may_be_given_one_by_one(tmp_path: Path) -> None:
     where = folder(tmp_path / "pets", *SPLITS)
-    pack = import_folders("pets", [where / "train", where / "test"])
+    pack = import_images("pets", [where / "train", where / "test"])
     assert pack.counts == {"train": 20, "test": 20} and pack.classes == ("a", "b")
     archives = [zip_of(where / split, tmp_path / f"{split}.zip") for split in ("train", "test")]
-    assert import_folders("zipped", archives).checksum == pack.checksum
+    assert import_images("zipped", archives).checksum == pack.checksum
+    tars = [Path(shutil.make_archive(str(where / split), "gztar", where / split)) for split in ("train", "test")]
+    assert [path.name for path in tars] == ["train.tar.gz", "test.tar.gz"]
+    assert import_images("tarred", tars).checksum == pack.checksum
+    assert import_images("both", [archives[0], tars[1]]).checksum == pack.checksum
+    plain = [path.rename(tmp_path / path.name.removesuffix(".tar.gz")) for path in tars]  # known by its content
+    assert import_images("plain", plain).checksum == pack.checksum
+    made = ["both", "pets", "plain", "tarred", "zipped"]
+    assert sorted(path.name for path in packs.data_folder().iterdir()) == [".locks", *made]
 
 
 @pytest.mark.parametrize(
@@ -184,9 +160,9 @@ def test_folders_that_are_called_like_splits_are_splits_side_by_side(
 ) -> None:
     names = [f"{split}/{label}" for split in (train, test) for label in ("cats", "dogs")]
     where = folder(tmp_path / "given" / inside, *names)
-    pack = import_folders("pets", [tmp_path / "given"])
+    pack = import_images("pets", [tmp_path / "given"])
     assert pack.classes == ("cats", "dogs") and pack.counts == {"train": 20, "test": 20}
-    assert import_folders("parts", [where / train, where / test]).checksum == pack.checksum
+    assert import_images("parts", [where / train, where / test]).checksum == pack.checksum
 
 
 @pytest.mark.parametrize(
@@ -212,7 +188,7 @@ def test_a_split_in_a_folder_of_its_own_name_is_that_split(
 
 def test_folders_that_only_end_like_splits_are_classes(tmp_path: Path) -> None:
     where = folder(tmp_path / "odd", "steam_train", "blood_test", "dog")
-    assert import_folders("odd", [where], test=0.2).classes == ("blood_test", "dog", "steam_train")
+    assert import_images("odd", [where], test=0.2).classes == ("blood_test", "dog", "steam_train")
 
 
 def test_the_classes_are_told(tmp_path: Path, type_in: Console) -> None:
@@ -229,9 +205,9 @@ def test_a_folder_around_the_images_of_one_path_only_may_be_a_class(tmp_path: Pa
     for others in (["parts/dogs"], ["parts/more"]):
         done = type_in("data", "import", "pets", "parts/cats", *others, "--test", "0.2")
         assert done.code == 2 and "'parts/cats' has all its images in a folder 'cat' and another path has" in done.err
-    assert import_folders("pets", [tmp_path / "parts"], test=0.2).classes == ("cats", "dogs", "more")
+    assert import_images("pets", [tmp_path / "parts"], test=0.2).classes == ("cats", "dogs", "more")
     folder(tmp_path / "half" / "cats" / "cat", "new")
-    pack = import_folders("pets", [tmp_path / "parts" / "cats", tmp_path / "half" / "cats"], test=0.2)
+    pack = import_images("pets", [tmp_path / "parts" / "cats", tmp_path / "half" / "cats"], test=0.2)
     assert pack.classes == ("in", "new", "out")  # 'cat' is around all images of both
 
 
@@ -250,7 +226,7 @@ def test_class_names_may_be_anything(zipped: bool, tmp_path: Path, type_in: Cons
 def test_a_macs_names_are_those_of_linux(tmp_path: Path) -> None:
     folder(tmp_path / "one", unicodedata.normalize("NFD", "train/bär"), "train/fuß")
     folder(tmp_path / "two", unicodedata.normalize("NFC", "test/bär"), "test/fuß")
-    assert import_folders("pets", [tmp_path / "one", tmp_path / "two"]).classes == ("bär", "fuß")
+    assert import_images("pets", [tmp_path / "one", tmp_path / "two"]).classes == ("bär", "fuß")
 
 
 def test_a_zip_without_the_flag_for_utf_8(tmp_path: Path) -> None:
@@ -262,7 +238,7 @@ def test_a_zip_without_the_flag_for_utf_8(tmp_path: Path) -> None:
             content[start + place + 1] &= ~8
             start = content.find(signature, start + 4)
     (tmp_path / "mac.zip").write_bytes(content)
-    assert import_folders("pets", [tmp_path / "mac.zip"]).classes == ("bär", "c")
+    assert import_images("pets", [tmp_path / "mac.zip"]).classes == ("bär", "c")
 
 
 def test_what_is_no_image_is_left_out_and_told(tmp_path: Path, type_in: Console) -> None:
@@ -281,10 +257,27 @@ def test_links_are_followed_and_circles_are_not(tmp_path: Path, type_in: Console
         for label in "ab":
             (tmp_path / "pets" / split / label).symlink_to(tmp_path / "all" / label)
     (tmp_path / "all" / "a" / "up").symlink_to(tmp_path / "pets")
-    assert import_folders("pets", [tmp_path / "pets"]).counts == {"train": 20, "test": 20}
+    assert import_images("pets", [tmp_path / "pets"]).counts == {"train": 20, "test": 20}
     (tmp_path / "pets" / "train" / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     done = type_in("data", "import", "pets", "pets")
     assert done.code == 2 and "test/a/gone.png' cannot be read" in done.err and "No such file" in done.err
+
+
+def test_links_in_an_archive_are_followed(tmp_path: Path) -> None:
+    where = folder(tmp_path / "pets", *SPLITS)
+    inside = where / "train" / "a"
+    first, *_ = sorted(inside.iterdir())
+    (inside / "soft.png").symlink_to(first.name)
+    (inside / "hard.png").hardlink_to(first)
+    (where / "again").symlink_to("train")
+    with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as archive:
+        archive.add(where, "pets")
+    assert import_images("pets", [tmp_path / "pets.tar.gz"]).counts == {"train": 22, "test": 20}
+    (inside / "gone.png").symlink_to("nowhere.png")
+    with tarfile.open(tmp_path / "pets.tar", "w") as archive:
+        archive.add(where, "pets")
+    with pytest.raises(KfbenchError, match="'pets/train/a/gone.png' is a link to 'nowhere.png', which is not in it"):
+        import_images("pets", [tmp_path / "pets.tar"])
 
 
 def test_an_older_data_set_of_the_name_is_told(tmp_path: Path, type_in: Console) -> None:
@@ -320,186 +313,12 @@ def test_grey_pictures_can_be_packed_as_colour(tmp_path: Path, type_in: Console)
     assert torch.equal(found, found[:, :1].expand(-1, 3, -1, -1)) and len(found[0].unique()) > 10
 
 
-def empty_class(where: Path) -> None:
-    (where / "train" / "c").mkdir()
-    (where / "test" / "c").mkdir()
-
-
-def corrupt(where: Path) -> None:
-    for name in ("train/b/5.png", "train/a/3.png"):
-        (where / name).write_bytes((where / name).read_bytes()[:60])
-
-
-def another_case(where: Path) -> None:
-    folder(where, "train/A", "test/A")
-
-
-def one_class(where: Path) -> None:
-    for split in ("train", "test"):
-        shutil.rmtree(where / split / "b")
-
-
-def no_test(where: Path) -> None:
-    shutil.rmtree(where / "test")
-
-
-def lone_image(where: Path) -> None:
-    no_test(where)
-    folder(where, "train/c", count=1)
-
-
-def lone_to_train(where: Path) -> None:
-    folder(where, "train/c", "test/c", count=1)
-
-
-def kaggles_test(where: Path) -> None:
-    """Images to be labelled by the contestant."""
-    shutil.rmtree(where / "test")
-    for number in range(3):
-        picture(where / "test" / f"{number}.png")
-
-
-def emptied(where: Path) -> None:
-    shutil.rmtree(where)
-    where.mkdir()
-
-
-def instead(*names: str) -> Callable[[Path], None]:
-    """Put other folders of images into the place."""
-
-    def change(where: Path) -> None:
-        shutil.rmtree(where)
-        folder(where, *names)
-
-    return change
-
-
-def tar(where: Path) -> None:
-    shutil.make_archive(str(where), "gztar", where)
-    shutil.rmtree(where)
-    where.with_name("pets.tar.gz").rename(where)
-
-
-def single(where: Path) -> None:
-    shutil.rmtree(where)
-    picture(where, form="png")
-
-
-def floats(where: Path) -> None:
-    Image.fromarray(np.zeros((4, 5), np.float32)).save(where / "train" / "a" / "depth.tiff")
-
-
-BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "empty": (
-        emptied,
-        "",
-        "'pets' holds no images in class folders; they must lie in train/<class>/ and test/<class>/",
-    ),
-    "empty class": (empty_class, "", "class folder 'test/c' in 'pets' holds no images; fill it or remove it"),
-    "one class": (one_class, "", "'pets' holds one class, 'a'; two are the least"),
-    "another case": (another_case, "", "class folders 'A' and 'a' of 'pets' differ in case only; rename one"),
-    "no test": (no_test, "", "no test/<class>/ folders in 'pets'; .* or hold a share of every class out: --test 0.2"),
-    "Kaggle's test": (kaggles_test, "", "no test/<class>/ folders in 'pets'"),
-    "a test twice": (lambda where: None, "--test 0.2", "'pets' has test/<class>/ folders; leave --test out"),
-    "a share": (no_test, "--test 20", "--test 20 is no share of the images; give one between 0 and 1"),
-    "all shares": (no_test, "--test 0.5 --val 0.5", "--test and --val take all images together"),
-    "too few": (lone_image, "--test 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
-    "one to train on": (lone_to_train, "", r"class 'c' has 1 training image\(s\); one to train on and one to validate"),
-    "one left": (lone_to_train, "--val 0.2", r"class 'c' has 1 image\(s\), too few to hold out 1"),
-    "corrupt": (corrupt, "", "train/a/3.png' cannot be read .*; mend or remove it; 1 more cannot be read"),
-    "a lone split": (
-        instead("test_set/a", "x/b"),
-        "--test 0.2",
-        "folder 'test_set' in 'pets' looks like a split, not a",
-    ),
-    "a doubtful split": (
-        instead("train/a", "train/b", "dev/a"),
-        "--test 0.2",
-        "folder 'dev' in 'pets' looks like a split",
-    ),
-    "a class train": (
-        instead("car", "train", "bus"),
-        "--test 0.2",
-        "folder 'train' in 'pets' was taken for a split, and no",
-    ),
-    "splits below": (
-        instead("cat/train", "cat/test", "dog/train"),
-        "",
-        "folder 'test' in 'pets' was taken for a split",
-    ),
-    "twice": (
-        instead("a", "b", "pets/a", "pets/b"),
-        "--test 0.2",
-        "class folder 'pets' of 'pets' holds folders that are called as classes beside it, 'a' for one; leave it out",
-    ),
-    "a tar archive": (tar, "", "'pets' is neither a folder nor a zip archive; unpack it if .* and give the folder"),
-    "a picture": (single, "", "'pets' is neither a folder nor a zip archive"),
-    "floats": (floats, "", "train/a/depth.tiff' cannot be read .*floats, which have no white of their own"),
-    "crop alone": (lambda where: None, "--crop", "--crop needs the size to cut to: --size HxW"),
-}
-
-
-@pytest.mark.parametrize("what", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(what: str, tmp_path: Path, type_in: Console) -> None:
-    change, options, said = BAD[what]
-    folder(tmp_path / "pets", *SPLITS)
-    change(tmp_path / "pets")
-    done = type_in("data", "import", "pets", "pets", *options.split())
-    assert done.code == 2 and len(done.lines) == 1 and done.err.startswith("error: "), done.err
-    assert re.search(said, done.err), done.err
-    assert not list((tmp_path / "data").glob("*")) and not list((tmp_path / "data").glob(".*"))
-
-
-def test_a_bomb_in_a_zip_is_not_unpacked_into_memory(tmp_path: Path, type_in: Console) -> None:
-    where = zip_of(folder(tmp_path / "given", *SPLITS), tmp_path / "bomb.zip")
-    with zipfile.ZipFile(where, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("train/a/zeros.png", "w") as member:
-        for _ in range(600):
-            member.write(bytes(2**20))
-    assert where.stat().st_size < 2e6
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    done = type_in("data", "import", "bomb", where)
-    assert done.code == 2 and len(done.lines) == 1
-    assert (
-        "train/a/zeros.png' cannot be read (it unpacks to more than the 256 MiB that an image file may have)"
-        in done.err
-    )
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 450 * 1024  # KiB
-
-
-def test_a_bomb_of_pixels_is_told_with_its_bound(tmp_path: Path, type_in: Console) -> None:
-    where = folder(tmp_path / "pets", *SPLITS)
-    Image.new("1", (20_000, 10_000)).save(where / "train" / "a" / "wide.png")
-    done = type_in("data", "import", "pets", where)
-    assert done.code == 2 and "wide.png' cannot be read (it has" in done.err
-    assert f"more than the {decode.PIXELS // 10**6} million that an image may have" in done.err
-
-
-@pytest.mark.parametrize("allowed", [100, None])
-def test_a_full_disk_is_one_line(
-    allowed: int | None, tmp_path: Path, type_in: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where = folder(tmp_path / "pets", *SPLITS)
-    if allowed is None:  # seen before much is written
-        free = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: free._replace(free=1000))
-        done, said = type_in("data", "import", "pets", where), "the images need 0.0 MB in the data folder"
-    else:  # in the midst of writing: the system refuses to let a file grow
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (allowed, before[1]))
-        try:
-            done, said = type_in("data", "import", "pets", where), "cannot write to the data folder"
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert done.code == 2 and said in done.err and "KFBENCH_DATA" in done.err and len(done.lines) == 1
-    assert not list((tmp_path / "data").glob("*")) and not list((tmp_path / "data").glob(".*"))
-
-
 def test_images_are_packed_without_being_in_memory_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "CHUNK", 200)  # three images
-    pack = import_folders("pets", [folder(tmp_path / "pets", *SPLITS)])
+    pack = import_images("pets", [folder(tmp_path / "pets", *SPLITS)])
     monkeypatch.undo()
     monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
-    assert import_folders("whole", [tmp_path / "pets"]).checksum == pack.checksum
+    assert import_images("whole", [tmp_path / "pets"]).checksum == pack.checksum
     from safetensors.torch import load_file
 
     pixels, labels = pack.read("train")

@@ -1,0 +1,85 @@
+"""What a method's functions return, checked: a slip in a method's file is one line that names the function.
+
+A loop asks here where a method would otherwise fail deep inside torch, or after the training, when a record is written.
+"""
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kfbench.batch import Parts
+from kfbench.errors import KfbenchError
+from kfbench.methods import Group, Method
+from kfbench.tasks import Task
+from kfbench.teachers import Teacher
+
+
+def parts_of(returned: Any) -> Parts:
+    """Return the named parts of the loss. Raises KfbenchError if a method's `losses` returned something else."""
+    is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)
+    if not is_pair or not returned[1]:
+        raise _slip("losses", returned, "(output, parts), parts by name: {'mine': loss}", none=is_pair)
+    parts: Parts = returned[1]
+    for name, part in parts.items():
+        if not isinstance(part, Tensor):
+            raise _slip("losses", part, "each as a scalar tensor", part=str(name))
+        if part.ndim:
+            shape = list(part.shape)
+            raise KfbenchError(f"part '{name}' of the loss has shape {shape}; return its mean over the batch, a scalar")
+    return parts
+
+
+def metrics_of(method: Method, student: nn.Module) -> dict[str, float]:
+    """Return what a method measures as plain numbers, those that are not finite left out: a curve has none.
+
+    Raises KfbenchError for what is no number.
+    """
+    told: Any = method.metrics(student)
+    if not isinstance(told, dict):
+        raise _slip("metrics", told, "numbers by name: {'norm': 1.5}")
+    row = {}
+    for name, value in told.items():
+        is_number = isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.numel() == 1)
+        if not isinstance(name, str) or not is_number:
+            raise _slip("metrics", value, "each as one number", part=str(name))
+        if math.isfinite(value):
+            row[name] = float(value)
+    return row
+
+
+def student_of(method: Method, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> nn.Module:
+    """Return the module that is trained. Raises KfbenchError if a method's `make_student` returned something else."""
+    student: Any = method.make_student(task, teachers, rng)
+    if not isinstance(student, nn.Module):
+        raise _slip("make_student", student, "the module that is trained, the plain network or one that holds it")
+    return student
+
+
+def exported(method: Method, student: nn.Module) -> nn.Module:
+    """Return the network that is kept. Raises KfbenchError if a method's `export` returned something else."""
+    kept: Any = method.export(student)
+    if not isinstance(kept, nn.Module):
+        raise _slip("export", kept, "the network that is kept, without teachers")
+    return kept
+
+
+def groups_of(method: Method, student: nn.Module) -> list[Group]:
+    """Return the optimiser's groups. Raises KfbenchError if `parameter_groups` returned something else."""
+    told: Any = method.parameter_groups(student)
+    groups = list(told) if isinstance(told, list | tuple) else []
+    wrong = next((each for each in groups if not (isinstance(each, dict) and "params" in each)), None)
+    if wrong is not None or not isinstance(told, list | tuple):
+        raise _slip("parameter_groups", told if wrong is None else wrong, "a list of groups: [{'params': [...]}]")
+    return groups
+
+
+def _slip(function: str, value: Any, wanted: str, *, part: str = "", none: bool = False) -> KfbenchError:
+    article = "an" if type(value).__name__[:1].lower() in "aeiou" else "a"
+    what = "None" if value is None else "no parts" if none else f"{article} {type(value).__name__}"
+    what += f" ({value!r})" if isinstance(value, str | float | int) else ""
+    what = f"'{part}' as {what}" if part else what
+    return KfbenchError(f"'{function}' of the method returned {what}; return {wanted}")

@@ -1,0 +1,69 @@
+"""What a dry run says of time: recorded here, measured, or recorded elsewhere, in this order."""
+
+from pathlib import Path
+
+import pytest
+
+from kfbench import machine
+from kfbench.running import estimate, records, resolve
+from kfbench.running.records import RunRecord
+from kfbench.spec import RunSpec, digest
+from kfbench.studies import forecast
+
+STUDY = 'title = "One"\nbudget = "smoke"\nseeds = 2\nmethods = ["scratch"]\ntasks = ["digits"]\n'
+
+
+@pytest.mark.parametrize(
+    ("place", "patience", "told"),
+    [
+        ({}, 60.0, 50.0),  # made here
+        ({"processor": "Another"}, 60.0, 90.0),
+        ({"threads": 2}, 60.0, 90.0),
+        ({"device": "cuda"}, 60.0, 90.0),
+        ({"processor": "Another"}, 0.0, 50.0),  # better than nothing
+    ],
+)
+def test_what_was_recorded_on_another_machine_tells_less_than_a_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, object], patience: float, told: float
+) -> None:
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 90.0)
+    monkeypatch.setattr(forecast, "PATIENCE", patience)
+    spec = resolve.resolve("scratch", "digits", budget="smoke")
+    identity = {"spec": spec.to_json(), "data": "of another time"}
+    here = {"processor": machine.processor(), "device": "cpu", "threads": 1}
+    made = RunRecord(
+        key=digest(identity),
+        spec=spec.to_json(),
+        identity=identity,
+        status="done",
+        scores={"last": {"error": 1.0}},
+        curve=[],
+        cost={"seconds": 50.0},
+        provenance=here | place,
+    )
+    records.write(tmp_path / "results", made)
+    (tmp_path / "study.toml").write_text(STUDY)
+    found = forecast.tell(
+        tmp_path, results=tmp_path / "results", row=None, column=None, say=lambda _: None, note=lambda _: None
+    )
+    assert {entry["seconds"] for entry in found["to_make"]} == {told}
+
+
+def test_a_method_that_fails_is_told_of_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(spec: RunSpec, tried: int) -> float:
+        if spec.method == "kd":
+            raise RuntimeError("mat1 and mat2 shapes\ncannot be multiplied")
+        return 90.0
+
+    monkeypatch.setattr(estimate, "seconds", seconds)
+    (tmp_path / "study.toml").write_text(STUDY.replace('"scratch"', '"scratch", "kd"'))
+    lines: list[str] = []
+    found = forecast.tell(
+        tmp_path, results=tmp_path / "results", row=None, column=None, say=lines.append, note=lambda _: None
+    )
+    assert [(entry["row"], entry["seconds"]) for entry in found["to_make"]] == [
+        ("scratch", 90.0), ("scratch", 90.0), ("kd", None), ("kd", None)
+    ]  # fmt: skip
+    why = "RuntimeError: mat1 and mat2 shapes"
+    assert found["to_make"][2]["trouble"] == why and found["not_counted"] == 2
+    assert f"kd · digits: seeds 0, 1: time unknown a run; its first steps failed here: {why}" in lines

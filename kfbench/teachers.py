@@ -30,7 +30,7 @@ class Teacher:
     name: str  # as it was asked for
     task: str | None  # what it was trained on, if known
     classes: tuple[str, ...]  # names of its outputs; empty if unknown
-    digest: str  # sha256 of its weights
+    digest: str  # sha256 of its weights, and of its network's file where that is the user's own
     index: int = 0  # place among the run's teachers
     seconds: float = 0.0  # what its training cost
     _sized: dict[tuple[int, int, int], "Teacher"] = field(default_factory=dict, repr=False)

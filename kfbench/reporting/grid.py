@@ -68,6 +68,14 @@ class Grid:
     study: Study
     cells: dict[tuple[str, str], Cell]
     ranks: dict[str, dict[str, Any]] = field(default_factory=dict)  # what teachers promise, see `promises.read`
+    folder: Path | None = None  # where the study lies; None: in `reports`
+
+    @property
+    def place(self) -> str:
+        """The study's folder as commands name it: from the checkout's root where it lies in a `reports` folder."""
+        if self.folder is None or self.folder.resolve().parent.name == "reports":
+            return f"reports/{self.study.name}"
+        return str(self.folder)
 
     @cached_property
     def rows(self) -> list[str]:
@@ -185,7 +193,7 @@ def load(folder: Path, study: Study, results: Path) -> Grid:
     paths = record_files(results)
     changed = tuple(path.stat().st_mtime_ns for path in paths)
     found = _read(tuple(paths), changed)
-    return join(study, plan.read(folder, study), found, promises.read(folder) if study.rank else {})
+    return join(study, plan.read(folder, study), found, promises.read(folder) if study.rank else {}, folder=folder)
 
 
 @lru_cache(maxsize=1)
@@ -195,14 +203,18 @@ def _read(paths: tuple[Path, ...], _changed: tuple[int, ...]) -> tuple[RunRecord
 
 
 def join(
-    study: Study, planned: list[Planned], records: Sequence[RunRecord], ranks: dict[str, dict[str, Any]] | None = None
+    study: Study,
+    planned: list[Planned],
+    records: Sequence[RunRecord],
+    ranks: dict[str, dict[str, Any]] | None = None,
+    folder: Path | None = None,
 ) -> Grid:
     """Give each cell the records of its specs; see `best_known`."""
     by_spec, cells = best_known(records), {}
     for cell in planned:
         wanted = [by_spec.get(digest(spec.to_json())) for spec in cell.runs(study.seeds)]
         cells[cell.row, cell.column] = Cell(cell, tuple(wanted))
-    return Grid(study, cells, ranks or {})
+    return Grid(study, cells, ranks or {}, folder)
 
 
 def best_known(records: Iterable[RunRecord]) -> dict[str, RunRecord]:

@@ -4,6 +4,7 @@ Everything follows from `study.toml`, `plan.json` and the records: the same inpu
 """
 
 import json
+import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -150,6 +151,7 @@ def _page(
     return _template("study.html").render(
         css=Markup(_asset("style.css")),
         study=cells.study,
+        folder=shlex.quote(cells.place),
         note=readme.note(cells),
         about=[part for part in cells.study.about.strip().split("\n\n") if part],
         facts=_facts(cells),

@@ -13,7 +13,7 @@ from kfbench.folders import folders
 from kfbench.kinds import Declared
 from kfbench.methods import Method
 from kfbench.networks import family
-from kfbench.spec import RunSpec
+from kfbench.spec import RunSpec, digest
 
 HARNESS = 1  # raise it when a change of the harness changes numbers: older records then no longer count as this run
 
@@ -42,12 +42,23 @@ def own_files(spec: RunSpec) -> dict[str, str]:
     Such a file lies in no commit of ours: a path, a folder such as `$KFBENCH_METHODS`, another package. Who edits it
     has another run. For ours there are revisions. A stage's task that is not the run's own has "NAME task_file".
     """
-    ours = [Path(folders(kind)[0]).resolve() for kind in ("methods", "networks", "tasks")]
-    return {
-        f"{kind}_file": hashlib.sha256(path.read_bytes()).hexdigest()
-        for kind, path in _files(spec).items()
-        if path.resolve().parent not in ours
-    }
+    own = {kind: path for kind, path in _files(spec).items() if not _is_ours(path)}
+    return {f"{kind}_file": hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in own.items()}
+
+
+def of_teacher(weights: str, network: str) -> str:
+    """Return a teacher's digest: that of its weights, and of its network's file where that is the user's own.
+
+    Who edits the network's code has another teacher, though it has the same weights.
+    """
+    path = family.file_of(network)
+    if path is None or not path.is_file() or _is_ours(path):
+        return weights
+    return digest({"weights": weights, "network_file": hashlib.sha256(path.read_bytes()).hexdigest()}, length=64)
+
+
+def _is_ours(path: Path) -> bool:
+    return path.resolve().parent in [Path(folders(kind)[0]).resolve() for kind in ("methods", "networks", "tasks")]
 
 
 def code(spec: RunSpec) -> dict[str, str]:

@@ -4,7 +4,7 @@ The store is `results/teachers`, a results folder of its own: a teacher is a run
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from kfbench.train.training import training_of
 class Found:
     """A teacher that is there. Its digest is known; a stored network is read when it is loaded."""
 
-    digest: str  # sha256 of its weights
+    digest: str  # see `identity.of_teacher`
     known: Candidate  # as far as can be told before it is loaded
     load: Callable[[], Teacher]  # onto the CPU
 
@@ -46,7 +46,14 @@ def whole(name: str, results: Path) -> str:
 
 def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
     """Return the teacher of a run by its name. Raises KfbenchError if it is not there."""
-    asked = teacher_names.read(name, budget=spec.budget)
+    found = _find(teacher_names.read(name, budget=spec.budget), spec=spec, index=index, results=results)
+    assert found.known.network is not None, "of a teacher that is there its network is known"
+    whole = identity.of_teacher(found.digest, found.known.network)
+    return Found(whole, found.known, lambda: replace(found.load(), digest=whole))
+
+
+def _find(asked: TeacherName, *, spec: RunSpec, index: int, results: Path) -> Found:
+    """Return the teacher with the digest of its weights alone."""
     if asked.kind == "trained":
         return _trained(asked, index, results)
     if asked.kind == "run":

@@ -1,5 +1,6 @@
 """The report: complete, self-contained, the same bytes each time, made without torch, seen in a real browser."""
 
+import html
 import html.parser
 import json
 import os
@@ -223,6 +224,18 @@ def test_a_study_without_any_record_has_a_page(small):
     assert made.done == 0 and made.planned == 60
     text = (folder / "index.html").read_text()
     assert "0 of 60" in text and "no finished runs to compare yet" in text and "<figure" not in text
+    assert "kfbench report reports/small" in text
+
+
+def test_commands_name_the_folder_of_a_study_that_lies_elsewhere(small):
+    folder, results = small
+    elsewhere = folder.rename(results.parent / "pets and cars")
+    next(results.rglob("*.json")).unlink()
+    report.make(elsewhere, results)
+    text = html.unescape((elsewhere / "index.html").read_text())
+    assert "reports/small" not in text
+    assert f"kfbench study '{elsewhere}'\nkfbench report '{elsewhere}'" in text
+    assert f"kfbench study '{elsewhere}' --row" in text
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")

@@ -54,6 +54,20 @@ def test_an_edited_method_or_network_of_ones_own_is_another_run(type_in: Console
     assert identity.own_files(spec) == {}  # ours have revisions, and their records keep their keys
 
 
+def test_so_is_one_whose_teacher_has_an_edited_network(type_in: Console, own: Path) -> None:
+    """It has the same weights and answers otherwise, so what was remembered of its answers is not taken for its."""
+    first = type_in("run", "--method", "scratch", "--task", "digits", *TINY, "--network", "mynet", "--json")
+    taught_by = f"run:{json.loads(first.out)['key']}"
+    words = [*RUN[:6], taught_by, *TINY, "--set-recipe", "views=2", "--json"]
+    record = json.loads(type_in(*words).out)
+    edit(own / "networks" / "mynet.py", "nn.ReLU", "nn.SiLU")
+    after = json.loads(type_in(*words).out)
+    assert after["key"] != record["key"]
+    (before,), (now,) = record["provenance"]["teachers"], after["provenance"]["teachers"]
+    assert before["digest"] != now["digest"]
+    assert after["cost"]["teacher_rows_remembered"] == record["cost"]["teacher_rows_remembered"]
+
+
 def test_so_is_an_edited_task(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which says what part of a data set is taken; that of a stage, too."""
     (own / "tasks").mkdir()

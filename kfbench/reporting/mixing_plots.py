@@ -145,7 +145,7 @@ def _stack(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> None
         mean = np.nansum(means, axis=0) / len(layers)  # a teacher has no share of a layer it is not linked to
         bottom = np.zeros_like(mean) if bottom is None else bottom
         look: dict[str, Any] = {"color": style.colour(everyone.index(who)), "alpha": 0.85, "linewidth": 0}
-        axis.fill_between(times * whole, bottom, bottom + mean, label=_short(who), **look)
+        axis.fill_between(times * whole, bottom, bottom + mean, label=_short(who, everyone), **look)
         bottom = bottom + mean
     axis.set(ylim=(0, 1), xlim=(0, whole), xlabel=unit)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -165,7 +165,7 @@ def _strengths(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> 
             "marker": style.marker(index),
             "markevery": max(1, len(times) // 6),
         }
-        axis.plot(times * whole, drawn, style.dash(index), label=_short(who), markersize=3.5, **look)
+        axis.plot(times * whole, drawn, style.dash(index), label=_short(who, everyone), markersize=3.5, **look)
     axis.set(yscale="log", xlim=(0, whole), xlabel=unit)
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.1), max(high, 3))
@@ -173,5 +173,7 @@ def _strengths(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> 
     axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
-def _short(who: str) -> str:
-    return who.partition("@")[0]  # its budget would make the legend too long
+def _short(who: str, everyone: list[str]) -> str:
+    """Return a name without its budget, which would make the legend too long, unless that tells two apart."""
+    short = who.partition("@")[0]
+    return short if sum(name.partition("@")[0] == short for name in everyone) == 1 else who

@@ -136,6 +136,22 @@ def test_records_without_influence_have_no_plot_of_it(made):
     assert [plot.name for plot in _mixing_of(made, [_older(record) for record in made.done()])] == ["shares-1"]
 
 
+def _renamed(record, before, after):
+    curve = [{key.replace(before, after): value for key, value in point.items()} for point in record.curve]
+    return record.model_copy(update={"curve": curve})
+
+
+def test_two_teachers_that_differ_in_their_budget_have_a_line_each_in_the_legend(made):
+    names = sorted(
+        {key.split("/", 2)[2] for r in made.done() for p in r.curve for key in p if key[:10] == "influence/"}
+    )
+    twins = [_renamed(record, names[1], names[0].partition("@")[0] + "@paper") for record in made.done()]
+    for plot in _mixing_of(made, twins):
+        (legend,) = plot.figure.legends
+        labels = [text.get_text() for text in legend.get_texts()]
+        assert labels.count(names[0].partition("@")[0] + "@paper") == labels.count(names[0]) == 1
+
+
 def test_a_mean_over_some_of_the_runs_says_so(made):
     """One of the runs of kf is older than influence: its plot counts the others, that of shares counts all."""
     oldest = made.cells["kf", "cifar100"].done[0].key

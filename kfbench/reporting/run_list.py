@@ -35,14 +35,14 @@ def cell(grid: Grid, runs: Cell, folder: Path, results: Path) -> dict[str, Any]:
 def _run(grid: Grid, column: str, record: RunRecord, folder: Path, results: Path) -> dict[str, Any]:
     metric = grid.metric(column)
     score = record.scores.get(grid.study.score, {}).get(metric)
-    unit = " %" if grid.kind(column).is_percent else ""
+    unit, is_failed = " %" if grid.kind(column).is_percent else "", record.status != "done"
     long = {"curve", "traceback", "identity"}
     path = path_of(results, record.key, record.spec)
     return {
         "seed": record.spec["seed"],
         "key": record.key,
-        "score": "failed" if score is None else f"{score:.1f}{unit}",
-        "time": f"{record.cost['seconds']:.0f} s" if "seconds" in record.cost else record.error or "",
+        "score": record.status if is_failed else "no score" if score is None else f"{score:.1f}{unit}",
+        "time": f"{record.cost['seconds']:.0f} s" if "seconds" in record.cost and not is_failed else record.error or "",
         "curve": _spark(record, grid.curve_metric(column)),
         "path": Path(os.path.relpath(path, folder)).as_posix(),
         "traceback": record.traceback,

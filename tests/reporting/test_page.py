@@ -190,6 +190,18 @@ def test_hardware_is_a_line_a_kind_whatever_the_commits(reported):
     assert run_list.places(runs[:2])[0].startswith("2 runs: P, cpu, 1 thread; torch 2.14; commit 000000000000, 1111")
 
 
+def test_a_run_is_called_failed_with_its_reason_where_it_failed_alone(reported):
+    """One that has no such score, as of the best weights, is finished all the same."""
+    folder, results = reported
+    cells = grid.load(folder, definition.load(folder).model_copy(update={"score": "best"}), results)
+    cell = next(cell for cell in cells.cells.values() if cell.failed)
+    told = [(run["score"], run["time"]) for run in run_list.cell(cells, cell, folder, results)["runs"]]
+    assert ("failed", "Diverged: loss is nan at step 40") in told
+    assert [score for score, _ in told].count("failed") == len(cell.failed) < len(told)
+    bare = grid.Cell(cell.planned, (cell.done[0].model_copy(update={"scores": {}}),))
+    assert run_list.cell(cells, bare, folder, results)["runs"][0]["score"] == "no score"
+
+
 def test_one_is_singular(small):
     folder, results = small
     study = definition.load(folder).model_copy(update={"seeds": [0]})

@@ -3,9 +3,11 @@
 Source: torchvision.models and timm, as installed; weights and input statistics are the libraries' defaults.
 Differs: auxiliary classifiers of GoogLeNet and Inception are left out, since `Output` has one set of logits; grey
     images are repeated over three channels for torchvision (timm adapts the first layer), with the mean of the
-    statistics. Of timm's transformers the blocks' tokens are read and mixed as maps; torchvision's offer few layers.
+    statistics. The tokens of transformers' blocks are read and mixed as maps. torchvision's vision transformers are
+    made for the task's image size, as timm makes its own: their positions are interpolated.
 """
 
+from collections import OrderedDict
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -34,9 +36,9 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation, 
 def make(name: str, parts: Parts, *, shape: tuple[int, int, int], outputs: int) -> Network:
     """Make `torchvision:NAME` or `timm:NAME`, plain or `:pretrained`.
 
-    timm's own `feature_info` says which layers there are; else a forward pass does: at each resolution the last module
-    that is called once and that all of the signal goes through. The last vector before the head is one, too. Not all
-    of them are activations.
+    timm's own `feature_info` says which layers there are, or `_tell`, for torchvision's transformers; else a forward
+    pass does: at each resolution the last module that is called once and that all of the signal goes through. The last
+    vector before the head is one, too. Not all of them are activations.
     Raises KfbenchError for a missing library, an unknown name, weights that cannot be had, or images it cannot take.
     """
     library, model = parts["library"] or "", parts["model"] or ""
@@ -85,21 +87,67 @@ def _of_torchvision(
     if shape[0] not in (1, 3):
         raise KfbenchError(f"network '{name}' takes images of 1 or 3 channels, not {shape[0]}; use timm:{model}")
     settings: dict[str, Any] = {"aux_logits": False, "init_weights": not pretrained} if model in WITH_AUXILIARY else {}
+    if model.startswith("vit_"):
+        patch = int(model.rpartition("_")[2])
+        if shape[1] != shape[2] or shape[1] % patch:
+            sizes = f"{shape[1]}x{shape[2]}; kfbench data import --size {-(-max(shape[1:]) // patch) * patch} resizes"
+            raise KfbenchError(f"network '{name}' takes squares of a multiple of {patch} pixels, not {sizes} images")
+        settings["image_size"] = shape[1]
     if not pretrained:
-        return models.get_model(model, weights=None, num_classes=outputs, **settings), None, ()
+        net = models.get_model(model, weights=None, num_classes=outputs, **settings)
+        _tell(net)
+        return net, None, ()
     weights = models.get_model_weights(model).DEFAULT
-    net = _loaded(name, partial(models.get_model, model, weights=weights, **settings))
+    load = partial(_positioned, model, weights, shape[1]) if "image_size" in settings else None
+    net = _loaded(name, load or partial(models.get_model, model, weights=weights, **settings))
     transforms = weights.transforms()
     if outputs != len(weights.meta["categories"]):
-        size = (3, transforms.crop_size[0], transforms.crop_size[0])
+        size = shape if load else (3, transforms.crop_size[0], transforms.crop_size[0])
         head = _head(name, seen(Foreign(net, 1), size), len(weights.meta["categories"])).removeprefix("net.")
         _replace_head(net, head, outputs)
+    _tell(net)
     if (
         model in WITH_AUXILIARY
     ):  # their weights want -1..1, which they make of normalised images: give it to them at once
         net.transform_input = False  # type: ignore[assignment]
         return net, ((0.5,) * 3, (0.5,) * 3), ()
     return net, (tuple(transforms.mean), tuple(transforms.std)), ()
+
+
+def _positioned(model: str, weights: Any, side: int) -> nn.Module:
+    """Return a vision transformer of torchvision with its weights, the positions interpolated to another image size."""
+    from torchvision import models
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    net: Any = models.get_model(model, weights=None, num_classes=len(weights.meta["categories"]), image_size=side)
+    values = weights.get_state_dict(progress=False, check_hash=True)
+    net.load_state_dict(interpolate_embeddings(side, net.patch_size, values))
+    whole: nn.Module = net
+    return whole
+
+
+def _tell(net: Any) -> None:
+    """Give torchvision's transformers the list of their blocks that timm's carry, in timm's words.
+
+    A vision transformer's class token is the vector before the head: it passes a module that can be read.
+    """
+    from torchvision.models import SwinTransformer, VisionTransformer
+
+    if isinstance(net, VisionTransformer):
+        net.num_prefix_tokens, net.global_pool = 1, "token"
+        names = [f"encoder.layers.{name}" for name, _ in net.encoder.layers.named_children()]
+        net.feature_info = [{"module": n, "num_chs": net.hidden_dim, "reduction": net.patch_size} for n in names]
+        net.heads = nn.Sequential(OrderedDict([("taken", nn.Identity()), *net.heads.named_children()]))
+    elif isinstance(net, SwinTransformer):
+        net.output_fmt = "NHWC"
+        stages = [n for n, stage in net.features.named_children() if isinstance(stage, nn.Sequential)][
+            1:
+        ]  # the patches
+        widths = [net.head.in_features >> n for n in range(len(stages))][::-1]
+        net.feature_info = [
+            {"module": f"features.{name}", "num_chs": width, "reduction": 4 << n}
+            for n, (name, width) in enumerate(zip(stages, widths, strict=True))
+        ]
 
 
 def _of_timm(

@@ -59,6 +59,33 @@ def test_torchvision_layers_are_no_branches(name: str, size: int) -> None:
         torch.testing.assert_close(logits[0], logits[1])
 
 
+def test_blocks_of_torchvisions_transformers_are_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their tokens as maps, then the vector that the head takes: the first layer says nothing of what was learned."""
+    swin = make("torchvision:swin_t", (3, 64, 64))
+    shapes = taps.shapes(swin, swin.layers)
+    assert [*shapes.values()] == [(96, 16, 16), (192, 8, 8), (384, 4, 4), (768, 2, 2), (768,)]
+    from torchvision.models import ViT_B_32_Weights, vit_b_32
+
+    torch.manual_seed(0)
+    there = vit_b_32().state_dict()
+    monkeypatch.setattr(ViT_B_32_Weights, "get_state_dict", lambda *_, **__: dict(there))
+    network = make("torchvision:vit_b_32:pretrained", (3, 64, 64), outputs=10).eval()
+    assert list(taps.shapes(network, network.layers).values()) == [(768, 2, 2)] * 6 + [(768,)]
+    assert once_called(network) == Counter(network.layers)
+    kept = network.state_dict()
+    strange = {key for key, value in there.items() if not torch.equal(kept[f"body.net.{key}"], value)}
+    assert strange == {"encoder.pos_embedding", "heads.head.weight", "heads.head.bias"}
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad(), taps.read(network, network.layers[-1:]) as found:
+        logits = network(images).logits
+        torch.testing.assert_close(logits, network.get_submodule(network.heads[0])(found[network.layers[-1]]))
+        for handle in taps.rewrite(network, {network.layers[0]: lambda maps: 0 * maps}):
+            assert not torch.allclose(network(images).logits, logits)
+            handle.remove()
+    with torch.no_grad():
+        torch.testing.assert_close(network.clone()(images).logits, logits)
+
+
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_torchvision_auxiliary_heads_are_left_out(name: str) -> None:
     size = 96
@@ -199,7 +226,12 @@ def test_timm_layers_end_in_activations_where_the_network_does() -> None:
         ("torchvision:resnet19", CIFAR, "no network 'torchvision:resnet19'; did you mean 'torchvision:resnet18'?"),
         ("torchvision:resnet18", (4, 84, 84), "takes images of 1 or 3 channels, not 4; use timm:resnet18"),
         ("torchvision:alexnet", CIFAR, "network 'torchvision:alexnet' cannot take images of shape (3, 32, 32): Given"),
-        ("torchvision:vit_b_32", CIFAR, "cannot take images of shape (3, 32, 32): Wrong image height! Expected 224"),
+        (
+            "torchvision:vit_b_16",
+            MNIST,
+            "takes squares of a multiple of 16 pixels, not 28x28; kfbench data import --siz",
+        ),
+        ("torchvision:vit_b_16", (3, 32, 64), "not 32x64; kfbench data import --size 64 resizes images"),
     ],
 )
 def test_refusals_are_one_line(name: str, shape: tuple[int, int, int], message: str) -> None:

@@ -2,8 +2,10 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -74,9 +76,16 @@ def module_of(name: str) -> ModuleType:
             return known
         del sys.modules[name]
         importlib.invalidate_caches()
+        without_bytecode(known.__file__)
     found = importlib.import_module(name)
     _loaded[name] = _written(found.__file__ or "")
     return found
+
+
+def without_bytecode(file: str) -> None:
+    """Let a file be compiled again: Python takes bytecode of the same second and length for that of the file."""
+    with suppress(OSError, NotImplementedError):
+        os.remove(importlib.util.cache_from_source(file))
 
 
 def _written(file: str) -> int | None:

@@ -19,7 +19,7 @@ from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import data_folder, entry_points, folders, gone, hidden, module_of
+from kfbench.folders import data_folder, entry_points, folders, gone, hidden, module_of, without_bytecode
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
 from kfbench.spec import RunSpec, Setting
@@ -125,6 +125,7 @@ def _load_file(path: Path) -> ModuleType:
 def _loaded_file(path: Path, _written: int) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"kfbench_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None
+    without_bytecode(str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ RUN = ["run", "--method", "mine", "--task", "digits", "--teachers", "random:digi
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed_digits: Path) -> Path:
     """A folder with a method and a network of one's own, found by their names."""
     monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)  # as in a user's shell: what Python keeps may be of before
     monkeypatch.chdir(tmp_path)
     for kind in ("methods", "networks"):
         monkeypatch.setenv(f"KFBENCH_{kind.upper()}", str(tmp_path / kind))
@@ -52,6 +54,13 @@ def test_an_edited_method_or_network_of_ones_own_is_another_run(type_in: Console
     assert (made.weight, registry.load_method("mine").weight) == (1.0, 4.0)  # type: ignore[attr-defined]
     spec = resolve.resolve("kd", "digits", budget="smoke", teachers=["digits/cnn-8"], recipe={"network": "cnn-4"})
     assert identity.own_files(spec) == {}  # ours have revisions, and their records keep their keys
+
+
+def test_a_file_named_by_its_path_is_as_it_was_last_written(own: Path) -> None:
+    path = own / "methods" / "mine.py"
+    for before, after in (("weight: float = 1.0", "weight: float = 2.0"), ("float = 2.0", "float = 3.0")):
+        edit(path, before, after)
+        assert registry.load_method(str(path)).settings()["weight"] == float(after[-3:])
 
 
 def test_so_is_one_whose_teacher_has_an_edited_network(type_in: Console, own: Path) -> None:

@@ -106,9 +106,8 @@ def _of_torchvision(
         head = _head(name, seen(Foreign(net, 1), size), len(weights.meta["categories"])).removeprefix("net.")
         _replace_head(net, head, outputs)
     _tell(net)
-    if (
-        model in WITH_AUXILIARY
-    ):  # their weights want -1..1, which they make of normalised images: give it to them at once
+    if model in WITH_AUXILIARY:
+        # their weights want -1..1, which they make of normalised images: give it to them at once
         net.transform_input = False  # type: ignore[assignment]
         return net, ((0.5,) * 3, (0.5,) * 3), ()
     return net, (tuple(transforms.mean), tuple(transforms.std)), ()
@@ -140,9 +139,7 @@ def _tell(net: Any) -> None:
         net.heads = nn.Sequential(OrderedDict([("taken", nn.Identity()), *net.heads.named_children()]))
     elif isinstance(net, SwinTransformer):
         net.output_fmt = "NHWC"
-        stages = [n for n, stage in net.features.named_children() if isinstance(stage, nn.Sequential)][
-            1:
-        ]  # the patches
+        _patches, *stages = [n for n, stage in net.features.named_children() if isinstance(stage, nn.Sequential)]
         widths = [net.head.in_features >> n for n in range(len(stages))][::-1]
         net.feature_info = [
             {"module": f"features.{name}", "num_chs": width, "reduction": 4 << n}

@@ -55,18 +55,18 @@ def rank(
 
 
 def text(rows: list[dict[str, Any]]) -> str:
-    """Return a table of teachers, one a line."""
-    left = ("teacher",)
-    columns = [name for name in rows[0] if name not in ("network", "trained_on", "outputs")]
-    cells = [columns, *([_cell(name, row[name]) for name in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if name in left else cell.rjust(width)
-            for name, cell, width in zip(columns, line, widths, strict=True)
-        ).rstrip()
-        for line in cells
-    )
+    """Return a table of teachers; where scores have no room beside the names, they stand below them."""
+    from kfbench.reporting.lines import columns
+
+    told = [name for name in rows[0] if name not in ("teacher", "network", "trained_on", "outputs")]
+    cells = [told, *([_cell(name, row[name]) for name in told] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(told))]
+    scores = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    names = ["teacher", *(str(row["teacher"]) for row in rows)]
+    wide = max(map(len, names))
+    if wide + 2 + len(scores[0]) <= columns():
+        return "\n".join(f"{name:<{wide}}  {line}" for name, line in zip(names, scores, strict=True))
+    return "\n".join(f"{name}\n  {line}" for name, line in zip(names, scores, strict=True))
 
 
 def _cell(name: str, value: Any) -> str:

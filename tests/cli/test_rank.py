@@ -3,11 +3,16 @@
 import json
 from typing import Any
 
+import pytest
+
+from kfbench.cli import rank
+
 TEACHERS = "random:digits/cnn-4,random:digits/high/cnn-4"
 WORDS = ["rank", "--task", "digits/low", "--budget", "smoke", "--threads", "1"]
 
 
-def test_a_table_and_json_say_the_same(type_in: Any) -> None:
+def test_a_table_and_json_say_the_same(type_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     done = type_in(*WORDS, "--teachers", TEACHERS, "--train-size", "60", "--by", "probe", "--json")
     assert done.code == 0, done.err
     rows = json.loads(done.out)
@@ -16,6 +21,12 @@ def test_a_table_and_json_say_the_same(type_in: Any) -> None:
     assert table[0].split()[:3] == ["teacher", "dimensions", "logme"] and len(table) == 3
     assert [line.split()[0] for line in table[1:]] == [row["teacher"] for row in rows]
     assert table[1].split()[2] == f"{rows[0]['logme']:.3f}"
+    wide = rank.text(rows)
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = rank.text(rows)
+    assert wide.split() == narrow.split() and max(map(len, narrow.splitlines())) <= 80 < max(
+        map(len, wide.splitlines())
+    )
 
 
 def test_mistakes_are_one_line(type_in: Any) -> None:

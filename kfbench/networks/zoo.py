@@ -98,12 +98,14 @@ def _of_torchvision(
         _tell(net)
         return net, None, ()
     weights = models.get_model_weights(model).DEFAULT
-    load = partial(_positioned, model, weights, shape[1]) if "image_size" in settings else None
-    net = _loaded(name, load or partial(models.get_model, model, weights=weights, **settings))
     transforms = weights.transforms()
+    load, side = partial(models.get_model, model, weights=weights, **settings), transforms.crop_size[0]
+    if "image_size" in settings:
+        side = settings["image_size"]
+        load = partial(_positioned, model, weights, side)
+    net = _loaded(name, load)
     if outputs != len(weights.meta["categories"]):
-        size = shape if load else (3, transforms.crop_size[0], transforms.crop_size[0])
-        head = _head(name, seen(Foreign(net, 1), size), len(weights.meta["categories"])).removeprefix("net.")
+        head = _head(name, seen(Foreign(net, 1), (3, side, side)), len(weights.meta["categories"])).removeprefix("net.")
         _replace_head(net, head, outputs)
     _tell(net)
     if model in WITH_AUXILIARY:

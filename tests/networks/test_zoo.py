@@ -69,6 +69,8 @@ def test_blocks_of_torchvisions_transformers_are_layers(monkeypatch: pytest.Monk
     torch.manual_seed(0)
     there = vit_b_32().state_dict()
     monkeypatch.setattr(ViT_B_32_Weights, "get_state_dict", lambda *_, **__: dict(there))
+    grey = make("torchvision:vit_b_32:pretrained", (1, 64, 64), outputs=10)
+    assert grey(torch.rand(2, 1, 64, 64)).logits.shape == (2, 10)
     network = make("torchvision:vit_b_32:pretrained", (3, 64, 64), outputs=10).eval()
     assert list(taps.shapes(network, network.layers).values()) == [(768, 2, 2)] * 6 + [(768,)]
     assert once_called(network) == Counter(network.layers)

@@ -8,6 +8,7 @@ import torch
 
 from kfbench import registry
 from kfbench.data import images, packs
+from kfbench.data.rows import Raw, Rows
 from kfbench.errors import KfbenchError
 from kfbench.networks import make
 from kfbench.running import budgets, resolve
@@ -23,10 +24,10 @@ IMAGE_TASKS = [
 def flowers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An imported data set of five classes."""
     monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
-    rows = packs.Rows(torch.zeros(10, 3, 6, 7, dtype=torch.uint8), torch.arange(10) % 5)
-    made = packs.write("flowers", packs.Raw(rows, rows, tuple("abcde")), source="made up")
+    rows = Rows(torch.zeros(10, 3, 6, 7, dtype=torch.uint8), torch.arange(10) % 5)
+    made = packs.write("flowers", Raw(rows, rows, tuple("abcde")), source="made up")
     stamp = (made.folder / "pack.json").stat().st_ino
-    packs.write("flowers", packs.Raw(rows, rows, tuple("abcde")), source="made up")  # by another process, at once
+    packs.write("flowers", Raw(rows, rows, tuple("abcde")), source="made up")  # by another process, at once
     assert (made.folder / "pack.json").stat().st_ino == stamp  # who reads it goes on
 
 

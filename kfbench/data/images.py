@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kfbench.data import sources
 from kfbench.data.augment import augment, draw_views
-from kfbench.data.packs import Pack, SplitName, require_rows
+from kfbench.data.packs import Pack, SplitName
+from kfbench.data.rows import require_rows
 from kfbench.data.splits import Split as Split  # the name by which the rest of the harness knows it
 from kfbench.data.splits import as_float as as_float
 from kfbench.data.splits import channels_last as channels_last

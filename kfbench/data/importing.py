@@ -16,7 +16,8 @@ from kfbench.data.decode import Form, decode, formed
 from kfbench.data.entries import Entry, Found, NoClassFolders, find, numbered
 from kfbench.data.filling import fill, spinner
 from kfbench.data.named import copy_of, require_own
-from kfbench.data.packs import Pack, Raw, Rows, hold_out, require_rows, sha256_of, workplace, write
+from kfbench.data.packs import Pack, workplace, write
+from kfbench.data.rows import Raw, Rows, hold_out, require_rows, sha256_of
 from kfbench.data.soundness import require_sound
 from kfbench.data.sources import class_order
 from kfbench.errors import KfbenchError

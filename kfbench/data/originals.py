@@ -17,7 +17,8 @@ from kfbench.data.unpacking import TARS, unpack
 from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:
-    from kfbench.data.packs import Pack, Raw
+    from kfbench.data.packs import Pack
+    from kfbench.data.rows import Raw
 
 DIGITS = tuple("0123456789")
 FIRST = [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # MNIST's training labels begin so
@@ -157,7 +158,7 @@ def open_originals(name: str, root: Path, *, fetch: bool) -> "Raw":
     import torch
     from torchvision import datasets as tv
 
-    from kfbench.data.packs import Raw, Rows
+    from kfbench.data.rows import Raw, Rows
 
     if name in ("cifar10", "cifar100"):
         kind = tv.CIFAR10 if name == "cifar10" else tv.CIFAR100

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from kfbench.data.packs import Rows
+    from kfbench.data.rows import Rows
 
 BANNER = 20  # rows at the foot of FGVC-Aircraft's images, with their author; its README says to remove them
 
@@ -150,7 +150,7 @@ def _tiny(root: Path, fetch: bool) -> Opened:
 
 
 def _fifth(rows: "Rows", classes: tuple[str, ...]) -> "tuple[Rows, Rows]":
-    from kfbench.data.packs import hold_out  # torch
+    from kfbench.data.rows import hold_out  # torch
 
     train, test = hold_out(rows, classes, [0.2])
     return train, test

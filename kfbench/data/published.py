@@ -14,18 +14,9 @@ import torch.nn.functional as F
 from kfbench.data.decode import Form, decode, pixels
 from kfbench.data.filling import fill, mapped, spinner
 from kfbench.data.named import SMALL, require_paths
-from kfbench.data.packs import (
-    Pack,
-    Raw,
-    Rows,
-    SplitName,
-    data_folder,
-    open_pack,
-    require_room,
-    workplace,
-    write,
-)
+from kfbench.data.packs import Pack, SplitName, data_folder, open_pack, require_room, workplace, write
 from kfbench.data.photos import PHOTOS, Photos
+from kfbench.data.rows import Raw, Rows
 from kfbench.data.unpacking import unpack
 from kfbench.errors import KfbenchError
 

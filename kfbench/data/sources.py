@@ -20,8 +20,9 @@ from torch import Tensor
 from kfbench.data import published
 from kfbench.data.named import CARRIED, SMALL, copy_of, is_smaller, require_download
 from kfbench.data.originals import DIGITS, FASHION, ORIGINALS, open_originals
-from kfbench.data.packs import Pack, Raw, Rows, data_folder, hold_out, open_pack, packed, write
+from kfbench.data.packs import Pack, data_folder, open_pack, packed, write
 from kfbench.data.photos import PHOTOS
+from kfbench.data.rows import Raw, Rows, hold_out
 from kfbench.errors import KfbenchError, near
 
 

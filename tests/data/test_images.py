@@ -13,7 +13,8 @@ import torch
 from kfbench import registry
 from kfbench.data import images, splits
 from kfbench.data.augment import Boxes, augment, boxes, draw_views, number_of_views
-from kfbench.data.packs import Raw, Rows, write
+from kfbench.data.packs import write
+from kfbench.data.rows import Raw, Rows
 from kfbench.errors import KfbenchError
 from kfbench.running import prepare, resolve
 

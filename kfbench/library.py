@@ -250,10 +250,13 @@ def study(
 def report(study: Folder, *, results: Folder = "results") -> "Page":
     """Make a study's tables, plots and page from its records, and return what the index says of it.
 
-    `study` is the folder with its study.toml. Raises KfbenchError if study, plan or a record is not sound.
+    `study` is the folder with its study.toml. Raises KfbenchError if study, plan or a record is not sound, or
+    there is no such folder of records.
     """
     from kfbench.reporting import page
+    from kfbench.running.files import require_folder
 
+    require_folder(_path(results))
     return page.make(_path(study), _path(results))
 
 

@@ -10,6 +10,7 @@ import typer
 from kfbench.cli import complete, options
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, json_text, pairs, recipe_of, tell
 from kfbench.errors import KfbenchError
+from kfbench.running.files import require_folder
 from kfbench.studies.engines import ENGINES
 
 On = Annotated[
@@ -209,6 +210,7 @@ def report(
     chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
     if not chosen:
         raise KfbenchError(f"no study below '{REPORTS}'; name a folder with a study.toml")
+    require_folder(results)
     for folder in chosen:
         definition.load(folder)  # a fault of a file is told before plots are loaded and other pages made
     from kfbench.reporting import page as making

@@ -24,6 +24,7 @@ class Verdict:
     unit: str  # of the difference
     columns: tuple[str, ...]  # columns with at least one pair
     absent: tuple[str, ...]  # columns of the claim without a pair
+    impossible: tuple[str, ...]  # those of them that a row cannot run on
     unmade: int  # runs of the claim that are planned and not made yet: it is not decided before
     failed: int  # runs of the claim that failed, and are in no pair
 
@@ -46,7 +47,9 @@ class Verdict:
             if not gap.is_clear:
                 more = "over a thousand more seeds" if gap.more_seeds is None else count(gap.more_seeds, "more seed")
                 text += f"; about {more} would decide it if the effect stays"
-        text += f"; nothing yet on {', '.join(self.absent)}" if self.absent else ""
+        awaited = [column for column in self.absent if column not in self.impossible]
+        text += f"; nothing yet on {', '.join(awaited)}" if awaited else ""
+        text += f"; n/a on {', '.join(self.impossible)}" if self.impossible else ""
         text += f"; {count(self.unmade, 'run')} not made yet" if self.unmade else ""
         return text + (f"; without {count(self.failed, 'failed run')}" if self.failed else "")
 
@@ -62,7 +65,7 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
     interval. Scores that differ by the same in every pair decide nothing: three coins may fall alike.
     """
     rows = [row for row in (claim.better, claim.than, claim.row) if row is not None]
-    shared = [column for column in grid.columns if all((row, column) in grid.cells for row in rows)]
+    shared = [column for column in grid.columns if all(_can_run(grid, row, column) for row in rows)]
     columns = claim.on or shared or grid.columns
     ours, theirs, unit = _sides(claim, grid, columns)
     paired = [bool(np.isfinite(gaps).any()) for gaps in (ours - theirs).T]
@@ -76,7 +79,13 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
         word = "reproduced" if gap.value > 0 else "not reproduced"
     ready = tuple(column for column, has_pairs in zip(columns, paired, strict=True) if has_pairs)
     absent = tuple(column for column in columns if column not in ready)
-    return Verdict(claim, word, gap, plain, unit, ready, absent, unmade, failed)
+    refused = {at for at, cell in grid.cells.items() if cell.planned.spec is None}
+    impossible = tuple(column for column in absent if any((row, column) in refused for row in rows))
+    return Verdict(claim, word, gap, plain, unit, ready, absent, impossible, unmade, failed)
+
+
+def _can_run(grid: Grid, row: str, column: str) -> bool:
+    return (row, column) in grid.cells and grid.cells[row, column].planned.spec is not None
 
 
 def _sides(claim: Claim, grid: Grid, columns: list[str]) -> tuple[Array, Array, str]:

@@ -22,6 +22,7 @@ from kfbench.reporting.render import count
 from kfbench.reporting.stats import Array
 from kfbench.running import records
 from kfbench.running.records import RunRecord
+from kfbench.spec import digest
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,29 @@ def of_keys(results: Path, keys: Sequence[str], *, all_seeds: bool = False) -> T
     tasks = list(dict.fromkeys(record.spec["task"] for record in chosen))
     if len(tasks) > 1:
         raise KfbenchError(f"runs on different tasks ({', '.join(tasks)}) cannot be compared; give runs on one")
+    _require_one_a_seed(chosen)
     wanted = list(dict.fromkeys(_but_seed(record) for record in chosen))
     if all_seeds:
-        chosen = [record for record in _done(results) if _but_seed(record) in wanted]
+        named = {digest(record.spec) for record in chosen}
+        chosen += [record for record in _done(results) if digest(record.spec) not in named]
     groups = [[record for record in chosen if _but_seed(record) == each] for each in wanted]
     if len(groups) < 2:
         raise KfbenchError("that is one contender: the runs differ in nothing but their seeds; give another's key too")
     return _table(tasks[0], groups, what=(*PARTS, "recipe"))
+
+
+def _require_one_a_seed(chosen: Sequence[RunRecord]) -> None:
+    """Raise KfbenchError for two runs of one spec: made when data, teachers or code were others, they are no pair."""
+    seen: dict[str, RunRecord] = {}
+    for record in chosen:
+        other = seen.setdefault(digest(record.spec), record)
+        if other is not record:
+            names = {*other.identity, *record.identity} - {"spec"}
+            what = sorted(name for name in names if other.identity.get(name) != record.identity.get(name))
+            raise KfbenchError(
+                f"runs '{other.key}' and '{record.key}' have one spec and seed, and differ in {' and '.join(what)}; "
+                "give one of them"
+            )
 
 
 def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:

@@ -3,8 +3,10 @@
 Everything follows from `study.toml`, `plan.json` and the records: the same input gives the same bytes.
 """
 
+import glob
 import json
 import shlex
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from kfbench.errors import KfbenchWarning
 from kfbench.reporting import claims, escape, grid, overview, plots, readme, render, run_list, style, tables
 from kfbench.reporting.curve_plots import Plot
 from kfbench.reporting.grid import Grid
@@ -20,6 +23,8 @@ from kfbench.reporting.overview import Overview
 from kfbench.reporting.render import Table
 from kfbench.running.files import write_text
 from kfbench.studies import definition, plan
+
+MARKS = (b"Made by `kfbench report`", " · kfbench</title>".encode())  # in every page, of any version
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def make(folder: Path, results: Path) -> Page:
     """Write everything of one study into its folder. Raises KfbenchError if study, plan or a record is not sound."""
     cells = grid.load(folder, definition.load(folder), results)
     every = tables.tables(cells)
+    _drop_tables(folder, {table.name for table in every})
     for table in every:
         base = folder / "tables" / table.name
         write_text(base.with_suffix(".md"), render.markdown(table))
@@ -70,9 +76,29 @@ def make(folder: Path, results: Path) -> Page:
     top = overview.of(cells, claims.verdicts(cells))
     drawings = _draw(cells, folder / "plots")
     settings = _chosen(folder)
-    write_text(folder / "index.html", _page(cells, top, every, drawings, settings, folder=folder, results=results))
-    write_text(folder / "README.md", readme.text(cells, top, every, drawings, settings))
+    _write_own(folder / "index.html", _page(cells, top, every, drawings, settings, folder=folder, results=results))
+    _write_own(folder / "README.md", readme.text(cells, top, every, drawings, settings))
     return _of(cells, top)
+
+
+def _write_own(path: Path, text: str) -> None:
+    """Write a page, but in place of no file that is not one of kfbench: warn instead."""
+    if path.is_file() and not any(mark in path.read_bytes() for mark in MARKS):
+        told = f"'{path}' is left as it is: it is no page of kfbench; move it away, and the next report puts one there"
+        warnings.warn(told, KfbenchWarning, stacklevel=2)
+        return
+    write_text(path, text)
+
+
+def _drop_tables(folder: Path, names: set[str]) -> None:
+    """Delete the files of tables that the last report made and this one does not: a paper may include them."""
+    try:
+        made = json.loads((folder / "provenance.json").read_bytes())
+    except (OSError, ValueError):
+        return
+    for name in {*made} - names:
+        for path in (folder / "tables").glob(f"{glob.escape(name)}.*"):
+            path.unlink()
 
 
 def page_of(folder: Path, results: Path) -> Page:
@@ -96,7 +122,7 @@ def index(folder: Path, pages: list[Page]) -> Path:
     """Write the index of all studies."""
     path = folder / "index.html"
     begun = sorted(pages, key=lambda page: page.done == 0)  # those with results first
-    write_text(path, _template("index.html").render(css=Markup(_asset("style.css")), pages=begun))
+    _write_own(path, _template("index.html").render(css=Markup(_asset("style.css")), pages=begun))
     return path
 
 
@@ -111,13 +137,17 @@ def _template(name: str) -> jinja2.Template:
 
 
 def _draw(cells: Grid, folder: Path) -> list[Drawing]:
-    """Save every plot, drop files of plots that no longer exist, return them for the page."""
+    """Save every plot, drop files of plots that no longer exist, return them for the page.
+
+    Plots of a report are pairs of files; what lies there alone, as `kfbench compare --out` draws it, is the user's.
+    """
     with style.in_style():
         drawings = [_drawing(plot, folder) for plot in plots.plots(cells)]
     names = {drawing.name for drawing in drawings}
-    for path in folder.glob("*.*") if folder.is_dir() else []:
-        if path.stem not in names and path.suffix in (".svg", ".png"):
+    for path in folder.glob("*.svg") if folder.is_dir() else []:
+        if path.stem not in names and path.with_suffix(".png").is_file():
             path.unlink()
+            path.with_suffix(".png").unlink()
     return drawings
 
 

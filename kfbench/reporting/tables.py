@@ -76,7 +76,7 @@ def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
 def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:
     for known in grid.study.reference:
         if (known.row, known.column) == (row, column):
-            return replace(shown, published=f"{known.value:g}", source=known.source)
+            return replace(shown, published=str(known.value).removesuffix(".0"), source=known.source)
     return shown
 
 

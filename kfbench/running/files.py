@@ -37,6 +37,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def require_folder(results: Path) -> None:
+    """Raise KfbenchError unless there is such a folder: else a full page would give way to an empty one."""
+    if not results.is_dir():
+        raise KfbenchError(f"no folder '{results}'; name the one with the records with --results")
+
+
 def record_files(results: Path) -> list[Path]:
     """Return what may be records: no teachers, and nothing of `.cache` and its like; none where there is no folder.
 

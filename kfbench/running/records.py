@@ -93,7 +93,7 @@ def write(results: Path, record: RunRecord) -> Path:
 
 
 def read(path: Path) -> RunRecord:
-    """Read a record. Raises KfbenchError if the file is no record or its key does not fit its content."""
+    """Read a record. Raises KfbenchError if the file is no record, or its key fits neither its content nor its name."""
     try:
         record = RunRecord.model_validate(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
@@ -102,6 +102,8 @@ def read(path: Path) -> RunRecord:
         ) from error
     if digest(record.identity) != record.key or record.identity.get("spec") != record.spec:
         raise KfbenchError(f"'{path}' was changed by hand: its key does not fit its content; rerun it instead")
+    if path.stem != record.key:
+        raise KfbenchError(f"'{path}' was renamed: it is record '{record.key}'; call it {record.key}.json")
     if record.format > FORMAT or record.model_extra:
         newer = ", ".join(record.model_extra or {}) or f"format {record.format}"
         warnings.warn(

@@ -253,6 +253,10 @@ def _labelled(study: Study, path: Path) -> Study:
     for where, label, known in _mentions(labelled):
         if label not in known:
             raise KfbenchError(f"'{path}', {_place(where)}: no row or column '{label}'; {near(label, known)}")
+    every = [(where, label) for where, label, _ in _mentions(labelled)]
+    for n, (where, label) in enumerate(every):
+        if (where, label) in every[:n]:  # a claim would count its runs twice
+            raise KfbenchError(f"'{path}', {_place(where)}: '{label}' stands twice; name it once")
     return labelled
 
 

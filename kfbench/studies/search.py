@@ -155,7 +155,7 @@ class Trials:
         self.study = open_search(storage, search, name)
         settled = [t for t in self.study.get_trials(deepcopy=False) if _is_settled(t)]
         done = {t.user_attrs.get("key") for t in settled}
-        self._keys = [key for key in (f"trial-{n:04d}" for n in range(search.trials)) if key not in done]
+        self._keys = [key for key in _trial_keys(search) if key not in done]
         left = {t.user_attrs.get("key"): t.params for t in self.study.get_trials(deepcopy=False) if t not in settled}
         first = {"trial-0000": known(search.spec, search.fixed)}
         self._fixed = first | {key: params for key, params in left.items() if params}
@@ -229,16 +229,23 @@ class Fruitless(KfbenchError):
     """No trial of a search has finished."""
 
 
-def best(study: optuna.Study) -> FrozenTrial:
-    """Return the best finished trial. Raises Fruitless if there is none."""
-    try:
-        return study.best_trial
-    except ValueError as error:
-        whys = [trial.user_attrs["why"] for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("why")]
+def best(study: optuna.Study, search: Search) -> FrozenTrial:
+    """Return the best finished trial of as many as are asked for. Raises Fruitless if there is none.
+
+    The database may have more, of a longer search: to take theirs would give one method more trials than another.
+    """
+    asked = {*_trial_keys(search)}
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get("key") in asked]
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    if not done:
+        whys = [trial.user_attrs["why"] for trial in trials if trial.user_attrs.get("why")]
         last = f" (the last: {whys[-1]})" if whys else ""
-        raise Fruitless(
-            f"no trial of '{study.study_name}' has finished{last}; see the logs, or kfbench status"
-        ) from error
+        raise Fruitless(f"no trial of '{study.study_name}' has finished{last}; see the logs, or kfbench status")
+    return max(done, key=lambda trial: trial.value)  # type: ignore[arg-type, return-value]
+
+
+def _trial_keys(search: Search) -> list[str]:
+    return [f"trial-{n:04d}" for n in range(search.trials)]
 
 
 def started(study: optuna.Study, search: Search) -> float | None:

@@ -130,7 +130,7 @@ def tune_all(
     for label, asked in to_search(every, there, row=row).items():
         with _search(asked, place, console=console) as found:
             try:
-                best = search.best(found)
+                best = search.best(found, asked)
             except search.Fruitless as error:
                 untuned[label] = str(error)
                 continue
@@ -191,7 +191,7 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
     """Search, run the best settings on fresh seeds; return what was found as plain values."""
     search.space(asked.spec.method)
     with _search(asked, place, console=console) as found:
-        trial = search.best(found)
+        trial = search.best(found, asked)
     runs = [
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]

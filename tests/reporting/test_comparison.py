@@ -83,6 +83,31 @@ def test_keys_are_compared_and_their_seeds_on_demand(small: tuple[Path, Path]) -
     assert row["difference"] is None and row["verdict"] == "no pairs"
 
 
+def test_runs_of_one_spec_and_seed_are_no_contender_of_two(small: tuple[Path, Path]) -> None:
+    """Made when the data were others: none of them is dropped without a word."""
+    _, results = small
+    kf, one = some(results, "kf")[0], some(results, "scratch")[0]
+    identity = {**one.identity, "data": "1" * 64}
+    twin = one.model_copy(update={"identity": identity, "key": digest(identity), "scores": {"last": {"error": 50.0}}})
+    records.write(results, twin)
+    with pytest.raises(KfbenchError, match=f"'{twin.key}' and '{one.key}' have one spec and seed, and differ in data"):
+        comparison.of_keys(results, [kf.key, twin.key, one.key])
+    for named in (one, twin):
+        table = comparison.of_keys(results, [kf.key, named.key], all_seeds=True)
+        assert named in table.contenders[1].runs and len(table.contenders[1].runs) == 4
+
+
+def test_a_teachers_key_is_compared_with_all_seeds_too(small: tuple[Path, Path]) -> None:
+    _, results = small
+    kf, one = some(results, "kf")[0], some(results, "scratch")[0]
+    (results / "cifar100" / "scratch").rename(results / "moved")
+    for path in (results / "moved").iterdir():
+        path.unlink()
+    records.write(results / "teachers", one)
+    rows = comparison.rows(comparison.of_keys(results, [one.key, kf.key], all_seeds=True))
+    assert [len(row["seeds"]) for row in rows] == [1, 4]
+
+
 def test_settings_tell_contenders_of_one_method_apart(small: tuple[Path, Path]) -> None:
     _, results = small
     for record in some(results, "kf"):

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from kfbench.cli import study
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.reporting import grid, overview, readme, run_list
 from kfbench.reporting import page as report
 from kfbench.running import records
@@ -153,10 +153,42 @@ def test_a_changed_record_is_refused(small):
 
 def test_plots_that_no_longer_exist_are_removed(reported):
     folder, results = reported
-    stale = folder / "plots" / "old.svg"
-    stale.write_text("<svg/>")
+    stale = [folder / "plots" / name for name in ("old.svg", "old.png")]
+    for path in (*stale, mine := folder / "plots" / "mine.png"):  # as `compare --out` draws one
+        path.write_text("<svg/>")
     report.make(folder, results)
-    assert not stale.exists() and (folder / "plots" / "gains.svg").exists()
+    assert not any(path.exists() for path in stale) and (folder / "plots" / "gains.svg").exists()
+    assert mine.exists()
+
+
+def test_tables_that_no_longer_exist_are_removed(small):
+    folder, results = small
+    report.make(folder, results)
+    assert (folder / "tables" / "scores.tex").exists()
+    (folder / "tables" / "mine.tex").write_text("")
+    path = folder / "study.toml"
+    path.write_text(path.read_text() + '\n[[tables]]\nname = "a"\ntitle = "A"\n')
+    report.make(folder, results)
+    names = {path.name for path in (folder / "tables").iterdir()}
+    assert {"a.md", "a.tex", "a.csv", "mine.tex"} <= names and not [name for name in names if "scores" in name]
+
+
+def test_files_of_the_users_own_are_left_as_they_are(small):
+    folder, results = small
+    places = [folder / "README.md", folder / "index.html", folder.parent / "index.html"]
+    for path in places:
+        path.write_text("mine")
+    with pytest.warns(KfbenchWarning, match="is left as it is: it is no page of kfbench") as told:
+        report.index(folder.parent, [report.make(folder, results)])
+    assert len(told) == 3 and {path.read_text() for path in places} == {"mine"}
+    for path in places:
+        path.unlink()
+    report.index(folder.parent, [report.make(folder, results)])
+    before = [path.read_bytes() for path in places]
+    for path in places:
+        path.write_text(path.read_text() + "\n")
+    report.index(folder.parent, [report.make(folder, results)])  # its own it writes anew
+    assert [path.read_bytes() for path in places] == before
 
 
 def test_the_readme_has_tables_and_pictures(reported):

@@ -157,6 +157,15 @@ def test_markdown_has_every_cell_and_its_notes(made):
     assert "[^scores-1]:" in text and "**" in text
 
 
+@pytest.mark.parametrize(("value", "shown"), [(1234567.891, "1234567.891"), (999383.0, "999383"), (27.5, "27.5")])
+def test_a_published_number_stands_as_it_was_entered(made, value, shown):
+    known = made.study.reference[0].model_copy(update={"value": value})
+    table = tables.tables(replace(made, study=made.study.model_copy(update={"reference": [known]})))[0]
+    assert f"(published {shown})" in render.markdown(table)
+    published = {line["published"] for line in csv.DictReader(io.StringIO(render.as_csv(table)))}
+    assert published == {"", shown}
+
+
 def test_csv_is_unrounded_and_names_the_runs(made):
     table = tables.tables(made)[0]
     lines = list(csv.DictReader(io.StringIO(render.as_csv(table))))
@@ -283,6 +292,15 @@ def test_a_claim_is_about_the_columns_that_its_rows_are_for(made):
         "nothing yet on"
         in claims.verdict(claim.model_copy(update={"on": [*made.columns]}), replace(made, cells=part)).told
     )
+
+
+def test_a_claim_is_decided_where_a_row_cannot_run_on_a_column(made):
+    """What is n/a will never be there: nothing is waited for."""
+    claim = made.study.claims[0].model_copy(update={"on": [], "better": "scratch", "than": "kd, T 4"})
+    verdict = claims.verdict(claim, made)
+    assert verdict.word == "reproduced" and verdict.columns == tuple(made.columns[:3]) and not verdict.absent
+    asked = claims.verdict(claim.model_copy(update={"on": [*made.columns]}), made)
+    assert asked.word == "undecided" and asked.told.endswith("; n/a on atari/krull")
 
 
 def test_a_claim_is_not_decided_before_its_runs_are_made(made):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kfbench.cli import listing
 from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.running import records
 
@@ -47,6 +48,15 @@ def test_the_schema_describes_every_committed_record() -> None:
         for path in sorted(kept.rglob("*.json")):
             if ".cache" not in path.parts[len(kept.parts) :]:
                 records.read(path)
+
+
+def test_a_renamed_record_is_told_by_all_that_read_it(small: tuple[Path, Path]) -> None:
+    path = first(small[1])
+    other = path.rename(path.with_name("my-first-run.json"))
+    with pytest.raises(KfbenchError, match=f"was renamed: it is record '{path.stem}'; call it {path.stem}.json"):
+        records.locate(small[1], "my-first")
+    [row] = [row for row in listing.records(small[1]) if row["status"] == "damaged"]
+    assert row["file"] == str(other) and row["why"] == f"renamed: call it {path.stem}.json"
 
 
 @pytest.mark.parametrize(

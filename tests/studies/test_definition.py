@@ -124,6 +124,12 @@ def test_all_images_is_the_spec_that_names_no_size(tmp_path):
         ('better = "Knowledge Flow"', "", "claims, entry 1: cannot be"),
         ('better = "Knowledge Flow"', "", "a claim has 'better' and 'than', or"),
         ('on = ["low"]', 'on = ["loww"]', "claims, entry 1, 'on': no row or column 'loww'; did you mean 'low'?"),
+        ('on = ["low"]', 'on = ["low", "low"]', "claims, entry 1, 'on': 'low' stands twice; name it once"),
+        (
+            "[[claims]]",
+            '[[tables]]\nname = "a"\ntitle = "A"\nrows = ["scratch", "scratch"]\n[[claims]]',
+            "tables, entry 1, 'rows': 'scratch' stands twice",
+        ),
         ('row = "scratch"', 'row = "scrach"', "reference, entry 1, 'row': no row or column 'scrach'; did you mean"),
         ("value = 12.5", 'value = "high"', "reference, entry 1, 'value': cannot be 'high'"),
         ('label = "low"', 'label = "digits/high"', "study.toml': two tasks are called 'digits/high'"),

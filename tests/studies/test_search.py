@@ -86,7 +86,7 @@ def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(asked, tmp_pa
     jobs_here.dispose(jobs_here.search_on(place, asked, trials_there=3).study._storage)
     more = jobs_here.search_on(place, dataclasses.replace(asked, trials=4), trials_there=3).study
     assert len(more.trials) == 4 and len(list(records.records(place.results))) == 4
-    best = search.best(made)
+    best = search.best(made, asked)
     by_validation = max(found, key=lambda record: -record.scores["val"]["error"])
     assert search.started(made, asked) == made.trials[0].value
     if best.number < 3:
@@ -95,6 +95,7 @@ def test_a_search_makes_its_trials_on_its_own_seeds_and_validation(asked, tmp_pa
     fresh = search.fresh(asked, best.params, [0, 1])
     assert [spec.seed for spec in fresh] == [0, 1]
     assert fresh[0].settings["temperature"] == best.params["temperature"]
+    assert search.best(more, dataclasses.replace(asked, trials=1)).number == 0  # of a longer search only what is asked
     for study in (made, more):
         jobs_here.dispose(study._storage)
 

@@ -83,11 +83,12 @@ def import_teacher(
         say=lambda line: typer.echo(f"note: {line}", err=True),
     )
     _tell(taken, about, as_json)
-    chance = 100 - 100 / len(about["classes"])
-    if about["val_error"] > 0.95 * chance:
+    guessing = about["val_error_guessing"]
+    if about["val_error"] > 0.95 * guessing:
         typer.echo(
-            f"note: hardly better than guessing ({chance:.1f} %): the network that the weights are of may compute "
-            "otherwise, its classes may be in another order, or --mean and --std may be others",
+            f"note: hardly better than always saying the commonest class ({guessing:.1f} %): the network that "
+            "the weights are of may compute otherwise, its classes may be in another order, or --mean and "
+            "--std may be others",
             err=True,
         )
 

@@ -8,6 +8,7 @@ import hashlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +90,7 @@ def take_in(
         "std": made.std.flatten().tolist(),
         "digest": weights.digest(made.state_dict()),
         "val_error": error(made, data, device),
+        "val_error_guessing": guessing(data),
         "data": data.checksum,
     }
     path = path_of(results, name)
@@ -203,6 +205,7 @@ def of_file(path: Path) -> tuple[Network, dict[str, Any], str]:
     return network, about, weights.digest(network.state_dict()) if moved else digest
 
 
+@cache  # a run loads its teachers more than once
 def _warn(line: str) -> None:
     warnings.warn(line, KfbenchWarning, stacklevel=2)
 
@@ -234,6 +237,11 @@ def error(network: Network, data: images.Images, device: str = "cpu") -> float:
             wrong += int((logits.argmax(1) != labels).sum())
     network.cpu()
     return 100 * wrong / len(data.val)
+
+
+def guessing(data: images.Images) -> float:
+    """Return the error in % on validation images of whoever always says the class that is commonest among them."""
+    return 100 - 100 * int(data.val.labels.bincount().max()) / len(data.val)
 
 
 def changed(about: Mapping[str, Any], network: Network, *, device: str = "cpu") -> str:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -216,6 +217,21 @@ def test_outputs_in_another_order_are_put_into_the_tasks(type_in: Any, body: Any
     assert kept["classes"] == [*digits] and torch.equal(network.get_buffer("mean"), body.mean)
     done = type_in(*IMPORT, "--classes", "a,b")
     assert done.code == 2 and "--classes says that it has 2 classes, and 'digits' has 10" in done.err
+
+
+def test_a_network_that_always_says_the_commonest_class_is_told(
+    type_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
+    pixels, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8), (np.arange(200) < 40) * 1
+    np.savez("uneven.npz", train_images=pixels, train_labels=labels, test_images=pixels[::9], test_labels=labels[::9])
+    assert type_in("data", "import", "uneven", "uneven.npz").code == 0
+    network = networks.make("cnn-4", shape=(1, 8, 8), outputs=2)
+    nn.init.zeros_(network.body.head.weight)  # type: ignore[arg-type, union-attr]
+    torch.save(network.state_dict() | {"body.head.bias": torch.tensor([1.0, 0.0])}, "always.pth")
+    done = type_in("teacher", "import", "always.pth", "--network", "cnn-4", "--task", "imagefolder/uneven", "--json")
+    assert done.code == 0 and json.loads(done.out)["val_error"] == json.loads(done.out)["val_error_guessing"] == 20.0
+    assert done.err.startswith("note: hardly better than always saying the commonest class (20.0 %)")
 
 
 def test_outputs_that_are_not_finite_are_told_of_the_teacher(type_in: Any, body: Any) -> None:

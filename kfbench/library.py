@@ -131,21 +131,20 @@ def curves(
 
 
 def load(key: str, *, results: Folder = "results") -> "Network":
-    """Return the network that a run kept, in evaluation mode: images [B, C, H, W] in 0..1 to an Output.
+    """Return the network that a run kept, or a teacher's, in evaluation mode: images [B, C, H, W] in 0..1 to an Output.
 
-    `key` is how the run's begins, or `hf:ORG/NAME` for one that was pushed, `imported:NAME` for an imported teacher.
-    `Output.logits` is [B, K]; `.value` [B] in games, else None. Raises KfbenchError if there is no such run, or its
-    weights are gone.
+    `key` is how the run's begins, or a teacher as a run names it: `cifar100/cnn-16@small` of the store, `run:KEY`,
+    `imported:NAME`, `file:PATH`, `hf:ORG/NAME` for one that was pushed, `random:TASK`. `Output.logits` is [B, K];
+    `.value` [B] in games, else None. Raises KfbenchError if there is no such run or teacher, or its weights are gone.
     """
-    from kfbench.running import export, hub, imported
+    import re
 
-    kind, _, rest = key.partition(":")
-    if kind == "hf":
-        network, _, _ = hub.fetch(rest)
-    elif kind == "imported":
-        network, _ = imported.load(rest, _path(results))
-    else:
+    from kfbench.running import export, teacher_store
+
+    if re.fullmatch("[0-9a-f]*", key):
         _, network, _ = export.load(key, results=_path(results))
+    else:
+        network = teacher_store.network(key, _path(results))
     network.eval()
     return network
 

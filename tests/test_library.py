@@ -7,6 +7,7 @@ import torch
 
 from kfbench import library
 from kfbench.errors import KfbenchError
+from kfbench.running import export
 
 
 def test_run_load_and_look(packed_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +20,11 @@ def test_run_load_and_look(packed_digits: Path, tmp_path: Path, monkeypatch: pyt
     assert not network.training
     with torch.no_grad():
         assert network(torch.rand(3, 1, 8, 8)).logits.shape == (3, 10)
+    export.export(record.key, tmp_path / "own.safetensors", results=tmp_path)
+    for name in (f"run:{record.key}", f"file:{tmp_path}/own.safetensors", "digits/cnn-4@smoke"):
+        there = library.load(name, results=tmp_path)
+        same = torch.equal(there.body.head.weight, network.body.head.weight)  # type: ignore[arg-type, union-attr]
+        assert not there.training and same == (name != "digits/cnn-4@smoke")
     (row,) = library.runs(tmp_path).to_dict("records")
     assert row["key"] == record.key and row["settings.temperature"] == 2.0
     assert row["last.error"] == record.scores["last"]["error"]
@@ -42,6 +48,15 @@ def test_mistakes_are_errors_in_a_line(tmp_path: Path) -> None:
         library.run("scratch", "digits", threads=0, results=tmp_path)
     with pytest.raises(KfbenchError, match="no run"):
         library.load("abc", results=tmp_path)
+    for name, said in {
+        "file:no.pth": "no weights 'no.pth'",
+        "run:abc": "no run in",
+        "digits/cnn-4": "make it: kfbench teacher train digits/cnn-4@small",
+        "digitz": "did you mean 'digits'",
+        "timm:resnet18": "is made for a run's images",
+    }.items():
+        with pytest.raises(KfbenchError, match=said):
+            library.load(name, results=tmp_path)
 
 
 def test_report_from_python(small: tuple[Path, Path]) -> None:

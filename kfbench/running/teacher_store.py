@@ -12,6 +12,7 @@ from kfbench import networks, registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.folders import at_home
 from kfbench.networks import header, weights
+from kfbench.networks.network import Network
 from kfbench.running import export, identity, imported, records, suitability, teacher_names
 from kfbench.running.records import RunRecord
 from kfbench.running.suitability import Candidate
@@ -50,6 +51,17 @@ def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
     assert found.known.network is not None, "of a teacher that is there its network is known"
     whole = identity.of_teacher(found.digest, found.known.network)
     return Found(whole, found.known, lambda: replace(found.load(), digest=whole))
+
+
+def network(name: str, results: Path) -> Network:
+    """Return a teacher's network alone. Raises KfbenchError if it is not there, or made for the images of a run."""
+    asked = teacher_names.read(name, budget=RunSpec.budget)
+    if asked.kind in ("torchvision", "timm"):
+        raise KfbenchError(
+            f"network '{name}' is made for a run's images: kfbench.networks.make('{name}', shape=(C, H, W), outputs=K)"
+        )
+    spec = RunSpec(teacher_names.TRAINED_BY, asked.task)
+    return _find(asked, spec=spec, index=0, results=results).load().network
 
 
 def _find(asked: TeacherName, *, spec: RunSpec, index: int, results: Path) -> Found:

@@ -51,17 +51,20 @@ def _in_folder(folder: Path, before: str, above: tuple[tuple[int, int], ...]) ->
     """Walk a folder, links too, but for one that leads back to a folder above it."""
     try:
         state = folder.stat()
-        children = sorted(os.scandir(folder), key=lambda child: child.name)
+        with os.scandir(folder) as there:
+            children = sorted((child.name, child.is_dir()) for child in there)
     except OSError as error:
-        raise KfbenchError(f"cannot look into the folder '{folder}' ({error.strerror})") from error
+        raise KfbenchError(
+            f"cannot look into '{error.filename or folder}' ({error.strerror}); mend or remove it"
+        ) from error
     here = (state.st_dev, state.st_ino)
     if here in above:
         return
-    for child in children:
-        name, file = before + child.name, folder / child.name
-        if child.is_dir():
+    for child, is_folder in children:
+        name, file = before + child, folder / child
+        if is_folder:
             yield Listed(name, True, bytes)
-            if not is_hidden(child.name):
+            if not is_hidden(child):
                 yield from _in_folder(file, f"{name}/", (*above, here))
         else:
             yield Listed(name, False, partial(_bounded, partial(_opened, file)))

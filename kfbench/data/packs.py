@@ -10,6 +10,7 @@ one is whole. Images are written and read in chunks, so that they need not fit i
 import hashlib
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -178,7 +179,7 @@ def _is_sound(pack: Pack) -> bool:
 def workplace(name: str) -> Iterator[Path]:
     """Make a folder beside a pack's place to make it in; it goes at the end.
 
-    Raises KfbenchError if the data folder cannot be written to, then or within.
+    Raises KfbenchError if the data folder cannot be written to, then or within, or a file elsewhere cannot be read.
     """
     root, made = data_folder(), None
     try:
@@ -186,11 +187,21 @@ def workplace(name: str) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
         yield made
     except OSError as error:
+        if error.filename is not None and not _lies_in(Path(os.fsdecode(error.filename)), root):
+            raise KfbenchError(
+                f"'{os.fsdecode(error.filename)}' cannot be read ({error.strerror}); mend or remove it"
+            ) from error
         kind = NoRoom if is_full(error) else KfbenchError
         raise kind(f"cannot write to the data folder '{root}' ({error}); set KFBENCH_DATA to another") from error
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
+
+
+def _lies_in(path: Path, root: Path) -> bool:
+    """Whether a path is a folder, lies in it or is one above it, links aside: those hold what is written there."""
+    path, root = (Path(os.path.abspath(each)) for each in (path, root))
+    return path.is_relative_to(root) or root.is_relative_to(path)
 
 
 def require_room(size: int) -> None:

@@ -14,6 +14,7 @@ from pictures import SPLITS, folder, picture, zip_of
 from PIL import Image
 
 from kfbench.data import decode, packs
+from kfbench.errors import KfbenchError
 
 RNG = np.random.default_rng(0)
 
@@ -86,6 +87,10 @@ def floats(where: Path) -> None:
     Image.fromarray(np.zeros((4, 5), np.float32)).save(where / "train" / "a" / "depth.tiff")
 
 
+def circle(where: Path) -> None:
+    (where / "train" / "loop").symlink_to("loop")
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "empty": (
         emptied,
@@ -141,6 +146,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "a picture": (single, "", "'pets' is neither a folder nor a zip or tar archive"),
     "floats": (floats, "", "train/a/depth.tiff' cannot be read .*floats, which have no white of their own"),
+    "a link to itself": (circle, "", "cannot look into 'pets/train/loop' .*; mend or remove it"),
     "crop alone": (lambda where: None, "--crop", "--crop needs the size to cut to: --size HxW"),
 }
 
@@ -154,6 +160,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(what: str, tmp_path: Path, typ
     assert done.code == 2 and len(done.lines) == 1 and done.err.startswith("error: "), done.err
     assert re.search(said, done.err), done.err
     assert not list((tmp_path / "data").glob("*")) and not list((tmp_path / "data").glob(".*"))
+
+
+def test_the_data_folder_is_blamed_for_its_own_files_alone(tmp_path: Path, type_in: Console) -> None:
+    folder(tmp_path / "pets", *SPLITS, count=2)
+    done = type_in("data", "import", "p" * 252, "pets")
+    assert done.code == 2 and done.err == f"error: '{'p' * 20}…' has 252 letters; a data set's name has 100 at most\n"
+    assert type_in("data", "import", "p" * 100, "pets").code == 0
+    for file, said in ((tmp_path / "pets" / "a", "cannot be read"), (tmp_path / "data" / "a", "the data folder")):
+        with pytest.raises(KfbenchError, match=said), packs.workplace("pets"):
+            file.open()
+    (tmp_path / "data").rename(tmp_path / "was")
+    (tmp_path / "data").write_bytes(b"")
+    with pytest.raises(KfbenchError, match="cannot write to the data folder"), packs.workplace("pets"):
+        pass
 
 
 def test_a_bomb_in_a_zip_is_not_unpacked_into_memory(tmp_path: Path, type_in: Console) -> None:

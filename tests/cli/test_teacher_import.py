@@ -215,6 +215,11 @@ def test_outputs_in_another_order_are_put_into_the_tasks(type_in: Any, body: Any
         network, kept, digest = imported.of_file(Path("best.pth"))
     assert digest == weights.digest(imported.load("beside", Path("results"))[0].state_dict())
     assert kept["classes"] == [*digits] and torch.equal(network.get_buffer("mean"), body.mean)
+    weights.save(body, Path("ours.safetensors"), {"task": "digits", "classes": turned})
+    assert type_in("teacher", "import", "ours.safetensors", *IMPORT[3:])[0] == 0
+    assert imported.load("ours", Path("results"))[1]["digest"] == digest
+    done = type_in("teacher", "import", "ours.safetensors", *IMPORT[3:], "--classes", ",".join(digits))
+    assert done.code == 2 and "'ours.safetensors' states other classes than --classes" in done.err
     done = type_in(*IMPORT, "--classes", "a,b")
     assert done.code == 2 and "--classes says that it has 2 classes, and 'digits' has 10" in done.err
 

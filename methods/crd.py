@@ -44,13 +44,17 @@ class ContrastiveDistillation(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    of_teachers = (
+        "may be any network, of any classes: only its features are read; with kd above 0 of the student's classes"
+    )
     above_floor = "products with the embedding of every training image, in both banks"
     search = {"weight": {"low": 0.1, "high": 4.0, "log": True}, "tau": {"low": 0.02, "high": 0.5, "log": True}}
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the task's network with two embeddings and their banks, [N, dimensions] each."""
-        if self.kd and teachers[0].network.outputs != task.outputs:
-            raise KfbenchError(f"crd with kd={self.kd} needs a teacher with the classes of '{task.name}'; leave kd out")
+        if self.kd and not _has_classes(teachers[0], task):
+            told = f"crd with kd={self.kd} needs a teacher with the classes of '{task.name}', not '{teachers[0].name}'"
+            raise KfbenchError(f"{told}; use --teachers {task.name}, or leave kd out")
         network = task.make_network()
         own, theirs = network.layers[-1], teachers[0].network.layers[-1]
         widths = taps.shapes(network, [own])[own][0], teachers[0].shapes([theirs])[theirs][0]
@@ -96,6 +100,10 @@ class ContrastiveDistillation(Method):
     def export(self, student: nn.Module) -> Network:
         """The network; embeddings and banks stay behind."""
         return cast(WithCompanions, student).network
+
+
+def _has_classes(teacher: Teacher, task: Task) -> bool:
+    return teacher.classes == task.classes if teacher.classes else teacher.network.outputs == task.outputs
 
 
 class Banks(nn.Module):

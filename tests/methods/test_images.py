@@ -14,6 +14,7 @@ from kfbench.methods import Batch
 from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.running import resolve, stand_in
+from kfbench.teachers import Teacher
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import losses
@@ -181,6 +182,10 @@ def test_banks_take_in_a_batch_and_forget_nothing_else() -> None:
 def test_contrast_with_hintons_loss_wants_the_same_classes() -> None:
     with pytest.raises(KfbenchError, match="classes of 'digits'"):
         setup("crd", kd=1.0, negatives=8)
+    task = stand_in.setup(tiny.spec_of("kd"), rows=ROWS).task  # as many classes as its teacher has, which are others
+    other = Teacher(task.make_network(), "other", None, tuple("abcdefghij")[: task.outputs], "")
+    with pytest.raises(KfbenchError, match="classes of '.*', not 'other'; use --teachers"):
+        registry.load_method("crd", {"kd": 1.0}).make_student(task, [other], torch.Generator())
 
 
 @pytest.mark.parametrize("method", ["lwf", "delta"])

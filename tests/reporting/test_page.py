@@ -282,6 +282,12 @@ def test_commands_name_the_folder_of_a_study_that_lies_elsewhere(small):
     assert "reports/small" not in text
     assert f"kfbench study '{elsewhere}'\nkfbench report '{elsewhere}'" in text
     assert f"kfbench study '{elsewhere}' --row" in text
+    other = results.rename(results.with_name("my runs"))
+    report.make(elsewhere, other)
+    text = html.unescape((elsewhere / "index.html").read_text())
+    for line in (f"study '{elsewhere}' --results '{other}'\n", f"study '{elsewhere}' --results '{other}' --row"):
+        assert f"kfbench {line}" in text
+    assert re.search(f"kfbench verify [0-9a-f]{{12}} --results '{other}'\n?</pre>", text)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")

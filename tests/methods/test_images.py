@@ -14,7 +14,6 @@ from kfbench.methods import Batch
 from kfbench.networks import taps
 from kfbench.networks.network import Network
 from kfbench.running import resolve, stand_in
-from kfbench.teachers import Teacher
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 from kfbench.transfer import losses
@@ -180,12 +179,12 @@ def test_banks_take_in_a_batch_and_forget_nothing_else() -> None:
 
 
 def test_contrast_with_hintons_loss_wants_the_same_classes() -> None:
-    with pytest.raises(KfbenchError, match="classes of 'digits'"):
-        setup("crd", kd=1.0, negatives=8)
-    task = stand_in.setup(tiny.spec_of("kd"), rows=ROWS).task  # as many classes as its teacher has, which are others
-    other = Teacher(task.make_network(), "other", None, tuple("abcdefghij")[: task.outputs], "")
-    with pytest.raises(KfbenchError, match="classes of '.*', not 'other'; use --teachers"):
-        registry.load_method("crd", {"kd": 1.0}).make_student(task, [other], torch.Generator())
+    other = resolve.resolve("crd", "digits/0-4", budget="smoke", settings={"kd": 0.0}).teachers
+    assert other == ("digits/5-9/cnn-32@smoke",)
+    same = resolve.resolve("crd", "digits/0-4", budget="smoke", settings={"kd": 1.0}).teachers
+    assert same == ("digits/0-4/cnn-32@smoke",)
+    with pytest.raises(KfbenchError, match="'crd' copies outputs, but teacher 'digits/5-9.*' has other classes"):
+        resolve.resolve("crd", "digits/0-4", budget="smoke", teachers=["digits/5-9"], settings={"kd": 1.0})
 
 
 @pytest.mark.parametrize("method", ["lwf", "delta"])

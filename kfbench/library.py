@@ -186,13 +186,14 @@ def rank(
     spec = resolve.resolve(
         "scratch", task, budget=budget, recipe={} if train_size is None else {"train_size": train_size}
     )
+    say = partial(print, file=sys.stderr) if progress else lambda line: None
     rows = ranking.rank(
         spec,
-        store.others(task, folder) if names is None else names,
+        store.others(task, folder, say) if names is None else names,
         by=by,
         results=folder,
         device=device,
-        say=partial(print, file=sys.stderr) if progress else lambda line: None,
+        say=say,
     )
     return pandas.DataFrame([row.row() for row in rows])
 

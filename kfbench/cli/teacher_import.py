@@ -49,6 +49,10 @@ def import_teacher(
     part: Annotated[
         str, typer.Option(help="Which weights, where the file holds several: state_dict_ema, student.")
     ] = "",
+    classes: Annotated[
+        str,
+        typer.Option(help="Of its outputs, names by commas in their order; none: as the file or the task has them."),
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a teacher of this name.")] = False,
     results: Results = DEFAULT_RESULTS,
     device: options.Device = "cpu",
@@ -73,8 +77,10 @@ def import_teacher(
         part=part,
         origin=from_,
         **statistics,
+        classes=[each.strip() for each in classes.split(",")] if classes else [],
         device=str(torch_device(device)),
         force=force,
+        say=lambda line: typer.echo(f"note: {line}", err=True),
     )
     _tell(taken, about, as_json)
     chance = 100 - 100 / len(about["classes"])

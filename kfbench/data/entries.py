@@ -78,6 +78,7 @@ def find(paths: Sequence[Path], room: Path) -> Found:
         _sort(path, files, layout, found)
         if len(found.entries) == before:
             raise NoClassFolders(_nothing(path, files, layout))
+        _require_no_classes_beside(path, files, layout)
         for entry in found.entries[before:]:
             place = (entry.split, entry.label, entry.file)
             if place in places:
@@ -86,6 +87,25 @@ def find(paths: Sequence[Path], room: Path) -> Found:
             places[place] = entry.where
     found.entries.sort(key=lambda entry: (entry.split, entry.label, entry.file))
     return found
+
+
+def _require_no_classes_beside(path: Path, files: list[_File], layout: "_Layout") -> None:
+    """Raise KfbenchError if images lie beside a lone split's folder, in folders that are none: it may be a class.
+
+    Where a second split shows what the first is, such folders are left out: Kaggle's images to be labelled.
+    """
+    if not layout.has_splits:
+        return
+    folders = [parts[layout.top : -1] for parts in _pictures(files)]
+    depths = [_depth(inner, layout.splits) for inner in folders]
+    named = {inner[depth] for inner, depth in zip(folders, depths, strict=True) if depth is not None}
+    beside = sorted({inner[0] for inner, depth in zip(folders, depths, strict=True) if inner and depth is None})
+    if beside and len({layout.splits[name.lower()] for name in named}) == 1:
+        told = ", ".join(f"'{name}'" for name in beside[:2]) + (", …" if len(beside) > 2 else "")
+        raise KfbenchError(
+            f"folder '{min(named)}' in '{path}' was taken for a split, and images lie in {told} beside it; rename it "
+            "if it is a class, else give the folder that holds the class folders alone"
+        )
 
 
 class _Layout(NamedTuple):

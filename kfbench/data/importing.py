@@ -79,6 +79,7 @@ def import_images(
             lambda row: found.entries[row].where,
             quiet,
         )
+        originals = [each[0] if images.shape[1] == 1 else each[-1] for each in digests]
         images = images.expand(-1, 3, -1, -1) if rgb else images
         rows = {
             split: Rows(images, numbers, torch.tensor(chosen))
@@ -86,7 +87,6 @@ def import_images(
             if (chosen := [row for row, entry in enumerate(found.entries) if (entry.split or "train") == split])
         }
         shares = {split: share for split, share in (("test", test), ("val", val)) if share is not None}
-        originals = [each[0] if images.shape[1] == 1 else each[-1] for each in digests]
         if shares:
             rows["train"], *held = hold_out(rows["train"], classes, list(shares.values()), digests=originals)
             rows |= dict(zip(shares, held, strict=True))

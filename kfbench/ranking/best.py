@@ -44,7 +44,7 @@ def choose(
             f"teachers are ranked for images, and '{student.task.name}' is not of them; name them instead"
         )
     named = list(dict.fromkeys(str(teacher_names.read(name, budget=budget)) for name in asked[1:] if name))
-    candidates = _suitable(named or _stored(student, results), student, budget, results, skip=not named)
+    candidates = _suitable(named or _stored(student, results, say), student, budget, results, skip=not named)
     if len(candidates) < count:
         where = "named" if named else f"in '{teacher_store.folder(results)}'"
         raise KfbenchError(
@@ -81,11 +81,11 @@ def _read(asked: Sequence[str]) -> tuple[int, str]:
     return int(number), score or names.DEFAULT
 
 
-def _stored(student: Student, results: Path) -> list[str]:
+def _stored(student: Student, results: Path, say: Callable[[str], None]) -> list[str]:
     """Return the names in the store among which the suitable ones are candidates."""
     if student.method.needs == "outputs":
-        return list(store.names(results))
-    return store.others(student.task.name, results)
+        return list(store.names(results, say))
+    return store.others(student.task.name, results, say)
 
 
 def _suitable(there: Sequence[str], student: Student, budget: str, results: Path, *, skip: bool) -> list[str]:

@@ -6,7 +6,8 @@ where it came from, and its error on the task's validation images.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ import torch
 
 from kfbench import registry
 from kfbench.data import images
-from kfbench.errors import KfbenchError, near
+from kfbench.errors import KfbenchError, KfbenchWarning, near
 from kfbench.kinds import FEATURES
-from kfbench.networks import header, saved, weights
+from kfbench.networks import header, outputs, saved, weights
 from kfbench.networks.network import Network
+from kfbench.networks.saved import Saved
 from kfbench.tasks import ImageTask
 
 
@@ -50,14 +52,17 @@ def take_in(
     origin: str = "",
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    classes: Sequence[str] = (),
     device: str = "cpu",
     force: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[str, dict[str, Any]]:
     """Store a file of weights as a teacher; return its name and its description, `val_error` in % among it.
 
-    Without statistics of the input, here or in the file, they are those of the task's training images. Raises
-    KfbenchError for weights of another network, a name that is taken by other weights, a task without classes, or a
-    file that states other classes.
+    Without statistics of the input, here or in the file, they are those of the task's training images. `classes` are
+    those of its outputs, in their order, where the file does not state them; outputs in another order than the task's
+    are put into that, which `say` tells. Raises KfbenchError for weights of another network, a name that is taken by
+    other weights, a task without classes, or a file that states other classes.
     """
     declared = registry.load_task(task)
     if not isinstance(declared, ImageTask):
@@ -67,12 +72,13 @@ def take_in(
         raise KfbenchError(f"'{name}' cannot be a teacher's name; give --name with letters, digits, '-', '_' and '.'")
     data = images.load(declared)
     kept = saved.read(file, part)
-    _require_classes(file, declared.name, data.classes)
+    order = _order(file, declared.name, data.classes, _stated(file, kept, classes))
     asked = {"network": network, "shape": data.shape, "outputs": len(data.classes)}
     asked |= statistics(origin, declared, mean, std)
     if "mean" not in asked and not {"mean", "std"} <= kept.tensors.keys():
         asked |= {"mean": data.mean.tolist(), "std": data.std.tolist()}
     made, _, _ = weights.build(kept, asked, file)
+    _put_in_order(made, order, file, declared.name, say)
     about = {
         "task": declared.name,
         "classes": list(data.classes),
@@ -109,22 +115,58 @@ def statistics(origin: str, task: ImageTask, mean: Sequence[float], std: Sequenc
     return {"mean": known.mean, "std": known.std}
 
 
-def _require_classes(file: Path, task: str, classes: Sequence[str]) -> None:
-    """Raise KfbenchError if a file, or the description beside it, states other classes than a task's, or an order."""
-    own, beside = header.read(file), weights.beside(file)
-    theirs = own.get("classes", beside.get("classes", classes))
-    if tuple(theirs) == tuple(classes):
-        return
+class _Stated(NamedTuple):
+    """The classes that a file of weights has, by whom they are told, and what to do where a task has others."""
+
+    classes: Sequence[str] | None  # in the order of the outputs; None: nobody says
+    remedy: str
+    task: str  # that the file says it is of; "": it does not
+    by: str
+
+
+def _stated(file: Path, kept: Saved, asked: Sequence[str]) -> _Stated:
+    """Return the classes of a file: by its own word if it is one of ours, else as asked, or as beside it, or in it."""
+    own, beside = kept.about or {}, weights.beside(file)
+    task = str({**beside, **own}.get("task", ""))
+    if "classes" in own:
+        if asked and [*asked] != [*own["classes"]]:
+            raise KfbenchError(f"'{file}' states other classes than --classes; leave --classes out")
+        return _Stated(own["classes"], f"--teachers file:{file} with {FEATURES}", task, f"'{file}'")
+    if asked or "classes" in beside:
+        where = "--classes" if asked else f"'{file.name}.json'"
+        return _Stated(asked or beside["classes"], f"correct {where}", task, "--classes" if asked else f"'{file}'")
+    return _Stated(kept.classes, f"state them in '{file.name}.json', which is believed first", task, f"'{file}'")
+
+
+def _order(file: Path, task: str, classes: Sequence[str], stated: _Stated) -> list[int]:
+    """Return which output of a file is each of a task's classes. Raises KfbenchError if it states other classes."""
+    theirs = stated.classes
+    if theirs is None or tuple(theirs) == tuple(classes):
+        return list(range(len(classes)))
+    if sorted(theirs) == sorted(classes):
+        place = {name: output for output, name in enumerate(theirs)}
+        return [place[name] for name in classes]
     if len(theirs) != len(classes):
         differs = f"it has {len(theirs)} classes, and '{task}' has {len(classes)}"
     else:
-        place = next(i for i, (its, here) in enumerate(zip(theirs, classes, strict=True), 1) if its != here)
-        order = ", the same classes in another order" if set(theirs) == set(classes) else ""
-        differs = f"its class {place} is '{theirs[place - 1]}', and that of '{task}' is '{classes[place - 1]}'{order}"
-    stated = {**beside, **own}.get("task", task)
-    right = "use the task whose classes it has" + (f", '{stated}'" if stated != task else "")
-    other = f"--teachers file:{file} with {FEATURES}" if "classes" in own else f"correct '{file.name}.json'"
-    raise KfbenchError(f"'{file}' says that {differs}; {right}, or {other}")
+        first = next(i for i, (its, here) in enumerate(zip(theirs, classes, strict=True)) if its != here)
+        differs = f"its class {first + 1} is '{theirs[first]}', and that of '{task}' is '{classes[first]}'"
+    right = "use the task whose classes it has" + (f", '{stated.task}'" if stated.task not in ("", task) else "")
+    raise KfbenchError(f"{stated.by} says that {differs}; {right}, or {stated.remedy}")
+
+
+def _put_in_order(network: Network, order: list[int], file: Path, task: str, say: Callable[[str], None]) -> bool:
+    """Put the outputs into the order of a task's classes, and say so; return whether anything was to do."""
+    if order == sorted(order):
+        return False
+    if not outputs.reorder(network, order):
+        raise KfbenchError(
+            f"'{file}' has the classes of '{task}' in another order, and it is not known which layer puts them out; "
+            f'save it with its outputs in that of \'{task}\', or write "shape" and "outputs" in place of "task" into '
+            f"'{file.name}.json', for {FEATURES}"
+        )
+    say(f"'{file}' has the classes of '{task}' in another order; its outputs are put into the task's")
+    return True
 
 
 def load(name: str, results: Path) -> tuple[Network, dict[str, Any]]:
@@ -148,15 +190,21 @@ def of_file(path: Path) -> tuple[Network, dict[str, Any], str]:
     and "std", and "part".
     """
     told = weights.beside(path)
-    extra: dict[str, Any] = {}
-    if "network" in told and "task" in told and "shape" not in told:
-        declared = registry.load_task(str(told["task"]))
-        if isinstance(declared, ImageTask):
-            data = images.load(declared)
-            _require_classes(path, declared.name, data.classes)
-            extra = {"shape": data.shape, "outputs": len(data.classes), "classes": list(data.classes)}
-            extra |= statistics(str(told.get("from") or ""), declared, told.get("mean", ()), told.get("std", ()))
-    return weights.load(path, {**told, **extra} if extra else None)
+    declared = registry.load_task(str(told["task"])) if {"network", "task"} <= told.keys() else None
+    if "shape" in told or not isinstance(declared, ImageTask):
+        return weights.load(path)
+    data = images.load(declared)
+    kept = saved.read(path, str(told.get("part") or ""))
+    order = _order(path, declared.name, data.classes, _stated(path, kept, ()))
+    extra = {"shape": data.shape, "outputs": len(data.classes), "classes": list(data.classes)}
+    extra |= statistics(str(told.get("from") or ""), declared, told.get("mean", ()), told.get("std", ()))
+    network, about, digest = weights.build(kept, {**(kept.about or {}), **told, **extra}, path)
+    moved = _put_in_order(network, order, path, declared.name, _warn)
+    return network, about, weights.digest(network.state_dict()) if moved else digest
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, KfbenchWarning, stacklevel=2)
 
 
 def listed(results: Path) -> list[dict[str, Any]]:

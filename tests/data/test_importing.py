@@ -313,6 +313,16 @@ def test_grey_pictures_can_be_packed_as_colour(tmp_path: Path, type_in: Console)
     assert torch.equal(found, found[:, :1].expand(-1, 3, -1, -1)) and len(found[0].unique()) > 10
 
 
+def test_grey_pictures_packed_as_colour_hold_out_the_same_images(tmp_path: Path) -> None:
+    where = folder(tmp_path / "pets", "a", "b")
+    for file in where.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    packs_of = [import_images(name, [where], test=0.3, val=0.2, rgb=name == "colour") for name in ("grey", "colour")]
+    for split in ("train", "val", "test"):
+        grey, colour = ({image[0].numpy().tobytes() for image in pack.read(split)[0]} for pack in packs_of)
+        assert grey == colour and len(grey) > 1
+
+
 def test_images_are_packed_without_being_in_memory_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "CHUNK", 200)  # three images
     pack = import_images("pets", [folder(tmp_path / "pets", *SPLITS)])

@@ -68,6 +68,25 @@ def test_a_table_is_as_good_as_class_folders(tmp_path: Path, type_in: Console, p
     assert packs.open_pack(packs.data_folder() / "zipped").checksum == wanted
 
 
+def test_paths_may_begin_with_the_folder_that_was_given(tmp_path: Path, pets: dict[str, str]) -> None:
+    wanted = import_images("sorted", [tmp_path / "sorted"], test=0.2).checksum
+    (tmp_path / "link").symlink_to("images")
+    for where, before in (
+        ("images", "images"),
+        ("images", "./images"),
+        ("images", str(tmp_path / "images")),
+        ("link", "images"),
+        ("link", str(tmp_path / "link")),
+    ):
+        file = table(tmp_path / "labels.csv", *(f"{before}/{name},{label}" for name, label in pets.items()))
+        assert import_images("pets", [tmp_path / where], tables=[file], test=0.2).checksum == wanted, before
+    (tmp_path / "images" / "images").mkdir()  # what lies below the folder comes first
+    (tmp_path / "images" / "images" / "000.png").write_bytes((tmp_path / "images" / "001.png").read_bytes())
+    file = table(tmp_path / "one.csv", "images/000.png,cat", *(f"{name},{pets[name]}" for name in [*pets][1:]))
+    found = import_images("pets", [tmp_path / "images"], tables=[file], test=0.2)
+    assert sum(found.counts.values()) == 40 and found.checksum != wanted
+
+
 def test_classes_that_are_numbers_stand_in_their_order(tmp_path: Path, pets: dict[str, str]) -> None:
     """As arrays have them, and as code has them that was trained on the table's numbers."""
     folder = tmp_path / "images"
@@ -113,7 +132,11 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console, pets:
             ["both"],
             "'000.png' of 'labels.csv' is 'both: test/000.png' and 'both: train/000.png'",
         ),
-        (["file,label", *rows, "none.png,cat"], [], "names an image 'none.png' that was not given"),
+        (
+            ["file,label", *rows, "none.png,cat"],
+            [],
+            "'none.png' that was not given; leave the row out, or give it as well (paths are read below the folder",
+        ),
         (
             ["file,label", "x,cat"],
             [],

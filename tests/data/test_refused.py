@@ -119,6 +119,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "--test 0.2",
         "folder 'train' in 'pets' was taken for a split, and no",
     ),
+    "a class train of folders": (
+        instead("train/steam", "train/diesel", "boat/sail", "car/small", "tram"),
+        "--test 0.2",
+        "folder 'train' in 'pets' was taken for a split, and images lie in 'boat', 'car', … beside it; rename it if",
+    ),
     "splits below": (
         instead("cat/train", "cat/test", "dog/train"),
         "",

@@ -58,6 +58,7 @@ class Method:
     trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
     has_t2: ClassVar[bool] = True  # False if soft targets at a temperature T lack the factor T² that keeps their size
+    of_teachers: ClassVar[str] = ""  # what each must be, where that is more or less than `needs` says; docs print it
     above_floor: ClassVar[str] = ""  # why a step takes over 1.25 of its floor; `kfbench bench` prints it
     revision: ClassVar[int] = 1  # raise it when a change of the method changes its numbers
     younger: ClassVar[dict[str, Any]] = {}  # setting -> its value in records older than it: specs leave it out there
@@ -157,6 +158,8 @@ def misfit(made: type[Method]) -> str:
     if made.needs not in NEEDS:
         return f"needs = {made.needs!r} is not known; write one of {', '.join(NEEDS)}"
     contract, settings = dir(Method), {field.name for field in fields(made)}
+    if taken := sorted(settings & {*contract}):
+        return f"'{taken[0]}' is no setting, but a part of what a method is; write it without a type"
     for name, value in vars(made).items():
         if name.startswith("_") or name in settings:
             continue

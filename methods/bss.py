@@ -64,5 +64,6 @@ class BatchSpectralShrinkage(Method):
 
 def weakest(features: Tensor, count: int) -> Tensor:
     """Return the sum of squares of the `count` smallest singular values of features [B, C]."""
-    falling: Tensor = torch.linalg.svdvals(features.float())
-    return falling[-count:].square().sum()
+    falling: Tensor = torch.linalg.svdvals(features.float().nan_to_num(0, 0, 0))
+    least = falling[-count:].square().sum()
+    return least.where(features.isfinite().all(), torch.nan)  # torch would raise; so the run tells that it diverged

@@ -56,6 +56,7 @@ class CrossDomainAdaptiveTransfer(Method):
     mix_rate: Annotated[float, Gt(0)] = 10.0  # learning rate of p and w over the network's; choice
 
     kinds = ("games",)
+    of_teachers = "plays, so it must have some of the game's actions, by name; its features are read, too"
     teachers = (1, None)
     needs = "features"
     search = {

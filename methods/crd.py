@@ -44,13 +44,21 @@ class ContrastiveDistillation(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "features"
+    of_teachers = (
+        "may be any network, of any classes: only its features are read; with kd above 0 of the student's classes"
+    )
     above_floor = "products with the embedding of every training image, in both banks"
     search = {"weight": {"low": 0.1, "high": 4.0, "log": True}, "tau": {"low": 0.02, "high": 0.5, "log": True}}
 
+    def __post_init__(self) -> None:
+        """With Hinton's loss the teacher's outputs are copied, too: only such a teacher suits."""
+        if self.kd:
+            object.__setattr__(self, "needs", "outputs")
+
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
         """Return the task's network with two embeddings and their banks, [N, dimensions] each."""
-        if self.kd and teachers[0].network.outputs != task.outputs:
-            raise KfbenchError(f"crd with kd={self.kd} needs a teacher with the classes of '{task.name}'; leave kd out")
+        if not teachers[0].network.layers:
+            raise KfbenchError(f"crd reads features, and the layers of teacher '{teachers[0].name}' are not known")
         network = task.make_network()
         own, theirs = network.layers[-1], teachers[0].network.layers[-1]
         widths = taps.shapes(network, [own])[own][0], teachers[0].shapes([theirs])[theirs][0]

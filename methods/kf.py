@@ -83,7 +83,7 @@ class KnowledgeFlow(Method):
     share: Literal["learned", "scheduled"] = "learned"  # p_0: learned, or linear from initial_share to 1 at the cut
     withdrawal: Literal["together", "lowest-first"] = "together"  # "scheduled": layers at once, or one after another
     initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; descendant: logits -0.1 and 0.01
-    share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this; choice
+    share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this, less than initial_share; choice
     # learning rate of the mixing weights over the network's; choice
     mix_rate: Annotated[float, Gt(0)] = 10.0
     dep: Weight = 10.0  # final weight of L_dep; choice (descendant: 1 or 0.5), see the note on the schedule above
@@ -105,6 +105,10 @@ class KnowledgeFlow(Method):
 
     teachers = (1, None)
     needs = "features"
+    of_teachers = (
+        "may be any network, of any classes: only its features are read; with start=teacher (warm) one of them must be "
+        "the student's network"
+    )
     above_floor = (
         "every teacher's features go through a matrix at every mixed layer, forward and backward; "
         "alone, guided and warm pass each batch a second time through the student"
@@ -183,6 +187,11 @@ class KnowledgeFlow(Method):
             "hint": {"low": 1.0, "high": 100.0, "log": True},
         },
     }
+
+    def __post_init__(self) -> None:
+        """Refuse a floor that leaves a share no way down: it would begin where softmax has no slope, and stay there."""
+        if self.share_floor and self.share_floor >= self.initial_share:
+            raise ValueError(f"share_floor {self.share_floor:g} is not below initial_share {self.initial_share:g}")
 
     @property
     def starts_from_teacher(self) -> bool:  # type: ignore[override]  # a setting decides

@@ -83,7 +83,9 @@ class Gaussian(nn.Module):
         widths = ((taken, wanted), (wanted, wanted), (wanted, wanted))
         first, second, third = (nn.Conv2d(before, after, 1, bias=False) for before, after in widths)
         self.mean = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
-        self.scale = nn.Parameter(torch.full((wanted,), math.log(math.expm1(variance - EPSILON))))  # α
+        least = variance - EPSILON
+        start = least + math.log(-math.expm1(-least))  # the inverse of softplus, where exp would overflow, too
+        self.scale = nn.Parameter(torch.full((wanted,), start))  # α
 
     def variance(self) -> Tensor:
         """Return σ² of each channel."""

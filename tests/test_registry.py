@@ -88,6 +88,8 @@ def test_a_file_from_anywhere_has_variants(tmp_path: Path) -> None:
         ("@dataclass(frozen=True)\n", "", "'weight' is no setting; .*the class @dataclass"),
         ("teachers = ", "teacher = ", "nothing looks at 'teacher'; did you mean 'teachers'"),
         ("teachers = (1, None)", "needs = 'output'", "needs = 'output' is not known; write one of nothing, features"),
+        ("teachers = (1, None)", "needs: str = 'outputs'", "'needs' is no setting, but a part of .* without a type"),
+        ("teachers = (1, None)", "kinds: tuple = ('images',)", "'kinds' is no setting"),
         ("teachers = (1, None)", "def loss(self): ...", "nothing looks at 'loss'; did you mean 'losses'"),
         ("teachers = (1, None)", "def stages(self): ...", "'stages' is read, not called; write @property"),
         (

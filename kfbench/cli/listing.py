@@ -91,10 +91,10 @@ def records(folder: Path) -> list[dict[str, Any]]:
             record = json.loads(path.read_bytes())
             if digest(record["identity"]) != record["key"]:
                 raise ValueError("changed by hand: its key does not fit its content")
-            if path.stem != record["key"]:
-                raise ValueError(f"renamed: call it {record['key']}.json")
             spec = record["spec"]
             score = record["scores"].get("last", {})
+            if path.stem != record["key"]:
+                raise ValueError(f"renamed: call it {record['key']}.json")
             rows.append(
                 {
                     "name": record["key"],

@@ -65,7 +65,7 @@ def _section(name: str, row: dict[str, Any]) -> str:
     tree = ast.parse(source)
     attributes = row["attributes"]
     lines = [f"## {name}", "", about(ast.get_docstring(tree) or ""), ""]
-    if needs := NEEDS[attributes.get("needs", "nothing")]:
+    if needs := attributes.get("of_teachers") or NEEDS[attributes.get("needs", "nothing")]:
         twin = ", and by default has the student's network" if attributes.get("teacher_is_twin") else ""
         lines += [f"Teachers: {_teachers(attributes)}. Each {needs}{twin}.", ""]
     if attributes.get("starts_from_teacher"):

@@ -29,10 +29,13 @@ def describes_itself(name: str) -> None:
     for word in ("Source:", "Differs:"):
         if word not in about:
             raise Broken(f"the docstring of '{stem}' has no line '{word}'")
+    kinds = registry.kinds()
+    if strange := [kind for kind in method.kinds if kind not in kinds]:  # no rule would be tried
+        raise Broken(f"kinds = {method.kinds!r} has '{strange[0]}', no kind of task; {near(strange[0], kinds)}")
     fields = {field.name: field for field in dataclasses.fields(method)}
     if strange := sorted(set(method.variant_search) - set(method.variants)):
         raise Broken(f"variant_search has a space for '{strange[0]}', which is no variant")
-    recipes = [get_type_hints(kind.recipe) for kind in registry.kinds().values()]
+    recipes = [get_type_hints(kind.recipe) for kind in kinds.values()]
     optimizers = {name for hints in recipes for name in get_args(hints.get("optimizer"))}
     for attribute in ("by_optimizer", "search_by_optimizer"):
         if strange := sorted(set(getattr(method, attribute)) - optimizers):
@@ -95,6 +98,8 @@ def _broken(rule: Callable[[T], None], of: T) -> str | None:
         return str(error)
     except KfbenchError as error:
         return f"stopped: {error}"
+    except dataclasses.FrozenInstanceError as error:
+        return f"{error}: a method keeps nothing itself; register a buffer on the module that 'make_student' returns"
     except Exception as error:  # a rule reports what a file raises; it does not pass it on
         return f"raised {type(error).__name__}: {error}"
     return None

@@ -69,6 +69,7 @@ class Grid:
     cells: dict[tuple[str, str], Cell]
     ranks: dict[str, dict[str, Any]] = field(default_factory=dict)  # what teachers promise, see `promises.read`
     folder: Path | None = None  # where the study lies; None: in `reports`
+    results: Path | None = None  # where its records lie; None: in `results`
 
     @property
     def place(self) -> str:
@@ -76,6 +77,12 @@ class Grid:
         if self.folder is None or self.folder.resolve().parent.name == "reports":
             return f"reports/{self.study.name}"
         return str(self.folder)
+
+    @property
+    def source(self) -> list[str]:
+        """What commands add where the records lie in no folder called `results`."""
+        is_usual = self.results is None or self.results.resolve().name == "results"
+        return [] if is_usual else ["--results", str(self.results)]
 
     @cached_property
     def rows(self) -> list[str]:
@@ -193,7 +200,7 @@ def load(folder: Path, study: Study, results: Path) -> Grid:
     paths = record_files(results)
     changed = tuple(path.stat().st_mtime_ns for path in paths)
     found = _read(tuple(paths), changed)
-    return join(study, plan.read(folder, study), found, promises.read(folder) if study.rank else {}, folder=folder)
+    return join(study, plan.read(folder, study), found, promises.read(folder) if study.rank else {}, folder, results)
 
 
 @lru_cache(maxsize=1)
@@ -208,13 +215,14 @@ def join(
     records: Sequence[RunRecord],
     ranks: dict[str, dict[str, Any]] | None = None,
     folder: Path | None = None,
+    results: Path | None = None,
 ) -> Grid:
     """Give each cell the records of its specs; see `best_known`."""
     by_spec, cells = best_known(records), {}
     for cell in planned:
         wanted = [by_spec.get(digest(spec.to_json())) for spec in cell.runs(study.seeds)]
         cells[cell.row, cell.column] = Cell(cell, tuple(wanted))
-    return Grid(study, cells, ranks or {}, folder)
+    return Grid(study, cells, ranks or {}, folder, results)
 
 
 def best_known(records: Iterable[RunRecord]) -> dict[str, RunRecord]:

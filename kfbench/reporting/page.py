@@ -181,7 +181,8 @@ def _page(
     return _template("study.html").render(
         css=Markup(_asset("style.css")),
         study=cells.study,
-        folder=shlex.quote(cells.place),
+        study_words=shlex.join([cells.place, *cells.source]),
+        source=shlex.join(["", *cells.source])[2:],
         note=readme.note(cells),
         about=[part for part in cells.study.about.strip().split("\n\n") if part],
         facts=_facts(cells),

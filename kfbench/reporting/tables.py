@@ -123,7 +123,8 @@ def _mark(grid: Grid, row: str, column: str) -> str:
 def _lack(grid: Grid, cell: Cell) -> str:
     """Say what a cell lacks, and the command that fills it; those that lack everything share one note."""
     if cell.missing == len(cell.records):
-        return f"not run yet: kfbench study {shlex.quote(grid.place)} (--row and --column for a part)"
+        command = shlex.join(["kfbench", "study", grid.place, *grid.source])
+        return f"not run yet: {command} (--row and --column for a part)"
     failures = "; ".join(dict.fromkeys(record.error or "no reason recorded" for record in cell.failed))
     failed = f"{len(cell.failed)} failed ({failures})" if cell.failed else ""
     missing = f"{cell.missing} not run yet" if cell.missing else ""
@@ -132,7 +133,7 @@ def _lack(grid: Grid, cell: Cell) -> str:
 
 def fill(grid: Grid, row: str, column: str) -> str:
     """Return the command that runs what a cell lacks."""
-    return shlex.join(["kfbench", "study", grid.place, "--row", row, "--column", column])
+    return shlex.join(["kfbench", "study", grid.place, *grid.source, "--row", row, "--column", column])
 
 
 def summary(grid: Grid) -> Table:

@@ -164,27 +164,38 @@ class Trials:
         self._next: deque[Turn] = deque()  # those whose next seed is due
 
     def next(self, ready: Callable[[Job], bool]) -> Job | None:
-        """Return the next seed of a trial under way, or the first of a new one; None if there is neither."""
+        """Return the next seed of a trial under way, or the first of a new one; None if there is neither.
+
+        A trial with the settings of one under way waits for that one's record. Others are drawn meanwhile, but few more
+        than are under way: what is drawn knows nothing of what those will tell.
+        """
         if not ready(Job(self._search.spec, "")):
             return None
-        if self._next:
-            turn = self._next.popleft()
-        elif self._keys:
-            key = self._keys.pop(0)
-            label = f"search {self._search.spec.method} · {self._search.spec.task} · {key}"
-            self.study.enqueue_trial(self._fixed.get(key, {}), user_attrs={"key": key, "label": label})
-            turn = Turn(self.study.ask(), label)
-            spec = self._search.spec
-            suggest(turn.trial, spec.method, spec.recipe.optimizer, self._search.fixed)
-        else:
-            return None
-        spec = fresh(self._search, turn.trial.params, [FIRST_SEED + len(turn.scores)])[0]
-        job = Job(spec, turn.label, is_judged=self._search.seeds_per_trial == 1)
-        if job.name in self._turns:  # another trial has the same settings: its record will serve both
+        for turn in self._next:
+            if (job := self._job(turn)).name not in self._turns:
+                self._next.remove(turn)
+                self._turns[job.name] = turn
+                return job
+        while self._keys and len(self._next) <= len(self._turns):
+            turn = self._drawn(self._keys.pop(0))
+            if (job := self._job(turn)).name not in self._turns:
+                self._turns[job.name] = turn
+                return job
             self._next.append(turn)
-            return None
-        self._turns[job.name] = turn
-        return job
+        return None
+
+    def _drawn(self, key: str) -> Turn:
+        spec = self._search.spec
+        label = f"search {spec.method} · {spec.task} · {key}"
+        self.study.enqueue_trial(self._fixed.get(key, {}), user_attrs={"key": key, "label": label})
+        turn = Turn(self.study.ask(), label)
+        suggest(turn.trial, spec.method, spec.recipe.optimizer, self._search.fixed)
+        return turn
+
+    def _job(self, turn: Turn) -> Job:
+        """Return the run on a trial's next seed."""
+        spec = fresh(self._search, turn.trial.params, [FIRST_SEED + len(turn.scores)])[0]
+        return Job(spec, turn.label, is_judged=self._search.seeds_per_trial == 1)
 
     def report(self, job: Job, step: int, score: float) -> Word:
         """Take a point of a run's curve; say whether the run is worth going on with."""

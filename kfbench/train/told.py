@@ -30,6 +30,8 @@ def parts_of(returned: Any) -> Parts:
         if part.ndim:
             shape = list(part.shape)
             raise KfbenchError(f"part '{name}' of the loss has shape {shape}; return its mean over the batch, a scalar")
+    if torch.is_grad_enabled() and not any(part.requires_grad for part in parts.values()):
+        raise KfbenchError("no part of the loss depends on what is trained; make one of the student's own output")
     return parts
 
 

@@ -59,6 +59,7 @@ SOUND = """
 """
 BROKEN = {
     "describes_itself": [
+        ("has 'image', no kind of task; did you mean 'images'", HEAD.replace('("images",)', '("image",)')),
         ("has no line 'Differs:'", HEAD.replace("Differs: nothing known.\n", "")),
         ("search space 'wieght' is of no setting", HEAD + '    search = {"wieght": {"low": 0.1, "high": 1.0}}\n'),
         ("search space 'weight'", HEAD + '    search = {"weight": {"low": 0.1}}\n'),
@@ -424,6 +425,12 @@ def test_a_method_that_raises_is_reported_by_every_rule_that_runs_it(tmp_path: P
     text = HEAD + "\n    def begin(self, student, teachers, stage, batches, rng):\n        raise ValueError('oh')\n"
     found = {rule: broken for _, rule, broken in checks.check_method(written(tmp_path, text))}
     assert found["describes_itself"] is None and found["teachers_stay_frozen"] == "raised ValueError: oh"
+
+
+def test_a_method_that_keeps_something_itself_is_told_where_to(tmp_path: Path) -> None:
+    text = HEAD + "\n    def begin(self, student, teachers, stage, batches, rng):\n        self.seen = 0\n"
+    found = {rule: broken for _, rule, broken in checks.check_method(written(tmp_path, text))}
+    assert "register a buffer on the module that 'make_student' returns" in (found["teachers_stay_frozen"] or "")
 
 
 @pytest.mark.parametrize(

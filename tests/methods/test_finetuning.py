@@ -70,6 +70,12 @@ def test_the_smallest_singular_values_are_the_authors() -> None:
     assert theirs == pytest.approx(np.linalg.eigvalsh(matrix.T @ matrix)[:2].sum(), rel=1e-5)
 
 
+def test_features_that_diverged_have_no_penalty_that_is_a_number() -> None:
+    """So that the run ends as one that diverged: torch's own error is about a matrix."""
+    for strange in (torch.nan, torch.inf):
+        assert module("bss").weakest(torch.full((6, 4), strange), 2).isnan()
+
+
 def test_the_penalty_is_on_what_enters_the_head() -> None:
     live = setup("bss", weight=0.5, smallest=3)
     batch = trained(live, 2).batch()

@@ -179,8 +179,12 @@ def test_banks_take_in_a_batch_and_forget_nothing_else() -> None:
 
 
 def test_contrast_with_hintons_loss_wants_the_same_classes() -> None:
-    with pytest.raises(KfbenchError, match="classes of 'digits'"):
-        setup("crd", kd=1.0, negatives=8)
+    other = resolve.resolve("crd", "digits/0-4", budget="smoke", settings={"kd": 0.0}).teachers
+    assert other == ("digits/5-9/cnn-32@smoke",)
+    same = resolve.resolve("crd", "digits/0-4", budget="smoke", settings={"kd": 1.0}).teachers
+    assert same == ("digits/0-4/cnn-32@smoke",)
+    with pytest.raises(KfbenchError, match="'crd' copies outputs, but teacher 'digits/5-9.*' has other classes"):
+        resolve.resolve("crd", "digits/0-4", budget="smoke", teachers=["digits/5-9"], settings={"kd": 1.0})
 
 
 @pytest.mark.parametrize("method", ["lwf", "delta"])

@@ -187,6 +187,13 @@ def test_shares_sum_to_one_and_name_every_candidate() -> None:
         assert sum(own) == pytest.approx(1.0)
 
 
+def test_a_floor_that_leaves_the_share_no_way_down_is_refused() -> None:
+    """It would begin where softmax has no slope, and stay there for all L_dep says."""
+    for settings in ({"share_floor": 0.5}, {"share_floor": 0.3, "initial_share": 0.3, "share": "scheduled"}):
+        with pytest.raises(KfbenchError, match="method 'kf': share_floor 0.[35] is not below initial_share 0.[34]"):
+            registry.load_method("kf", settings)
+
+
 @pytest.mark.parametrize(("share", "floor"), [(0.47, 0.0), (0.8, 0.3), (0.05, 0.0)])
 def test_the_first_share_is_what_was_asked(share: float, floor: float) -> None:
     setup = live_with(initial_share=share, share_floor=floor)

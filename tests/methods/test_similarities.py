@@ -56,7 +56,10 @@ def test_selectivity_is_repdistillers(own: tuple[int, ...], theirs: tuple[int, .
 def test_the_gaussian_is_the_authors() -> None:
     """HobbitLong/RepDistiller, distiller_zoo/VID.py, from ssahn0215/variational-information-distillation."""
     own = leaf(wave(8, 6, 5, 5))
-    gaussian = registry.load_module("methods", "variational_information").Gaussian(6, 9, 5.0)
+    made = registry.load_module("methods", "variational_information").Gaussian
+    for variance in (0.002, 1.0, 1e6):  # the ends of what is allowed, and beyond what exp can say
+        assert made(1, 1, variance).variance().item() == pytest.approx(variance)
+    gaussian = made(6, 9, 5.0)
     assert gaussian.variance().tolist() == pytest.approx([5.0] * 9, rel=1e-6)
     fill(gaussian.mean)
     gaussian.scale.data = 1 + 0.2 * wave(9, step=0.7)

@@ -163,6 +163,7 @@ def test_plots_that_no_longer_exist_are_removed(reported):
 
 def test_tables_that_no_longer_exist_are_removed(small):
     folder, results = small
+    shutil.rmtree(results)  # the tables are there all the same, and no plot takes its time
     report.make(folder, results)
     assert (folder / "tables" / "scores.tex").exists()
     (folder / "tables" / "mine.tex").write_text("")
@@ -175,6 +176,7 @@ def test_tables_that_no_longer_exist_are_removed(small):
 
 def test_files_of_the_users_own_are_left_as_they_are(small):
     folder, results = small
+    shutil.rmtree(results)
     places = [folder / "README.md", folder / "index.html", folder.parent / "index.html"]
     for path in places:
         path.write_text("mine")
@@ -280,6 +282,12 @@ def test_commands_name_the_folder_of_a_study_that_lies_elsewhere(small):
     assert "reports/small" not in text
     assert f"kfbench study '{elsewhere}'\nkfbench report '{elsewhere}'" in text
     assert f"kfbench study '{elsewhere}' --row" in text
+    other = results.rename(results.with_name("my runs"))
+    report.make(elsewhere, other)
+    text = html.unescape((elsewhere / "index.html").read_text())
+    for line in (f"study '{elsewhere}' --results '{other}'\n", f"study '{elsewhere}' --results '{other}' --row"):
+        assert f"kfbench {line}" in text
+    assert re.search(f"kfbench verify [0-9a-f]{{12}} --results '{other}'\n?</pre>", text)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")

@@ -145,6 +145,22 @@ def test_trials_under_way_are_as_many_as_are_asked_for_and_one_left_behind_is_as
     jobs_here.dispose(again.study._storage)
 
 
+def test_a_trial_that_repeats_one_under_way_waits_and_a_free_place_gets_another(asked, tmp_path):
+    """Its record will serve both; but few are drawn ahead of what is under way."""
+    source = source_of(tmp_path, dataclasses.replace(asked, trials=6))
+    first = {name: asked.spec.settings[name] for name in asked.space}
+    source._fixed |= {f"trial-{n:04d}": first for n in (1, 3, 4, 5)}
+    under_way = [source.next(lambda _: True) for _ in range(3)]
+    assert [job and job.label[-10:] for job in under_way] == ["trial-0000", "trial-0002", None]
+    assert len(source.study.trials) == 5  # trial-0005 is drawn when more is known
+    source.ended(under_way[0], "done", "", scored(under_way[0], 50.0))
+    for label in ("trial-0001", "trial-0003", "trial-0004", "trial-0005"):
+        job = source.next(lambda _: True)
+        assert job.label.endswith(label) and source.next(lambda _: True) is None
+        source.ended(job, "done", "", scored(job, 50.0))
+    jobs_here.dispose(source.study._storage)
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_hopeless_run_is_pruned_on_the_way(asked, tmp_path, jobs):
     """It stops before its end and leaves no record; as many as there are places are judged at once."""

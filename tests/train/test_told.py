@@ -38,7 +38,16 @@ class Answers(Method):
 def test_parts_are_scalar_tensors_by_name(parts: Any, said: str) -> None:
     with pytest.raises(KfbenchError, match=re.escape(said)):
         told.parts_of(("output", parts))
-    assert set(told.parts_of(("output", {"x": torch.zeros(())}))) == {"x"}
+    trained = torch.zeros((), requires_grad=True)
+    assert set(told.parts_of(("output", {"x": torch.zeros(()), "y": trained}))) == {"x", "y"}
+
+
+def test_a_loss_that_depends_on_nothing_that_is_trained_is_told() -> None:
+    parts = {"x": torch.zeros((), requires_grad=True).detach()}
+    with pytest.raises(KfbenchError, match="no part of the loss depends on what is trained"):
+        told.parts_of(("output", parts))
+    with torch.no_grad():
+        assert told.parts_of(("output", parts)) == parts
 
 
 def test_metrics_become_plain_finite_numbers() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from kfbench.cli import listing
 from kfbench.errors import KfbenchError
+from kfbench.folders import at_home
 from kfbench.games import reference
 from kfbench.ranking.names import SCORES
 
@@ -81,8 +82,7 @@ def sections(incomplete: str) -> Offers:
 
 def keys(ctx: typer.Context, incomplete: str) -> Offers:
     """Return keys of records, each with what it is; `--results` is heeded if it stands before."""
-    given = ctx.params.get("results") or "results"
-    folder = Path(str(given))
+    folder = at_home(str(ctx.params.get("results") or "results"))
     return list(dict(_keys(folder, incomplete)).items())
 
 

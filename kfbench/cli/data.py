@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kfbench.cli.options import AsJson, group, json_text
+from kfbench.cli.commands import group
+from kfbench.cli.options import AsJson, json_text
 from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import typer
 
 from kfbench import registry
 from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
-from kfbench.cli.options import group
+from kfbench.cli.commands import group
 from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.version import __version__
 

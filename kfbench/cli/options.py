@@ -12,6 +12,7 @@ import typer
 from kfbench import registry
 from kfbench.cli import complete
 from kfbench.errors import KfbenchError, near
+from kfbench.folders import at_home
 from kfbench.networks.family import of_name
 from kfbench.running import budgets
 
@@ -41,8 +42,13 @@ def _known(require: Callable[[str], object]) -> Callable[[str], str]:
 
 
 known_task = _known(partial(registry.require, "tasks"))
-_known_method = _known(partial(registry.require, "methods"))
+_named_method = _known(partial(registry.require, "methods"))
 _known_network = _known(of_name)
+
+
+def _known_method(name: str) -> str:
+    """Look up a method, by its name or the path of its file; the shell leaves the ~ of `--method=~/mine.py`."""
+    return _named_method(str(at_home(name)) if name.startswith("~") else name)
 
 
 def known_network(name: str | None) -> str | None:
@@ -184,21 +190,6 @@ Seconds = Annotated[
     option("--checkpoint-seconds", min=0, help="Time between a run's checkpoints.", callback=finite),
 ]
 Yes = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
-
-
-def group(about: str, *, completes: bool = False) -> typer.Typer:
-    """Return a group of commands, whose help is printed as it is written.
-
-    Without `rich_markup_mode=None` a text like TASK[/network] is read as Rich markup: a bracket is lost or an error.
-    """
-    return typer.Typer(
-        help=about,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        add_completion=completes,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:

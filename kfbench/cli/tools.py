@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from kfbench.cli import complete, options, teacher_import
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, group, option, tell
+from kfbench.cli.commands import group
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, option, tell
 from kfbench.errors import KfbenchError
 from kfbench.running.files import EXPORTS, FILMS, require_ending
 

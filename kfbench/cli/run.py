@@ -118,7 +118,7 @@ def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: 
 
 
 def compare(
-    names: Annotated[list[str], argument(help="Keys of runs; with --task, methods.", offers=complete.keys)],
+    names: Annotated[list[str], argument(help="Keys of runs; with --task, methods.", offers=complete.compared)],
     task: Annotated[str, option("--task", help="Compare methods on this task.", offers=complete.tasks)] = "",
     all_seeds: Annotated[bool, option("--all-seeds", help="Also runs that differ in the seed only.")] = False,
     out: Annotated[Path | None, option("--out", help="Draw the curves: a name in .png, .svg or .pdf.")] = None,

@@ -201,7 +201,9 @@ def search(
 
 
 def report(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Studies; none: all below reports/.")] = None,
+    folders: Annotated[
+        list[Path] | None, options.argument(help="Studies; none: all below reports/.", offers=complete.studies)
+    ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Make tables, plots and pages from the records alone."""

@@ -31,7 +31,7 @@ def bench(
         option(
             "--method",
             help="Methods to time, by commas or one an option; none: all for the task's kind.",
-            offers=complete.methods,
+            offers=complete.methods_by_commas,
             callback=options.methods_by_commas,
         ),
     ] = None,

@@ -14,7 +14,8 @@ from kfbench.cli import complete
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import at_home
 from kfbench.networks.family import of_name
-from kfbench.running import budgets
+from kfbench.running import budgets, teacher_names
+from kfbench.spec import MOST_SEED
 
 DEFAULT_RESULTS = Path("results")
 
@@ -56,17 +57,23 @@ def known_network(name: str | None) -> str | None:
     return None if name is None else _known_network(name)
 
 
-def known_teachers(text: str | None) -> str | None:
-    """Look up the tasks and budgets that teachers are named by; the rest is told when the run is resolved."""
-    for name in (text or "").split(","):
+def known_teachers(given: list[str] | None) -> list[str] | None:
+    """Return the teachers of an option that is given several times, or once with commas; None: it is not given.
+
+    Their tasks and budgets are looked up; the rest is told when the run is resolved.
+    """
+    if not given:
+        return None
+    names = teacher_names.listed(",".join(given))
+    for name in names:
         kind, colon, rest = name.partition(":")
-        if not name or (kind != "random" and f"{kind}:" in complete.ORIGINS and (colon or kind == "best")):
+        if kind != "random" and f"{kind}:" in complete.ORIGINS and (colon or kind == "best"):
             continue  # no task names it
         task, _, tail = (rest if kind == "random" and colon else name).partition("@")
-        registry.require("tasks", task.partition("/")[0])
+        teacher_names.require_task(task.partition("/")[0], name)
         if tail:
             budgets.require(tail.partition(":")[0])
-    return text
+    return names or [""]  # none are asked for; typer reads an empty list as not given
 
 
 def known_device(name: str) -> str:
@@ -105,8 +112,14 @@ def require_fields(
 
 
 def methods_by_commas(given: list[str] | None) -> list[str]:
-    """Return the methods of an option that is given several times, or once with commas; each is looked up."""
-    return [_known_method(name.strip()) for names in given or [] for name in names.split(",") if name.strip()]
+    """Return the methods of an option that is given several times, or once with commas; each is looked up.
+
+    Raises KfbenchError where it is given and names none: that would be read as all.
+    """
+    names = [_known_method(name.strip()) for names in given or [] for name in names.split(",") if name.strip()]
+    if given and not names:
+        raise KfbenchError(f"--method '{','.join(given)}' names no method; leave it out for all of them")
+    return names
 
 
 def finite(value: float) -> float:
@@ -114,6 +127,13 @@ def finite(value: float) -> float:
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} is no finite number")
     return value
+
+
+def short(seed: int) -> int:
+    """Refuse a seed that tables of runs have no room for."""
+    if seed > MOST_SEED:
+        raise typer.BadParameter(f"{seed} is not below 2**63")
+    return seed
 
 
 def require_run(results: Path, key: str) -> None:
@@ -146,7 +166,7 @@ Task = Annotated[
 ]
 FORMS = "TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; by commas."
 Teachers = Annotated[
-    str | None,
+    list[str] | None,
     option(
         "--teachers",
         help=f"{FORMS} best:K takes the K that kfbench rank puts first.",

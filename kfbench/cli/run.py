@@ -18,7 +18,13 @@ def run(
     teachers: options.Teachers = None,
     budget: options.Budget = "small",
     seed: Annotated[
-        int, option("--seed", min=0, help="Of initialisation, batch order and augmentation; for several, a study.")
+        int,
+        option(
+            "--seed",
+            min=0,
+            help="Of initialisation, batch order and augmentation; for several, a study.",
+            callback=options.short,
+        ),
     ] = 0,
     network: options.Network = None,
     epochs: Annotated[float | None, option("--epochs", help="Passes over the training images.")] = None,

@@ -135,7 +135,7 @@ def search(
     seeds: Annotated[int, typer.Option(min=0, help="Fresh seeds to run the best settings on.")] = 3,
     budget: options.Budget = "small",
     teachers: Annotated[
-        str | None,
+        list[str] | None,
         options.option(
             "--teachers", help="As in kfbench run.", offers=complete.teachers, callback=options.known_teachers
         ),
@@ -174,7 +174,7 @@ def search(
         method,
         task,
         budget=budget,
-        teachers=None if teachers is None else [teacher_store.whole(each, results) for each in teachers.split(",")],
+        teachers=None if teachers is None else [teacher_store.whole(each, results) for each in teachers],
         recipe=recipe,
     )
     place = Place(

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kfbench.errors import KfbenchError, near
-from kfbench.spec import Setting
+from kfbench.running.teacher_names import listed
+from kfbench.spec import MOST_SEED, Setting
 
 Need = Literal["features", "outputs", "architecture"]
-Teachers = list[str] | dict[Need, list[str]]
+Names = Annotated[list[str], AfterValidator(listed)]
+Teachers = Names | dict[Need, Names]
 TrainSize = Annotated[int, Gt(0)] | Literal["all"]
 MOST_SEEDS = 1000
 OWN_TABLES = "scores|summary|cost|learning|teachers(-[0-9]+)?"  # of every page
@@ -33,7 +35,7 @@ class Row(_Part):
     method: str  # "kf", or with a variant "kf/alone"
     label: str = ""  # default: the method's name
     # default: the column's; "random": those, untrained and frozen
-    teachers: list[str] | Literal["random"] | None = None
+    teachers: Names | Literal["random"] | None = None
     settings: dict[str, Setting] = {}  # of the method, as with --set
     recipe: dict[str, Any] = {}  # fields of the recipe, as with --set-recipe
     columns: list[str] = []  # labels of the columns it runs on; default: all
@@ -136,7 +138,11 @@ class Study(_Part):
     about: str = ""  # what a reader should know: setting, teachers, cost
     budget: str = "small"  # smoke, small, standard or paper
     # a list, or how many: 3 is [0, 1, 2]
-    seeds: Annotated[list[Annotated[int, Ge(0)]], BeforeValidator(_listed), Field(min_length=1)] = [0, 1, 2]
+    seeds: Annotated[list[Annotated[int, Ge(0), Le(MOST_SEED)]], BeforeValidator(_listed), Field(min_length=1)] = [
+        0,
+        1,
+        2,
+    ]
     score: Literal["last", "best"] = "last"  # of the last weights, or of those best on validation
     baseline: str = "scratch"  # the row against which transfer is called negative
     methods: Annotated[list[Annotated[Row, _named("method")]], Field(min_length=1)]  # rows: names, or tables

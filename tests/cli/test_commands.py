@@ -8,6 +8,7 @@ import typer
 
 from kfbench.cli import main
 from kfbench.cli.commands import Once
+from kfbench.cli.options import known_teachers
 from kfbench.studies.place import Place
 
 
@@ -42,3 +43,13 @@ def test_a_shell_may_leave_the_home_to_be_found(
     assert (
         Place(tmp_path, storage="sqlite:///~/trials.db").url == f"sqlite:///{(tmp_path / 'home').as_posix()}/trials.db"
     )
+
+
+def test_teachers_are_joined_and_flags_and_lists_may_be_repeated() -> None:
+    given = known_teachers(["digits/low, digits/high", " random:digits"])
+    assert given == ["digits/low", "digits/high", "random:digits"]
+    assert known_teachers([]) is None and known_teachers([","]) == [""]
+    run = next(each for each in commands(typer.main.get_command(main.app)) if each.name == "run")
+    words = ["--method", "kf", "--task", "digits", "--json", "--json", "--set", "a=1", "--set", "b=2"]
+    params = run.make_context("run", [*words, "--teachers", "digits", "--teachers=digits/low"]).params
+    assert params["teachers"] == ["digits", "digits/low"] and params["set_"] == ["a=1", "b=2"]

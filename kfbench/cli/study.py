@@ -43,7 +43,6 @@ Megabytes = Annotated[
     float,
     typer.Option("--checkpoint-mb", min=0, help="Larger ones stay on their node (ray).", callback=options.finite),
 ]
-REPORTS = Path("reports")
 CHECKPOINT_MB = 500.0
 
 
@@ -209,9 +208,9 @@ def report(
     """Make tables, plots and pages from the records alone."""
     from kfbench.studies import definition
 
-    chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
+    chosen = folders or definition.below(definition.REPORTS)
     if not chosen:
-        raise KfbenchError(f"no study below '{REPORTS}'; name a folder with a study.toml")
+        raise KfbenchError(f"no study below '{definition.REPORTS}'; name a folder with a study.toml")
     require_folder(results)
     for folder in chosen:
         definition.load(folder)  # a fault of a file is told before plots are loaded and other pages made

@@ -21,6 +21,7 @@ Need = Literal["features", "outputs", "architecture"]
 Names = Annotated[list[str], AfterValidator(listed)]
 Teachers = Names | dict[Need, Names]
 TrainSize = Annotated[int, Gt(0)] | Literal["all"]
+REPORTS = Path("reports")  # where studies lie
 MOST_SEEDS = 1000
 OWN_TABLES = "scores|summary|cost|learning|teachers(-[0-9]+)?"  # of every page
 
@@ -164,15 +165,22 @@ class Study(_Part):
         return next(row for row in self.methods if row.label == label)
 
 
+def below(folder: Path) -> list[Path]:
+    """Return the folders of the studies that lie in a folder."""
+    return sorted(path.parent for path in folder.glob("*/study.toml"))
+
+
 def load(folder: Path) -> Study:
     """Read `study.toml` of a folder. Raises KfbenchError that names file, key and remedy."""
     path = folder / "study.toml"
     if not path.is_file():
-        inside = sorted(str(p.parent) for p in folder.glob("*/study.toml"))
-        if inside:
-            raise KfbenchError(f"'{folder}' holds studies and is none; name one: {', '.join(inside)}")
-        there = sorted(p.parent.name for p in folder.parent.glob("*/study.toml"))
-        raise KfbenchError(f"no study '{folder}' (no file '{path}'); {near(folder.name, there)}")
+        if inside := below(folder):
+            raise KfbenchError(f"'{folder}' holds studies and is none; name one: {', '.join(map(str, inside))}")
+        neighbours = {each.name: each.name for each in below(folder.parent)}
+        titles = {each.name: str(each) for each in below(REPORTS)} | neighbours
+        raise KfbenchError(
+            f"no study '{folder}' (no file '{path}'); {near(folder.name, titles.values(), titles=titles)}"
+        )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin it with a mark
         return _labelled(Study.model_validate({"name": folder.resolve().name, **values}), path)

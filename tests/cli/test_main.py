@@ -135,6 +135,23 @@ def test_bad_input_is_one_line_and_exit_code_2(words: str, said: str, type_in: A
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing half done
 
 
+def test_studies_in_reports_are_named(type_in: Any) -> None:
+    assert type_in("study").err == "error: Missing argument 'folder'; see kfbench study --help\n"
+    for name in ("quick", "slow"):
+        Path("reports", name).mkdir(parents=True)
+        Path("reports", name, "study.toml").write_text("")
+    assert (
+        type_in("study").err == "error: which study? there is: reports/quick, reports/slow; see kfbench study --help\n"
+    )
+    Path("results").mkdir()
+    for words in ("study", "report"):
+        done = type_in(words, "quik")
+        assert (done.code, done.out) == (2, "")
+        assert done.err == "error: no study 'quik' (no file 'quik/study.toml'); did you mean 'reports/quick'?\n"
+    done = type_in("report", "reports/none")
+    assert done.err.endswith("(no file 'reports/none/study.toml'); there is: quick, slow\n")
+
+
 def test_an_empty_name_is_not_all(type_in: Any) -> None:
     done = type_in("check", "")
     assert (done.code, done.err) == (2, "error: '' names no method, task or network; leave it out for all of them\n")

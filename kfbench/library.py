@@ -4,9 +4,13 @@ Arguments are the commands' options; strings and paths are both taken. Errors ar
 its remedy. Nothing here prints but progress, to standard error, and in a notebook as a bar.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
+
+from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:
     import pandas
@@ -53,16 +57,21 @@ def run(
     import sys
     from functools import partial
 
+    _require(str, "a name", method=method, task=task, budget=budget, device=device)
+    _require((Mapping, NoneType), "names with their values, as {'epochs': 3}", settings=settings, recipe=recipe)
+    _require((int, NoneType), "a whole number", threads=threads)
+    _require((int, float), "a number of seconds", checkpoint_seconds=checkpoint_seconds)
+    if twice := sorted(fields.keys() & (recipe or {}).keys()):
+        raise KfbenchError(f"'{twice[0]}' is given by its name and in recipe; leave one out")
     from kfbench import registry
-    from kfbench.errors import KfbenchError
     from kfbench.ranking.names import is_asked
-    from kfbench.running import curve_logs, execute, resolve, teacher_store
+    from kfbench.running import curve_logs, execute, resolve, teacher_names, teacher_store
     from kfbench.running.announce import announce
     from kfbench.running.device import set_threads, torch_device
     from kfbench.running.progress import Bar
     from kfbench.train.loop import Watcher
 
-    folder, names = _path(results), teachers.split(",") if isinstance(teachers, str) else teachers
+    folder, names = _path(results), None if teachers is None else teacher_names.listed(teachers)
     known = {field.name for field in dataclasses.fields(registry.kind_of(task).recipe)}
     for name in fields.keys() - known:
         if name in {field.name for field in dataclasses.fields(registry.method_class(method))}:
@@ -94,7 +103,7 @@ def run(
     )
     device = str(torch_device(device))
     shown = Bar() if progress else Watcher()
-    watcher = curve_logs.logging([log] if isinstance(log, str) else log, results=folder, then=shown)
+    watcher = curve_logs.logging(_several(log, "log") or (), results=folder, then=shown)
     execute.check_room(folder)
     if progress:
         announce(spec, results=folder, device=device, say=shown.say, force=force)
@@ -127,7 +136,7 @@ def curves(
     """
     from kfbench.reporting import frames
 
-    return frames.curves(_path(results), keys=_several(keys), metrics=_several(metrics))
+    return frames.curves(_path(results), keys=_several(keys, "keys"), metrics=_several(metrics, "metrics"))
 
 
 def load(key: str, *, results: Folder = "results") -> "Network":
@@ -137,6 +146,7 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     `imported:NAME`, `file:PATH`, `hf:ORG/NAME` for one that was pushed, `random:TASK`. `Output.logits` is [B, K];
     `.value` [B] in games, else None. Raises KfbenchError if there is no such run or teacher, or its weights are gone.
     """
+    _require(str, "how a run's key begins", key=key)
     import re
 
     from kfbench.running import export, teacher_store
@@ -168,6 +178,9 @@ def rank(
     None: all in the store that were trained on other images than the task's. Raises KfbenchError for a teacher that is
     not there, or a task that is not of images.
     """
+    _require(str, "a name", task=task, by=by, budget=budget, device=device)
+    _require((int, str, NoneType), "a number of images, or all", train_size=train_size)
+    _require((int, NoneType), "a whole number", threads=threads)
     import sys
     from functools import partial
 
@@ -175,11 +188,11 @@ def rank(
 
     from kfbench import registry
     from kfbench.ranking import ranking, store
-    from kfbench.running import resolve
+    from kfbench.running import resolve, teacher_names
     from kfbench.running.device import set_threads
 
     folder = _path(results)
-    names = teachers.split(",") if isinstance(teachers, str) else teachers
+    names = None if teachers is None else teacher_names.listed(teachers)
     ranking.require_score(by)
     set_threads(threads, registry.kind_of(task))
     spec = resolve.resolve(
@@ -221,6 +234,12 @@ def study(
     they are records too. Started again it goes on. A script that calls this needs `if __name__ == "__main__"`, for runs
     are processes.
     """
+    _require((str, NoneType), "a label", row=row, column=column)
+    _require(str, "text", on=on, device=device, storage=storage)
+    _require((int, NoneType), "a whole number", jobs=jobs, threads=threads)
+    numbers = {"gpus_per_run": gpus_per_run, "memory": memory, "checkpoint_mb": checkpoint_mb}
+    _require((int, float), "a number", **numbers, checkpoint_seconds=checkpoint_seconds)
+    _require((Mapping, NoneType), "sbatch's options with their values, as {'partition': 'gpu'}", slurm=slurm)
     import dataclasses
 
     from rich.console import Console
@@ -264,8 +283,23 @@ def _path(folder: Folder) -> Path:
     """Return a folder that may begin with ~, as a shell would read it."""
     from kfbench.folders import at_home
 
+    if not isinstance(folder, str | os.PathLike):
+        raise KfbenchError(f"a folder cannot be {folder!r}; give its path")
     return at_home(str(folder))
 
 
-def _several(names: str | Iterable[str] | None) -> Iterable[str] | None:
-    return [names] if isinstance(names, str) else names
+def _several(names: str | Iterable[str] | None, what: str) -> list[str] | None:
+    """Return one name or several as a list; None if none is given. Raises KfbenchError for what is no name."""
+    if names is None:
+        return None
+    listed = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if not all(isinstance(name, str) for name in listed):
+        raise KfbenchError(f"{what} cannot be {names!r}; give a name, or a list of names")
+    return listed
+
+
+def _require(kind: type | tuple[type, ...], words: str, **given: object) -> None:
+    """Raise KfbenchError for an argument that is of another kind than the words say."""
+    for name, value in given.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise KfbenchError(f"{name} cannot be {value!r}; give {words}")

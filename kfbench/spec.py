@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt
 
 Setting = bool | int | float | str | None
+MOST_SEED = 2**63 - 1  # tables of runs (Parquet) have whole numbers of 64 bits
 
 
 class All:

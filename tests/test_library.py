@@ -1,6 +1,8 @@
 """The library: the commands' functions, from Python."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ def test_run_load_and_look(packed_digits: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
     tiny = {"recipe": {"train_size": 60}, "epochs": 1, "network": "cnn-4", "results": tmp_path, "progress": False}
     record = library.run("kd", "digits", teachers=["digits/cnn-4"], budget="smoke", settings={"temperature": 2}, **tiny)  # type: ignore[arg-type]
-    again = library.run("kd", "digits", teachers="digits/cnn-4", budget="smoke", settings={"temperature": 2.0}, **tiny)  # type: ignore[arg-type]
+    again = library.run(
+        "kd", "digits", teachers=" digits/cnn-4 ,", budget="smoke", settings={"temperature": 2.0}, **tiny
+    )  # type: ignore[arg-type]
     assert again == record and record.spec["recipe"]["epochs"] == 1
     network = library.load(record.key[:6], results=str(tmp_path))
     assert not network.training
@@ -41,7 +45,7 @@ def test_mistakes_are_errors_in_a_line(tmp_path: Path) -> None:
         library.run("scratch", "digits", results=tmp_path, epoch=3)
     with pytest.raises(KfbenchError, match="'temperature' is a setting of method 'kd': settings={'temperature': 2}"):
         library.run("kd", "digits", temperature=2, results=tmp_path)
-    for seed in ("1", 1.5, True, -1):
+    for seed in ("1", 1.5, True, -1, 2**63):
         with pytest.raises(KfbenchError, match=f"the seed of a run cannot be {seed!r}; give a whole number from 0"):
             library.run("scratch", "digits", seed=seed, results=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(KfbenchError, match="threads=0: a run needs one"):
@@ -57,6 +61,45 @@ def test_mistakes_are_errors_in_a_line(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(KfbenchError, match=said):
             library.load(name, results=tmp_path)
+
+
+WRONG = [
+    ({"settings": ["a=1"]}, "settings cannot be ['a=1']; give names with their values, as {'epochs': 3}"),
+    ({"recipe": "epochs=1"}, "recipe cannot be 'epochs=1'; give names with their values, as {'epochs': 3}"),
+    ({"teachers": [None]}, "teachers cannot be [None]; give names, by commas or in a list"),
+    ({"teachers": 5}, "teachers cannot be 5; give names, by commas or in a list"),
+    ({"results": None}, "a folder cannot be None; give its path"),
+    ({"budget": 1}, "budget cannot be 1; give a name"),
+    ({"device": 0}, "device cannot be 0; give a name"),
+    ({"threads": "2"}, "threads cannot be '2'; give a whole number"),
+    ({"log": 5}, "log cannot be 5; give a name, or a list of names"),
+    ({"recipe": {"epochs": 1}, "epochs": 2}, "'epochs' is given by its name and in recipe; leave one out"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG)
+def test_what_is_of_the_wrong_type_is_told_in_a_line(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(KfbenchError) as told:
+        library.run("scratch", "digits", **{"results": tmp_path, "budget": "smoke", "progress": False, **given})
+    assert str(told.value) == said
+
+
+def test_the_other_functions_look_at_types_too(tmp_path: Path) -> None:
+    asked: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
+        (library.run, (None, "digits"), {}),
+        (library.runs, (None,), {}),
+        (library.curves, (tmp_path,), {"keys": 5}),
+        (library.load, (5,), {}),
+        (library.rank, ("digits", [None]), {}),
+        (library.rank, ("digits",), {"train_size": [5]}),
+        (library.study, (None,), {}),
+        (library.study, (tmp_path,), {"jobs": "2"}),
+        (library.study, (tmp_path,), {"slurm": ["partition=gpu"]}),
+        (library.report, (None,), {"results": tmp_path}),
+    ]
+    for function, words, more in asked:
+        with pytest.raises(KfbenchError, match="cannot be .*; give "):
+            function(*words, **more)
 
 
 def test_report_from_python(small: tuple[Path, Path]) -> None:

@@ -14,20 +14,22 @@ Row = tuple[str, str, str | None]  # of what, which rule, how it is broken
 
 def check(
     name: Annotated[
-        str,
+        str | None,
         argument(
             help="A method, a task, a network, or the path of a method's file; none: all.", offers=complete.checked
         ),
-    ] = "",
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that methods, tasks and networks keep the rules.
 
     Frozen teachers, finite losses, resume to the bit, …
     """
+    if name is not None and not name.strip():
+        raise KfbenchError(f"'{name}' names no method, task or network; leave it out for all of them")
     rows: list[Row] = []
     said = None  # of the last rule that was broken: a file that fails at once fails every rule alike
-    for row in _rows(name):
+    for row in _rows(name or ""):
         of, rule, broken = row
         rows.append(row)
         why = "" if broken is None else ": as above" if broken == said else f": {broken}"
@@ -37,7 +39,7 @@ def check(
     if as_json:
         tell([{"of": of, "rule": rule, "broken": broken} for of, rule, broken in rows], "", as_json=True)
     is_broken = any(broken for _, _, broken in rows)
-    if not is_broken and methods_page.has(name) and methods_page.is_stale():
+    if not is_broken and methods_page.has(name or "") and methods_page.is_stale():
         place, remedy = methods_page.place(), "python -m kfbench.cli.methods_page"
         typer.echo(f"note: '{place}' is not what the method files say, which fails a test; type: {remedy}", err=True)
     if is_broken:

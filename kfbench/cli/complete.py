@@ -7,8 +7,10 @@ from pathlib import Path
 
 import typer
 
+from kfbench import registry
 from kfbench.cli import listing
 from kfbench.errors import KfbenchError
+from kfbench.folders import at_home, packed
 from kfbench.games import reference
 from kfbench.ranking.names import SCORES
 
@@ -23,15 +25,20 @@ def methods(incomplete: str) -> Offers:
     return _begin(incomplete, _named("methods"))
 
 
+def methods_by_commas(incomplete: str) -> Offers:
+    """Return methods and their variants for the last of a list by commas."""
+    return _last(incomplete, _named("methods"))
+
+
 def tasks(incomplete: str) -> Offers:
-    """Return tasks and their variants."""
+    """Return tasks and their variants, and those of one's own data."""
     games = [(f"atari/{line.split()[0]}", "") for line in reference.TABLE.strip().splitlines()]
-    return _begin(incomplete, [*_named("tasks"), *(games if incomplete.startswith("atari/") else [])])
+    return _begin(incomplete, [*_named("tasks"), *_own(), *(games if incomplete.startswith("atari/") else [])])
 
 
 def checked(incomplete: str) -> Offers:
-    """Return methods and tasks, as `kfbench check` takes them."""
-    return _begin(incomplete, [*_named("methods"), *_named("tasks")])
+    """Return methods, tasks and networks, as `kfbench check` takes them."""
+    return [*_begin(incomplete, [*_named("methods"), *_named("tasks")]), *networks(incomplete)]
 
 
 def networks(incomplete: str) -> Offers:
@@ -42,9 +49,21 @@ def networks(incomplete: str) -> Offers:
 
 def teachers(incomplete: str) -> Offers:
     """Return tasks and other origins for the last of a list by commas."""
-    before, comma, last = incomplete.rpartition(",")
-    begun = [*((origin, "a teacher's origin") for origin in ORIGINS), *_named("tasks")]
-    return [(before + comma + name, about) for name, about in _begin(last, begun)]
+    return _last(incomplete, [*((origin, "a teacher's origin") for origin in ORIGINS), *_named("tasks"), *_own()])
+
+
+def downloads(incomplete: str) -> Offers:
+    """Return the data sets that `kfbench data download` takes."""
+    from kfbench.data import named
+
+    return _begin(incomplete, [(name, "") for name in named.downloads()])
+
+
+def imports(incomplete: str) -> Offers:
+    """Return the data sets that others published, and one's own to be packed anew."""
+    from kfbench.data import named
+
+    return _begin(incomplete, [(name, "") for name in sorted({*named.imports(), *_own_data()})])
 
 
 def budgets(incomplete: str) -> Offers:
@@ -79,10 +98,14 @@ def sections(incomplete: str) -> Offers:
     return _begin(incomplete, [(name, "") for name in listing.SECTIONS])
 
 
+def compared(ctx: typer.Context, incomplete: str) -> Offers:
+    """Return what `kfbench compare` takes: methods if `--task` stands before, else keys."""
+    return methods(incomplete) if ctx.params.get("task") else keys(ctx, incomplete)
+
+
 def keys(ctx: typer.Context, incomplete: str) -> Offers:
     """Return keys of records, each with what it is; `--results` is heeded if it stands before."""
-    given = ctx.params.get("results") or "results"
-    folder = Path(str(given))
+    folder = at_home(str(ctx.params.get("results") or "results"))
     return list(dict(_keys(folder, incomplete)).items())
 
 
@@ -109,6 +132,26 @@ def _named(section: str) -> Offers:
             for name in (row["name"], *(f"{row['name']}/{variant}" for variant in row.get("variants", ())))
         ]
     return []
+
+
+def _own() -> Offers:
+    """Return the tasks of data sets of one's own that are packed."""
+    with contextlib.suppress(KfbenchError, OSError):
+        takers = [row["name"] for row in registry.describe_all("tasks") if row.get("any_dataset") is True]
+        return [(f"{task}/{name}", "your own images") for task in takers for name in _own_data()]
+    return []
+
+
+def _own_data() -> list[str]:
+    """Return the data sets that are packed and no task's own; `named` knows, but takes numpy along."""
+    tasks = registry.names("tasks")
+    return [name for name in packed() if name.removesuffix("-64") not in tasks]
+
+
+def _last(incomplete: str, offers: Offers) -> Offers:
+    """Return what goes on with the last of a list by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [(before + comma + name, about) for name, about in _begin(last, offers)]
 
 
 def _begin(incomplete: str, offers: Offers) -> Offers:

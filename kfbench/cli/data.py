@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kfbench.cli.options import AsJson, group, json_text
+from kfbench.cli import complete
+from kfbench.cli.commands import group
+from kfbench.cli.options import AsJson, argument, json_text
 from kfbench.errors import KfbenchError
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ def list_data(as_json: AsJson = False) -> None:
 
 @app.command("import")
 def import_data(
-    name: Annotated[str, typer.Argument(help="Name of the data set; yours are the task imagefolder/NAME.")],
+    name: Annotated[
+        str, argument(help="Name of the data set; yours are the task imagefolder/NAME.", offers=complete.imports)
+    ],
     paths: Annotated[
         list[Path],
         typer.Argument(
@@ -132,7 +136,9 @@ def _older(name: str) -> "Pack | None":
 
 @app.command("download")
 def download_data(
-    name: Annotated[str, typer.Argument(help="A published data set: kfbench data list shows which.")],
+    name: Annotated[
+        str, argument(help="A published data set: kfbench data list shows which.", offers=complete.downloads)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Download a published data set, check it and pack it."""

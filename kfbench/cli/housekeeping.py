@@ -1,12 +1,18 @@
 """Commands that delete: `clean` and `delete`. They say what would go, and ask."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kfbench.cli import complete, options
-from kfbench.cli.options import DEFAULT_RESULTS, argument, ask, option
+from kfbench.cli.options import DEFAULT_RESULTS, argument, ask, option, tell
 from kfbench.errors import KfbenchError
+
+AsAsked = Annotated[
+    bool, option("--json", help="Print JSON; it does not ask: with --yes it deletes, else it says what would go.")
+]
 
 
 def clean(
@@ -16,6 +22,7 @@ def clean(
     ] = None,
     results: options.Results = DEFAULT_RESULTS,
     yes: options.Yes = False,
+    as_json: AsAsked = False,
 ) -> None:
     """Delete what can be made again; asks first.
 
@@ -24,7 +31,14 @@ def clean(
     from kfbench.running import housekeeping
 
     piles = [pile for pile in housekeeping.piles(results, kinds or ()) if pile.paths]
-    if bags := housekeeping.jobs(results):
+    bags = housekeeping.jobs(results)
+    if as_json:
+        if yes:
+            housekeeping.remove(path for pile in piles for path in pile.paths)
+        rows = [{"kind": pile.name, "paths": _texts(pile.paths), "bytes": pile.size} for pile in piles]
+        tell({"deleted": yes, "piles": rows, "left_alone": _texts(bags)}, "", as_json=True)
+        return
+    if bags:
         typer.echo(
             f"left alone: {len(bags)} runs in '{bags[0].parent}' that SLURM may have, and what they need; the same "
             "kfbench study --on slurm finds them. A run whose job is gone for good: delete its file 'job'"
@@ -46,6 +60,7 @@ def delete(
     results: options.Results = DEFAULT_RESULTS,
     force: Annotated[bool, option("--force", help="Also if other runs were made with it as teacher.")] = False,
     yes: options.Yes = False,
+    as_json: AsAsked = False,
 ) -> None:
     """Delete a recorded run and its weights; asks first.
 
@@ -62,9 +77,20 @@ def delete(
             f"run '{run.record.key}' taught '{first.key}' ({first.spec['method']} on {first.spec['task']}){more}, "
             "which could not be verified without it; give --force to delete it all the same"
         )
+    sizes = {path: housekeeping.size_of(path) for path in run.paths}
+    if as_json:
+        if yes:
+            housekeeping.remove(run.paths)
+        rows = [{"path": str(path), "bytes": size} for path, size in sizes.items()]
+        tell({"deleted": yes, "key": run.record.key, "files": rows}, "", as_json=True)
+        return
     typer.echo(f"{spec['method']} on {spec['task']}, seed {spec['seed']}: {run.record.status}  [{run.record.key}]")
-    for path in run.paths:
-        typer.echo(f"{housekeeping.spoken_size(housekeeping.size_of(path)):>9}  {path}")
+    for path, size in sizes.items():
+        typer.echo(f"{housekeeping.spoken_size(size):>9}  {path}")
     ask("delete it?", yes=yes)
     housekeeping.remove(run.paths)
     typer.echo(f"deleted '{run.record.key}'")
+
+
+def _texts(paths: Iterable[Path]) -> list[str]:
+    return [str(path) for path in paths]

@@ -12,8 +12,8 @@ import typer
 
 from kfbench import registry
 from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
-from kfbench.cli.options import group
-from kfbench.errors import KfbenchError, KfbenchWarning
+from kfbench.cli.commands import group
+from kfbench.errors import KfbenchError, KfbenchWarning, near
 from kfbench.version import __version__
 
 state = {"debug": False}
@@ -117,7 +117,12 @@ def _judge(error: Exception) -> int:
 
 
 def _instead(error: Any) -> str:
-    """Say how to give what has no option of its own: a field of the recipe, a setting of a method."""
+    """Say which studies there are where none is named; how to give what has no option of its own.
+
+    That is a field of the recipe, or a setting of a method.
+    """
+    if type(error).__name__ == "MissingParameter" and error.ctx and error.ctx.command.name == "study":
+        return _studies()
     option = getattr(error, "option_name", "")
     name = option.lstrip("-").replace("-", "_")
     there = {parameter.name for parameter in error.ctx.command.params} if option and error.ctx else set()
@@ -127,6 +132,13 @@ def _instead(error: Any) -> str:
     if "set_" in there and any(name in row.get("settings", ()) for row in registry.describe_all("methods")):
         return f"no option {option}; as a setting of the method it is --set {name}=VALUE"
     return ""
+
+
+def _studies() -> str:
+    from kfbench.studies import definition
+
+    there = list(map(str, definition.below(definition.REPORTS)))
+    return f"which study? {near('', there)}" if there else ""
 
 
 def _told(line: str, code: int) -> int:

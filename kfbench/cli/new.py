@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from kfbench.cli import methods_page, templates
-from kfbench.cli.options import argument, group, option
+from kfbench.cli.commands import group
+from kfbench.cli.options import argument, option
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE, files, folders
 from kfbench.running.files import write_text

@@ -12,8 +12,10 @@ import typer
 from kfbench import registry
 from kfbench.cli import complete
 from kfbench.errors import KfbenchError, near
+from kfbench.folders import at_home
 from kfbench.networks.family import of_name
-from kfbench.running import budgets
+from kfbench.running import budgets, teacher_names
+from kfbench.spec import MOST_SEED
 
 DEFAULT_RESULTS = Path("results")
 
@@ -41,8 +43,13 @@ def _known(require: Callable[[str], object]) -> Callable[[str], str]:
 
 
 known_task = _known(partial(registry.require, "tasks"))
-_known_method = _known(partial(registry.require, "methods"))
+_named_method = _known(partial(registry.require, "methods"))
 _known_network = _known(of_name)
+
+
+def _known_method(name: str) -> str:
+    """Look up a method, by its name or the path of its file; the shell leaves the ~ of `--method=~/mine.py`."""
+    return _named_method(str(at_home(name)) if name.startswith("~") else name)
 
 
 def known_network(name: str | None) -> str | None:
@@ -50,17 +57,23 @@ def known_network(name: str | None) -> str | None:
     return None if name is None else _known_network(name)
 
 
-def known_teachers(text: str | None) -> str | None:
-    """Look up the tasks and budgets that teachers are named by; the rest is told when the run is resolved."""
-    for name in (text or "").split(","):
+def known_teachers(given: list[str] | None) -> list[str] | None:
+    """Return the teachers of an option that is given several times, or once with commas; None: it is not given.
+
+    Their tasks and budgets are looked up; the rest is told when the run is resolved.
+    """
+    if not given:
+        return None
+    names = teacher_names.listed(",".join(given))
+    for name in names:
         kind, colon, rest = name.partition(":")
-        if not name or (kind != "random" and f"{kind}:" in complete.ORIGINS and (colon or kind == "best")):
+        if kind != "random" and f"{kind}:" in complete.ORIGINS and (colon or kind == "best"):
             continue  # no task names it
         task, _, tail = (rest if kind == "random" and colon else name).partition("@")
-        registry.require("tasks", task.partition("/")[0])
+        teacher_names.require_task(task.partition("/")[0], name)
         if tail:
             budgets.require(tail.partition(":")[0])
-    return text
+    return names or [""]  # none are asked for; typer reads an empty list as not given
 
 
 def known_device(name: str) -> str:
@@ -99,8 +112,14 @@ def require_fields(
 
 
 def methods_by_commas(given: list[str] | None) -> list[str]:
-    """Return the methods of an option that is given several times, or once with commas; each is looked up."""
-    return [_known_method(name.strip()) for names in given or [] for name in names.split(",") if name.strip()]
+    """Return the methods of an option that is given several times, or once with commas; each is looked up.
+
+    Raises KfbenchError where it is given and names none: that would be read as all.
+    """
+    names = [_known_method(name.strip()) for names in given or [] for name in names.split(",") if name.strip()]
+    if given and not names:
+        raise KfbenchError(f"--method '{','.join(given)}' names no method; leave it out for all of them")
+    return names
 
 
 def finite(value: float) -> float:
@@ -108,6 +127,13 @@ def finite(value: float) -> float:
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} is no finite number")
     return value
+
+
+def short(seed: int) -> int:
+    """Refuse a seed that tables of runs have no room for."""
+    if seed > MOST_SEED:
+        raise typer.BadParameter(f"{seed} is not below 2**63")
+    return seed
 
 
 def require_run(results: Path, key: str) -> None:
@@ -140,7 +166,7 @@ Task = Annotated[
 ]
 FORMS = "TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; by commas."
 Teachers = Annotated[
-    str | None,
+    list[str] | None,
     option(
         "--teachers",
         help=f"{FORMS} best:K takes the K that kfbench rank puts first.",
@@ -184,21 +210,6 @@ Seconds = Annotated[
     option("--checkpoint-seconds", min=0, help="Time between a run's checkpoints.", callback=finite),
 ]
 Yes = Annotated[bool, option("--yes", "-y", help="Do not ask.")]
-
-
-def group(about: str, *, completes: bool = False) -> typer.Typer:
-    """Return a group of commands, whose help is printed as it is written.
-
-    Without `rich_markup_mode=None` a text like TASK[/network] is read as Rich markup: a bracket is lost or an error.
-    """
-    return typer.Typer(
-        help=about,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        add_completion=completes,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
 
 
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:

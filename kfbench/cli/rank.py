@@ -10,7 +10,7 @@ from kfbench.ranking.names import DEFAULT, SCORES
 def rank(
     task: options.Task,
     teachers: Annotated[
-        str | None,
+        list[str] | None,
         option(
             "--teachers",
             help=f"{options.FORMS} Default: all in the store that were trained on other images.",

@@ -18,7 +18,13 @@ def run(
     teachers: options.Teachers = None,
     budget: options.Budget = "small",
     seed: Annotated[
-        int, option("--seed", min=0, help="Of initialisation, batch order and augmentation; for several, a study.")
+        int,
+        option(
+            "--seed",
+            min=0,
+            help="Of initialisation, batch order and augmentation; for several, a study.",
+            callback=options.short,
+        ),
     ] = 0,
     network: options.Network = None,
     epochs: Annotated[float | None, option("--epochs", help="Passes over the training images.")] = None,
@@ -118,7 +124,7 @@ def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: 
 
 
 def compare(
-    names: Annotated[list[str], argument(help="Keys of runs; with --task, methods.", offers=complete.keys)],
+    names: Annotated[list[str], argument(help="Keys of runs; with --task, methods.", offers=complete.compared)],
     task: Annotated[str, option("--task", help="Compare methods on this task.", offers=complete.tasks)] = "",
     all_seeds: Annotated[bool, option("--all-seeds", help="Also runs that differ in the seed only.")] = False,
     out: Annotated[Path | None, option("--out", help="Draw the curves: a name in .png, .svg or .pdf.")] = None,

@@ -43,7 +43,6 @@ Megabytes = Annotated[
     float,
     typer.Option("--checkpoint-mb", min=0, help="Larger ones stay on their node (ray).", callback=options.finite),
 ]
-REPORTS = Path("reports")
 CHECKPOINT_MB = 500.0
 
 
@@ -135,7 +134,7 @@ def search(
     seeds: Annotated[int, typer.Option(min=0, help="Fresh seeds to run the best settings on.")] = 3,
     budget: options.Budget = "small",
     teachers: Annotated[
-        str | None,
+        list[str] | None,
         options.option(
             "--teachers", help="As in kfbench run.", offers=complete.teachers, callback=options.known_teachers
         ),
@@ -174,7 +173,7 @@ def search(
         method,
         task,
         budget=budget,
-        teachers=None if teachers is None else [teacher_store.whole(each, results) for each in teachers.split(",")],
+        teachers=None if teachers is None else [teacher_store.whole(each, results) for each in teachers],
         recipe=recipe,
     )
     place = Place(
@@ -201,15 +200,17 @@ def search(
 
 
 def report(
-    folders: Annotated[list[Path] | None, typer.Argument(help="Studies; none: all below reports/.")] = None,
+    folders: Annotated[
+        list[Path] | None, options.argument(help="Studies; none: all below reports/.", offers=complete.studies)
+    ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Make tables, plots and pages from the records alone."""
     from kfbench.studies import definition
 
-    chosen = folders or sorted(path.parent for path in REPORTS.glob("*/study.toml"))
+    chosen = folders or definition.below(definition.REPORTS)
     if not chosen:
-        raise KfbenchError(f"no study below '{REPORTS}'; name a folder with a study.toml")
+        raise KfbenchError(f"no study below '{definition.REPORTS}'; name a folder with a study.toml")
     require_folder(results)
     for folder in chosen:
         definition.load(folder)  # a fault of a file is told before plots are loaded and other pages made

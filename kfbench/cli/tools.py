@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from kfbench.cli import complete, options, teacher_import
-from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, group, option, tell
+from kfbench.cli.commands import group
+from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, option, tell
 from kfbench.errors import KfbenchError
 from kfbench.running.files import EXPORTS, FILMS, require_ending
 
@@ -30,7 +31,7 @@ def bench(
         option(
             "--method",
             help="Methods to time, by commas or one an option; none: all for the task's kind.",
-            offers=complete.methods,
+            offers=complete.methods_by_commas,
             callback=options.methods_by_commas,
         ),
     ] = None,

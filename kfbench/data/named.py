@@ -53,5 +53,14 @@ def copy_of(name: str) -> str:
 def require_download(name: str) -> None:
     """Raise KfbenchError if a data set is neither here nor anywhere that is known."""
     if name not in (*ORIGINALS, *PHOTOS, *CARRIED, *packed()) and not is_smaller(name):
-        offered = [*ORIGINALS, *(each for each, told in PHOTOS.items() if told.can_download)]
-        raise KfbenchError(f"no download for data set '{name}'; {near(name, offered)}")
+        raise KfbenchError(f"no download for data set '{name}'; {near(name, downloads())}")
+
+
+def imports() -> list[str]:
+    """Return the names of all published data sets that are imported as their authors have them."""
+    return [*ORIGINALS, *PHOTOS]
+
+
+def downloads() -> list[str]:
+    """Return the names of all published data sets that can be downloaded."""
+    return [*ORIGINALS, *(name for name, told in PHOTOS.items() if told.can_download)]

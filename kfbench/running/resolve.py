@@ -13,7 +13,7 @@ from kfbench.methods import Method
 from kfbench.running import budgets, equal_cost, suitability, teacher_names
 from kfbench.running.suitability import Candidate, Student
 from kfbench.running.teacher_names import TeacherName, outline
-from kfbench.spec import RunSpec, Setting
+from kfbench.spec import MOST_SEED, RunSpec, Setting
 
 OF_THE_STUDENT = ("network", "precision", "views")  # fields of its recipe that do not go over to a default teacher
 
@@ -29,8 +29,8 @@ def resolve(
     settings: Mapping[str, Setting] | None = None,
 ) -> RunSpec:
     """Return the full spec of a run. Raises KfbenchError for anything unknown, or a pair that cannot work."""
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise KfbenchError(f"the seed of a run cannot be {seed!r}; give a whole number from 0")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed <= MOST_SEED:
+        raise KfbenchError(f"the seed of a run cannot be {seed!r}; give a whole number from 0, below 2**63")
     changes = dict(recipe or {})
     stem, variant = registry.split(method)
     if stem.endswith(".py"):  # ./mine.py is mine.py

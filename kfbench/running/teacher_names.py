@@ -1,7 +1,7 @@
 """A teacher as text, `TASK[/network][@budget]` or `kind:rest`, and the run that trains it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,17 @@ class TeacherName:
             recipe=budgets.recipe(task, self.budget, {"network": self.network, **dict(self.recipe)}),
             settings=registry.load_method(TRAINED_BY).settings(),
         )
+
+
+def listed(given: str | Sequence[str]) -> list[str]:
+    """Return the names of teachers, joined by commas or in a list, as they are meant: without blanks around them.
+
+    Raises KfbenchError for what is no text.
+    """
+    names = given.split(",") if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(name, str) for name in names):
+        raise KfbenchError(f"teachers cannot be {given!r}; give names, by commas or in a list")
+    return [name.strip() for name in names if name.strip()]
 
 
 def read(text: str, *, budget: str) -> TeacherName:
@@ -107,7 +118,21 @@ def _task(name: str, text: str) -> Declared:
         guess = near(last, networks.names())
         if slash and guess.startswith("did you mean"):
             raise KfbenchError(f"teacher '{text}': '{last}' is no network; {guess}") from error
-        raise
+        raise _of_teacher(text, error) from error
+
+
+def require_task(stem: str, text: str) -> None:
+    """Raise KfbenchError unless there is the task that a teacher's name begins with; nothing is imported for that."""
+    try:
+        registry.require("tasks", stem)
+    except KfbenchError as error:
+        raise _of_teacher(text, error) from error
+
+
+def _of_teacher(text: str, error: KfbenchError) -> KfbenchError:
+    """Return what is said of a teacher's task, with the teacher it is of."""
+    remedy = "; kfbench list teachers shows those that are made" if "there is: " in str(error) else ""
+    return KfbenchError(f"teacher '{text}': {error}{remedy}")
 
 
 def outline(task: Declared, network: str) -> "Network | None":

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kfbench.errors import KfbenchError, near
-from kfbench.spec import Setting
+from kfbench.running.teacher_names import listed
+from kfbench.spec import MOST_SEED, Setting
 
 Need = Literal["features", "outputs", "architecture"]
-Teachers = list[str] | dict[Need, list[str]]
+Names = Annotated[list[str], AfterValidator(listed)]
+Teachers = Names | dict[Need, Names]
 TrainSize = Annotated[int, Gt(0)] | Literal["all"]
+REPORTS = Path("reports")  # where studies lie
 MOST_SEEDS = 1000
 OWN_TABLES = "scores|summary|cost|learning|teachers(-[0-9]+)?"  # of every page
 
@@ -33,7 +36,7 @@ class Row(_Part):
     method: str  # "kf", or with a variant "kf/alone"
     label: str = ""  # default: the method's name
     # default: the column's; "random": those, untrained and frozen
-    teachers: list[str] | Literal["random"] | None = None
+    teachers: Names | Literal["random"] | None = None
     settings: dict[str, Setting] = {}  # of the method, as with --set
     recipe: dict[str, Any] = {}  # fields of the recipe, as with --set-recipe
     columns: list[str] = []  # labels of the columns it runs on; default: all
@@ -136,7 +139,11 @@ class Study(_Part):
     about: str = ""  # what a reader should know: setting, teachers, cost
     budget: str = "small"  # smoke, small, standard or paper
     # a list, or how many: 3 is [0, 1, 2]
-    seeds: Annotated[list[Annotated[int, Ge(0)]], BeforeValidator(_listed), Field(min_length=1)] = [0, 1, 2]
+    seeds: Annotated[list[Annotated[int, Ge(0), Le(MOST_SEED)]], BeforeValidator(_listed), Field(min_length=1)] = [
+        0,
+        1,
+        2,
+    ]
     score: Literal["last", "best"] = "last"  # of the last weights, or of those best on validation
     baseline: str = "scratch"  # the row against which transfer is called negative
     methods: Annotated[list[Annotated[Row, _named("method")]], Field(min_length=1)]  # rows: names, or tables
@@ -158,15 +165,22 @@ class Study(_Part):
         return next(row for row in self.methods if row.label == label)
 
 
+def below(folder: Path) -> list[Path]:
+    """Return the folders of the studies that lie in a folder."""
+    return sorted(path.parent for path in folder.glob("*/study.toml"))
+
+
 def load(folder: Path) -> Study:
     """Read `study.toml` of a folder. Raises KfbenchError that names file, key and remedy."""
     path = folder / "study.toml"
     if not path.is_file():
-        inside = sorted(str(p.parent) for p in folder.glob("*/study.toml"))
-        if inside:
-            raise KfbenchError(f"'{folder}' holds studies and is none; name one: {', '.join(inside)}")
-        there = sorted(p.parent.name for p in folder.parent.glob("*/study.toml"))
-        raise KfbenchError(f"no study '{folder}' (no file '{path}'); {near(folder.name, there)}")
+        if inside := below(folder):
+            raise KfbenchError(f"'{folder}' holds studies and is none; name one: {', '.join(map(str, inside))}")
+        neighbours = {each.name: each.name for each in below(folder.parent)}
+        titles = {each.name: str(each) for each in below(REPORTS)} | neighbours
+        raise KfbenchError(
+            f"no study '{folder}' (no file '{path}'); {near(folder.name, titles.values(), titles=titles)}"
+        )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin it with a mark
         return _labelled(Study.model_validate({"name": folder.resolve().name, **values}), path)

@@ -8,7 +8,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from kfbench.errors import KfbenchError
+from kfbench.folders import at_home
 from kfbench.running.files import write_text
+
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Place:
     @property
     def url(self) -> str:
         """The URL of Optuna's database."""
-        return self.storage or f"sqlite:///{(self.cache / 'optuna.db').resolve().as_posix()}"
+        if self.storage.startswith(f"{SQLITE}~"):
+            return f"{SQLITE}{at_home(self.storage.removeprefix(SQLITE)).as_posix()}"
+        return self.storage or f"{SQLITE}{(self.cache / 'optuna.db').resolve().as_posix()}"
 
     def queue(self, name: str) -> str:
         """Return what the database calls a study or search: where others share it, with the results folder's own name.

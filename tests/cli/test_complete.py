@@ -8,6 +8,7 @@ import pytest
 from console import imported_by, in_a_process, key_of
 
 from kfbench import registry
+from kfbench.cli import complete
 
 
 def offered(*words: str, shell: str = "zsh") -> list[str]:
@@ -36,6 +37,11 @@ def offered(*words: str, shell: str = "zsh") -> list[str]:
         (("run", "--budget", ""), ["smoke", "small", "standard", "paper"], []),
         (("run", "--device", ""), ["auto", "cpu", "cuda", "mps"], []),
         (("check", ""), registry.names("methods") + registry.names("tasks"), []),
+        (("check", "cnn"), ["cnn-16"], ["resnet8"]),
+        (("compare", "--task", "digits", "kf/a"), ["kf/alone"], ["kf"]),
+        (("bench", "--method", "scratch,k"), ["scratch,kf", "scratch,kd"], ["kf", "scratch,scratch"]),
+        (("data", "download", "cifar"), ["cifar10", "cifar100"], ["mnist"]),
+        (("data", "import", "c"), ["cifar10", "cub200"], ["mnist"]),
         (("list", "me"), ["methods"], ["runs"]),
         (("",), ["run", "study", "status"], []),
     ],
@@ -58,6 +64,17 @@ def test_studies_are_offered() -> None:
         Path("reports", name).mkdir(parents=True)
         Path("reports", name, "study.toml").write_text("")
     assert offered("study", "reports/q", shell="bash") == ["reports/quick"]
+    assert offered("report", "reports/slow", "reports/q", shell="bash") == ["reports/quick"]
+
+
+def test_tasks_of_own_data_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path))
+    for name in ("ants", "digits"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pack.json").write_text("{}")
+    assert [name for name, _ in complete.tasks("imagefolder/")] == ["imagefolder/ants"]
+    assert [name for name, _ in complete.teachers("digits,imagefolder/a")] == ["digits,imagefolder/ants"]
+    assert "ants" in [name for name, _ in complete.imports("")]
 
 
 def test_results_elsewhere_are_heeded(recorded: Path) -> None:
@@ -72,3 +89,5 @@ def test_completion_is_shown_and_needs_no_torch(type_in: Any) -> None:
     variables = {"_KFBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "kfbench\nrun\n--method\n", "COMP_CWORD": "3"}
     done, imported = imported_by(environment=variables)
     assert "kf" in done.out.split() and not imported
+    done, imported = imported_by(environment=variables | {"COMP_WORDS": "kfbench\nrun\n--task\ndi\n"})
+    assert "digits" in done.out.split() and not imported

@@ -69,6 +69,29 @@ def test_clean_of_one_kind(type_in: Any, recorded: Path) -> None:
     assert type_in("clean", "--results", "nowhere", "--yes").err.startswith("error: no folder 'nowhere'")
 
 
+def test_clean_tells_programs_what_goes(type_in: Any, recorded: Path) -> None:
+    files = untidy(recorded)
+    for words, deleted in (((), False), (("--yes",), True)):
+        told = json.loads(type_in("clean", "memory", "status", "--json", *words).out)
+        memory, told_status = told["piles"]
+        assert (told["deleted"], told["left_alone"], memory["kind"]) == (deleted, [], "memory")
+        assert told_status == {"kind": "status", "paths": [str(files["status"])], "bytes": 5000}
+        assert files["status"].exists() is not deleted and files["logs"].exists()
+    assert json.loads(type_in("clean", "memory", "--json").out)["piles"] == []
+
+
+def test_delete_tells_programs_what_goes(type_in: Any, recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    key = key_of(Path("results"))
+    for words, deleted in (((), False), (("--yes",), True)):
+        told = json.loads(type_in("delete", key, "--json", *words).out)
+        paths = [Path(row["path"]) for row in told["files"]]
+        assert (told["deleted"], told["key"], len(paths)) == (deleted, key, 2) and all(
+            row["bytes"] for row in told["files"]
+        )
+        assert all(path.exists() is not deleted for path in paths)
+
+
 def test_nothing_is_cleaned_below_a_run(type_in: Any, recorded: Path) -> None:
     files = untidy(recorded)
     told = {"run": "0123456789ab", "label": "kf on digits, seed 0", "state": "running", "updated": time.time()}

@@ -35,6 +35,11 @@ BAD = {
     ),
     "teacher's run": (f"{RUN} --method kf --teachers run:0123", "begins with '0123'"),
     "teacher's file": (f"{RUN} --method kf --teachers file:nowhere.safetensors", "no weights 'nowhere.safetensors'"),
+    "teacher of none": (
+        f"{RUN} --method kf --teachers nowhere",
+        "teacher 'nowhere': no task 'nowhere'; there is: .*; kfbench list teachers shows those that are made",
+    ),
+    "seed": (f"{RUN} --method scratch --seed 9223372036854775808", "9223372036854775808 is not below 2**63"),
     "no teachers": (f"{RUN} --method kf --teachers ,", "method 'kf' needs a teacher for task 'digits'; give"),
     "too many teachers": (f"{RUN} --method scratch --teachers digits", "method 'scratch' takes no teachers"),
     "setting": (f"{RUN} --method kd --set temprature=2", "has no setting 'temprature'; did you mean 'temperature'?"),
@@ -109,6 +114,8 @@ BAD = {
     "check": ("check kff", "no method, task or network 'kff'; did you mean 'kf'?"),
     "check's file": ("check nowhere.py", "no file 'nowhere.py'"),
     "bench": ("bench --method kff", "no method 'kff'; did you mean 'kf'?"),
+    "bench of none": ("bench --task digits --method ,", "--method ',' names no method; leave it out for all of them"),
+    "bench of nothing": ("bench --method=", "--method '' names no method; leave it out for all of them"),
     "template's name": ("new method Two-Words", "cannot be a method's name"),
     "template's place": ("new method kf", "the name 'kf' is taken among the methods"),
     "trained teacher": ("teacher train timm:resnet18", "is not trained; give TASK"),
@@ -126,6 +133,28 @@ def test_bad_input_is_one_line_and_exit_code_2(words: str, said: str, type_in: A
     assert len(done.lines) == 1 and done.lines[0].startswith("error: ") and not done.out, done
     assert re.search(said if ".*" in said else re.escape(said), done.err), done.err
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nothing half done
+
+
+def test_studies_in_reports_are_named(type_in: Any) -> None:
+    assert type_in("study").err == "error: Missing argument 'folder'; see kfbench study --help\n"
+    for name in ("quick", "slow"):
+        Path("reports", name).mkdir(parents=True)
+        Path("reports", name, "study.toml").write_text("")
+    assert (
+        type_in("study").err == "error: which study? there is: reports/quick, reports/slow; see kfbench study --help\n"
+    )
+    Path("results").mkdir()
+    for words in ("study", "report"):
+        done = type_in(words, "quik")
+        assert (done.code, done.out) == (2, "")
+        assert done.err == "error: no study 'quik' (no file 'quik/study.toml'); did you mean 'reports/quick'?\n"
+    done = type_in("report", "reports/none")
+    assert done.err.endswith("(no file 'reports/none/study.toml'); there is: quick, slow\n")
+
+
+def test_an_empty_name_is_not_all(type_in: Any) -> None:
+    done = type_in("check", "")
+    assert (done.code, done.err) == (2, "error: '' names no method, task or network; leave it out for all of them\n")
 
 
 def test_the_debug_option_shows_where(type_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,11 +255,20 @@ MISTAKES = {
     "study other --on slurm --checkpoint-mb 9": "--checkpoint-mb is for --on ray, and this is --on slurm",
     f"{RUN} --method kd --set temprature=2": "method 'kd' has no setting 'temprature'; did you mean 'temperature'?",
     f"{RUN} --method kd --set-recipe lrr=1": "the recipe of task 'digits' has no field 'lrr'; did you mean 'lr'?",
-    f"{RUN} --method kf --teachers random:digts/low,digits": "no task 'digts'; did you mean 'digits'?",
+    f"{RUN} --method kf --teachers random:digts/low,digits": (
+        "teacher 'random:digts/low': no task 'digts'; did you mean 'digits'?"
+    ),
+    f"{RUN} --method kf --teachers digits --teachers digts": (
+        "teacher 'digts': no task 'digts'; did you mean 'digits'?"
+    ),
+    f"{RUN} --method kf --seed 1 --seed=2": "'--seed' is given twice; give it once",
+    f"{RUN} --method kf --method kd": "'--method' is given twice; give it once",
+    "data import pets other --size 32x32 --size 64x64": "'--size' is given twice; give it once",
+    "study other --jobs 1 --at-once 2": "'--jobs' is given twice; give it once",
     f"{RUN} --method kf --teachers digits@smal": "no budget 'smal'; did you mean 'small'?",
     f"{RUN} --method kd --log tensorbord": "no log 'tensorbord'; did you mean 'tensorboard'?",
     f"{RUN} --method kd --device gpu": "no device 'gpu'; use cpu, cuda, cuda:N, mps or auto",
-    "search --method kd --task digits --teachers digts": "no task 'digts'; did you mean 'digits'?",
+    "search --method kd --task digits --teachers digts": "teacher 'digts': no task 'digts'; did you mean 'digits'?",
     "rank --task digits --by logmee": "no score 'logmee'; did you mean 'logme'?",
     "report .": "'.' holds studies and is none; name one: other",
     "report no": "no study 'no' (no file 'no/study.toml'); there is: other",

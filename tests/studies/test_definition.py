@@ -57,6 +57,11 @@ def test_a_study_loads_with_its_labels(tmp_path):
     assert made.search is None
 
 
+def test_teachers_may_have_blanks_around_them(tmp_path):
+    (tmp_path / "study.toml").write_text(GOOD.replace('["digits/low"]', '["digits/low ", " "]'))
+    assert definition.load(tmp_path).tasks[0].teachers == ["digits/low"]
+
+
 def test_networks_and_training_sizes_multiply_columns(tmp_path):
     text = 'title = "t"\nmethods = ["scratch"]\ntasks = ["cifar10", "cifar100"]\nnetworks = ["cnn-16", "resnet8"]\n'
     made = definition.load(write(tmp_path / "a", text + "train_sizes = [500, 2000]\nsearch = true\n"))
@@ -97,6 +102,7 @@ def test_all_images_is_the_spec_that_names_no_size(tmp_path):
         ("seeds = 3", 'baseline = "scrach"', "'baseline': no row or column 'scrach'; did you mean 'scratch'?"),
         ("seeds = 3", "seeds = [0, 1, 0]", "'seeds': [0, 1, 0] names one twice"),
         ("seeds = 3", "seeds = [-1]", "seeds, entry 1: cannot be -1: input should be greater than or equal to 0"),
+        ("seeds = 3", f"seeds = [{2**63}]", "seeds, entry 1: cannot be 9223372036854775808: input should be"),
         ("seeds = 3", 'search = "yes"', "'search': cannot be 'yes': input should be a valid table"),
         (
             "[[claims]]",

@@ -6,6 +6,7 @@ its remedy. Nothing here prints but progress, to standard error, and in a notebo
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,8 @@ def run(
 
     _require(str, "a name", method=method, task=task, budget=budget, device=device)
     _require((Mapping, NoneType), "names with their values, as {'epochs': 3}", settings=settings, recipe=recipe)
-    _require((int, NoneType), "a whole number", threads=threads)
-    _require((int, float), "a number of seconds", checkpoint_seconds=checkpoint_seconds)
+    _require((Integral, NoneType), "a whole number", threads=threads)
+    _require(Real, "a number of seconds", checkpoint_seconds=checkpoint_seconds)
     if twice := sorted(fields.keys() & (recipe or {}).keys()):
         raise KfbenchError(f"'{twice[0]}' is given by its name and in recipe; leave one out")
     from kfbench import registry
@@ -179,8 +180,8 @@ def rank(
     not there, or a task that is not of images.
     """
     _require(str, "a name", task=task, by=by, budget=budget, device=device)
-    _require((int, str, NoneType), "a number of images, or all", train_size=train_size)
-    _require((int, NoneType), "a whole number", threads=threads)
+    _require((Integral, str, NoneType), "a number of images, or all", train_size=train_size)
+    _require((Integral, NoneType), "a whole number", threads=threads)
     import sys
     from functools import partial
 
@@ -236,9 +237,10 @@ def study(
     """
     _require((str, NoneType), "a label", row=row, column=column)
     _require(str, "text", on=on, device=device, storage=storage)
-    _require((int, NoneType), "a whole number", jobs=jobs, threads=threads)
+    _require((Integral, NoneType), "a whole number", jobs=jobs)
+    _require(Integral, "a whole number", threads=threads)
     numbers = {"gpus_per_run": gpus_per_run, "memory": memory, "checkpoint_mb": checkpoint_mb}
-    _require((int, float), "a number", **numbers, checkpoint_seconds=checkpoint_seconds)
+    _require(Real, "a number", **numbers, checkpoint_seconds=checkpoint_seconds)
     _require((Mapping, NoneType), "sbatch's options with their values, as {'partition': 'gpu'}", slurm=slurm)
     import dataclasses
 

@@ -94,6 +94,7 @@ def test_the_other_functions_look_at_types_too(tmp_path: Path) -> None:
         (library.rank, ("digits",), {"train_size": [5]}),
         (library.study, (None,), {}),
         (library.study, (tmp_path,), {"jobs": "2"}),
+        (library.study, (tmp_path,), {"threads": None}),
         (library.study, (tmp_path,), {"slurm": ["partition=gpu"]}),
         (library.report, (None,), {"results": tmp_path}),
     ]

@@ -211,9 +211,9 @@ def report(
     chosen = folders or definition.below(definition.REPORTS)
     if not chosen:
         raise KfbenchError(f"no study below '{definition.REPORTS}'; name a folder with a study.toml")
-    require_folder(results)
     for folder in chosen:
         definition.load(folder)  # a fault of a file is told before plots are loaded and other pages made
+    require_folder(results)
     from kfbench.reporting import page as making
 
     made = {}

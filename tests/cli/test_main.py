@@ -143,7 +143,6 @@ def test_studies_in_reports_are_named(type_in: Any) -> None:
     assert (
         type_in("study").err == "error: which study? there is: reports/quick, reports/slow; see kfbench study --help\n"
     )
-    Path("results").mkdir()
     for words in ("study", "report"):
         done = type_in(words, "quik")
         assert (done.code, done.out) == (2, "")

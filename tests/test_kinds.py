@@ -246,8 +246,10 @@ def test_it_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 def test_it_is_listed_checked_and_refused_like_any_other(tmp_path: Path) -> None:
     assert "bits" in [row["name"] for row in listing.listing("tasks", tmp_path)["tasks"]]
     assert checks.check_task("bits") == [("bits", "reads", None), ("bits", "builds", None)]
-    rows = [row for row in checks.check_method("scratch") if row[1].startswith("bits: ")]
-    assert rows and [broken for _, _, broken in rows] == [None] * len(rows)
+    [(spec, rules)] = [(spec, rules) for kind, spec, rules in checks.cases("scratch") if kind == "bits"]
+    assert rules
+    for rule in rules:
+        rule(spec)
     with pytest.raises(KfbenchError, match="'kd' is for images, task 'bits' is of bits"):
         resolve.resolve("kd", "bits")
     with pytest.raises(KfbenchError, match="as bits/coarse, or run:KEY, imported:NAME, file:PATH, a library's"):

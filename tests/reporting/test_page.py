@@ -276,7 +276,8 @@ def test_a_study_without_any_record_has_a_page(small):
 def test_commands_name_the_folder_of_a_study_that_lies_elsewhere(small):
     folder, results = small
     elsewhere = folder.rename(results.parent / "pets and cars")
-    next(results.rglob("*.json")).unlink()
+    for path in sorted(results.rglob("*.json"))[1:]:  # few runs, few plots
+        path.unlink()
     report.make(elsewhere, results)
     text = html.unescape((elsewhere / "index.html").read_text())
     assert "reports/small" not in text

@@ -13,7 +13,7 @@ import pytest
 
 from kfbench.cli import study
 from kfbench.errors import KfbenchError, KfbenchWarning
-from kfbench.reporting import grid, overview, readme, run_list
+from kfbench.reporting import grid, overview, readme, render, run_list, tables
 from kfbench.reporting import page as report
 from kfbench.running import records
 from kfbench.studies import definition
@@ -51,6 +51,12 @@ def page(reported):
     text = (reported[0] / "index.html").read_text()
     reader.feed(text)
     return text, reader
+
+
+def keep_one(results):
+    """Leave one record: where plots are not looked at, few are drawn."""
+    for path in sorted(results.rglob("*.json"))[1:]:
+        path.unlink()
 
 
 def test_the_page_is_sound_html(page):
@@ -256,9 +262,10 @@ def test_a_neighbour_that_cannot_be_read_is_left_out_of_the_index(small, capsys)
     broken = folder.parent / "broken"
     shutil.copytree(folder, broken)
     (broken / "study.toml").write_text("title = ")
+    keep_one(results)
     study.report([folder], results)
     told = capsys.readouterr()
-    assert told.out.startswith(f"{folder / 'index.html'}: 52 of 60 runs") and "left out of" in told.err
+    assert told.out.startswith(f"{folder / 'index.html'}: 1 of 60 runs") and "left out of" in told.err
     text = (folder.parent / "index.html").read_text()
     assert 'href="small/index.html"' in text and "broken" not in text
 
@@ -276,8 +283,7 @@ def test_a_study_without_any_record_has_a_page(small):
 def test_commands_name_the_folder_of_a_study_that_lies_elsewhere(small):
     folder, results = small
     elsewhere = folder.rename(results.parent / "pets and cars")
-    for path in sorted(results.rglob("*.json"))[1:]:  # few runs, few plots
-        path.unlink()
+    keep_one(results)
     report.make(elsewhere, results)
     text = html.unescape((elsewhere / "index.html").read_text())
     assert "reports/small" not in text
@@ -320,8 +326,8 @@ def test_a_row_without_a_column_in_common_with_the_baseline_has_no_difference(sm
     for record in list(records.records(results)):
         if record.spec["method"] == "scratch" and record.spec["task"] != "atari/krull":
             records.path_of(results, record.key, record.run_spec()).unlink()
-    report.make(folder, results)
-    [row] = [line for line in (folder / "tables/summary.md").read_text().splitlines() if line.startswith("| kd")]
+    summary = render.markdown(tables.summary(grid.load(folder, definition.load(folder), results)))
+    [row] = [line for line in summary.splitlines() if line.startswith("| kd")]
     assert row.count("–") == 3
 
 

@@ -69,6 +69,7 @@ def _kind(annotation: str) -> str:
     said = {
         "dict": "table",
         "list": "list",
+        "Names": "list",
         "Teachers": "list, or a list for each need",
         "TrainSize": 'whole number, or "all"',
         "bool": "true or false",

@@ -1,6 +1,7 @@
-"""What holds for every command's words: an option is given once, and ~ at the beginning of a path is the home."""
+"""What holds for every command's words: of an option given twice the last counts, and ~ begins a path at the home."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,24 +9,24 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchWarning
 from kfbench.folders import at_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Once(TyperCommand):
-    """A command that refuses an option given twice; of two values the first would be dropped in silence."""
+class Told(TyperCommand):
+    """A command that tells of an option given twice: the last counts, so that a script can add one to those it has."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the words. Raises KfbenchError for an option that takes one value and has two."""
+        """Read the words; warn of an option that takes one value and has two."""
         if not ctx.resilient_parsing:  # the shell asks while a line is typed
             _, _, given = self.make_parser(ctx).parse_args(list(args))
             options: list[Any] = [each for each in given if each.param_type_name == "option"]
-            for option in options:
+            for option in dict.fromkeys(options):
                 takes_one = not (option.multiple or option.is_flag or option.count)
                 if takes_one and options.count(option) > 1:
-                    raise KfbenchError(f"'{option.opts[0]}' is given twice; give it once")
+                    warnings.warn(f"'{option.opts[0]}' is given twice: the last counts", KfbenchWarning, stacklevel=2)
         return super().parse_args(ctx, args)
 
 
@@ -36,7 +37,7 @@ class Commands(typer.Typer):
         """Return what adds a function as a command."""
 
         def add(function: F) -> F:
-            super(Commands, self).command(name, cls=Once, **more)(_from_home(function))
+            super(Commands, self).command(name, cls=Told, **more)(_from_home(function))
             return function
 
         return add

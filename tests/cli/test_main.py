@@ -260,10 +260,6 @@ MISTAKES = {
     f"{RUN} --method kf --teachers digits --teachers digts": (
         "teacher 'digts': no task 'digts'; did you mean 'digits'?"
     ),
-    f"{RUN} --method kf --seed 1 --seed=2": "'--seed' is given twice; give it once",
-    f"{RUN} --method kf --method kd": "'--method' is given twice; give it once",
-    "data import pets other --size 32x32 --size 64x64": "'--size' is given twice; give it once",
-    "study other --jobs 1 --at-once 2": "'--jobs' is given twice; give it once",
     f"{RUN} --method kf --teachers digits@smal": "no budget 'smal'; did you mean 'small'?",
     f"{RUN} --method kd --log tensorbord": "no log 'tensorbord'; did you mean 'tensorboard'?",
     f"{RUN} --method kd --device gpu": "no device 'gpu'; use cpu, cuda, cuda:N, mps or auto",
@@ -286,9 +282,27 @@ MISTAKES = {
     "teacher import no.pth --network cnn-4 --task digits": (
         "no weights 'no.pth'; give a .safetensors file, as kfbench export writes, or a .pth file"
     ),
-    "teacher train digitss": "no task 'digitss'; did you mean 'digits'?",
+    "teacher train digitss": "teacher 'digitss': no task 'digitss'; did you mean 'digits'?",
     "verify no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
 }
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (f"{RUN} --method kf --seed 1 --seed=-2", "--seed"),
+        (f"{RUN} --method kff --method kdd", "--method"),
+        ("data import pets no.zip --size 32x32 --size 64x64", "--size"),
+        ("study nowhere --jobs 1 --at-once 2", "--jobs"),
+    ],
+)
+def test_of_an_option_given_twice_the_last_counts_and_that_is_told(type_in: Any, words: str, option: str) -> None:
+    """So a script can add one to those it has; and who did not mean it sees it."""
+    done = type_in(*words.split())
+    assert done.code == 2 and f"note: '{option}' is given twice: the last counts" in done.lines
+    last = words.replace("--seed 1 ", "").replace("--method kff ", "").replace("--size 32x32 ", "")
+    once = type_in(*last.replace("--jobs 1 ", "").split())
+    assert [line for line in done.lines if not line.startswith("note: ")] == once.lines and once.lines
 
 
 @pytest.mark.parametrize("words", MISTAKES)

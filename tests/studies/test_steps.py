@@ -14,6 +14,7 @@ from typing import Any
 import jobs_here
 import optuna
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
 from kfbench.reporting import grid
@@ -139,6 +140,12 @@ def test_a_study_with_a_search_tunes_first_and_its_page_says_what_was_chosen(pla
     assert "searching" not in again and "0 to make" in again
 
 
+def ended(**about: Any) -> SimpleNamespace:
+    """An Optuna study whose one trial has ended."""
+    trial = SimpleNamespace(value=60.0, number=0, state=TrialState.COMPLETE, user_attrs={"key": "trial-0000"}, **about)
+    return SimpleNamespace(get_trials=lambda **_: [trial], trials=[])
+
+
 def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
     tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +160,7 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
     def searched(wanted, place, *, console):
         asked.append(wanted.spec.method)
         chosen = {"temperature": 3.0, "alpha": 0.5} if wanted.spec.method == "kd" else {"cut": 0.5}
-        yield SimpleNamespace(best_trial=SimpleNamespace(params=chosen, value=60.0), trials=[])
+        yield ended(params=chosen)
 
     def dry(row: str | None = None) -> list[str]:
         said: list[str] = []
@@ -191,7 +198,9 @@ def test_a_search_without_a_finished_trial_costs_its_own_row_alone(
     @contextlib.contextmanager
     def searched(wanted, place, *, console):
         study = optuna.create_study()
-        study.ask().set_user_attr("why", "cuda has no memory left")
+        trial = study.ask()
+        trial.set_user_attr("key", "trial-0000")
+        trial.set_user_attr("why", "cuda has no memory left")
         yield study
 
     monkeypatch.setattr(steps, "_search", searched)
@@ -374,7 +383,7 @@ def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
 
     @contextlib.contextmanager
     def searched(wanted, place, *, console):
-        yield SimpleNamespace(best_trial=SimpleNamespace(params={"alpha": 0.5}, value=60.0, number=3))
+        yield ended(params={"alpha": 0.5})
 
     def make(jobs, place, **_):
         return {jobs[0].name: "it broke", "teacher-x": "a teacher is no fresh run"} if fails else {}

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from kfbench.cli import main
-from kfbench.cli.commands import Once
+from kfbench.cli.commands import Told
 from kfbench.cli.options import known_teachers
 from kfbench.studies.place import Place
 
@@ -20,7 +20,7 @@ def commands(group: Any) -> list[Any]:
 
 def test_every_command_is_read_so() -> None:
     every = commands(typer.main.get_command(main.app))
-    assert len(every) > 20 and all(isinstance(command, Once) for command in every)
+    assert len(every) > 20 and all(isinstance(command, Told) for command in every)
 
 
 def test_a_shell_may_leave_the_home_to_be_found(

@@ -136,7 +136,8 @@ def test_bad_input_is_one_line_and_exit_code_2(words: str, said: str, type_in: A
 
 
 def test_studies_in_reports_are_named(type_in: Any) -> None:
-    assert type_in("study").err == "error: Missing argument 'folder'; see kfbench study --help\n"
+    missing = "error: missing argument 'folder'; see kfbench study --help\n"
+    assert type_in("study").err.lower() == missing  # an older typer shouts the argument
     for name in ("quick", "slow"):
         Path("reports", name).mkdir(parents=True)
         Path("reports", name, "study.toml").write_text("")

@@ -52,4 +52,4 @@ def test_teachers_are_joined_and_flags_and_lists_may_be_repeated() -> None:
     run = next(each for each in commands(typer.main.get_command(main.app)) if each.name == "run")
     words = ["--method", "kf", "--task", "digits", "--json", "--json", "--set", "a=1", "--set", "b=2"]
     params = run.make_context("run", [*words, "--teachers", "digits", "--teachers=digits/low"]).params
-    assert params["teachers"] == ["digits", "digits/low"] and params["set_"] == ["a=1", "b=2"]
+    assert params["teachers"] == ["digits", "digits/low"] and [*params["set_"]] == ["a=1", "b=2"]

@@ -5,6 +5,7 @@ its remedy. Nothing here prints but progress, to standard error, and in a notebo
 """
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -148,8 +149,6 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     `.value` [B] in games, else None. Raises KfbenchError if there is no such run or teacher, or its weights are gone.
     """
     _require(str, "how a run's key begins", key=key)
-    import re
-
     from kfbench.running import export, teacher_store
 
     if re.fullmatch("[0-9a-f]*", key):

@@ -188,11 +188,6 @@ class KnowledgeFlow(Method):
         },
     }
 
-    def __post_init__(self) -> None:
-        """Refuse a floor that leaves a share no way down: it would begin where softmax has no slope, and stay there."""
-        if self.share_floor and self.share_floor >= self.initial_share:
-            raise ValueError(f"share_floor {self.share_floor:g} is not below initial_share {self.initial_share:g}")
-
     @property
     def starts_from_teacher(self) -> bool:  # type: ignore[override]  # a setting decides
         """True if a teacher's weights are the student's first."""
@@ -212,6 +207,11 @@ class KnowledgeFlow(Method):
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> MixedStudent:
         """Return the task's plain network among mixing weights and transformations."""
+        if (
+            self.share_floor and self.share_floor >= self.initial_share
+        ):  # it would begin, and stay, where softmax is flat
+            lower = f"share_floor {self.share_floor:g} is not below initial_share {self.initial_share:g}"
+            raise KfbenchError(f"{lower}; lower the one or raise the other")
         network = task.make_network()
         if self.start == "teacher":
             carry(_twin(network, teachers), network)

@@ -3,7 +3,6 @@
 Everything follows from `study.toml`, `plan.json` and the records: the same input gives the same bytes.
 """
 
-import glob
 import json
 import shlex
 import warnings
@@ -96,9 +95,9 @@ def _drop_tables(folder: Path, names: set[str]) -> None:
         made = json.loads((folder / "provenance.json").read_bytes())
     except (OSError, ValueError):
         return
-    for name in {*made} - names:
-        for path in (folder / "tables").glob(f"{glob.escape(name)}.*"):
-            path.unlink()
+    for name in {*made} - names if isinstance(made, dict) else ():
+        for ending in (".md", ".tex", ".csv"):
+            (folder / "tables" / f"{Path(name).name}{ending}").unlink(missing_ok=True)
 
 
 def page_of(folder: Path, results: Path) -> Page:

@@ -264,12 +264,11 @@ def _labelled(study: Study, path: Path) -> Study:
     if len(set(study.seeds)) < len(study.seeds):
         raise KfbenchError(f"'{path}', 'seeds': {study.seeds} names one twice; each is a run of its own")
     labelled = study.model_copy(update={"methods": rows, "tasks": columns})
-    for where, label, known in _mentions(labelled):
+    mentions = _mentions(labelled)
+    for n, (where, label, known) in enumerate(mentions):
         if label not in known:
             raise KfbenchError(f"'{path}', {_place(where)}: no row or column '{label}'; {near(label, known)}")
-    every = [(where, label) for where, label, _ in _mentions(labelled)]
-    for n, (where, label) in enumerate(every):
-        if (where, label) in every[:n]:  # a claim would count its runs twice
+        if (where, label, known) in mentions[:n]:  # a claim would count its runs twice
             raise KfbenchError(f"'{path}', {_place(where)}: '{label}' stands twice; name it once")
     return labelled
 

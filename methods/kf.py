@@ -207,9 +207,7 @@ class KnowledgeFlow(Method):
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> MixedStudent:
         """Return the task's plain network among mixing weights and transformations."""
-        if (
-            self.share_floor and self.share_floor >= self.initial_share
-        ):  # it would begin, and stay, where softmax is flat
+        if self.initial_share <= self.share_floor:  # it would begin, and stay, where softmax is flat
             lower = f"share_floor {self.share_floor:g} is not below initial_share {self.initial_share:g}"
             raise KfbenchError(f"{lower}; lower the one or raise the other")
         network = task.make_network()

@@ -3,11 +3,14 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kfbench import networks, registry
 from kfbench.errors import KfbenchError, near
 from kfbench.kinds import Declared
+from kfbench.networks import family
 from kfbench.running import budgets
 from kfbench.spec import RunSpec, typed
 
@@ -138,11 +141,18 @@ def _of_teacher(text: str, error: KfbenchError) -> KfbenchError:
 def outline(task: Declared, network: str) -> "Network | None":
     """Refuse a network that does not exist or cannot take the task's images, before anything is trained.
 
-    Returns the network without its weights; None for a library's.
+    Returns the network without its weights, None for a library's. It is made once and shared: look, change nothing.
     """
-    from kfbench.networks.hollow import hollow
-
     if ":" in network:
         return None
+    known, _ = family.of_name(network)
+    return _outline(family.load(known), network, task.shape)
+
+
+@lru_cache(maxsize=64)
+def _outline(_file: ModuleType, network: str, shape: tuple[int, int, int]) -> "Network":
+    """Make an outline once for every module that a family's file is; a file that changes is another."""
+    from kfbench.networks.hollow import hollow
+
     with hollow():
-        return networks.make(network, shape=task.shape, outputs=2)
+        return networks.make(network, shape=shape, outputs=2)

@@ -1,5 +1,6 @@
 """Families of networks by their files: one's own folder, packages, declarations that are wrong."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from kfbench import networks
+from kfbench import networks, registry
 from kfbench.cli import new
 from kfbench.conformance.networks import check_network
 from kfbench.errors import KfbenchError
 from kfbench.folders import PACKAGE
 from kfbench.networks import family
+from kfbench.running import teacher_names
 
 
 @pytest.fixture
@@ -51,6 +53,17 @@ def test_the_commented_pattern_of_the_template_works(mine: Path) -> None:
     mine.write_text(text.replace("shape[0], 16,", 'shape[0], int(parts["width"]),'))
     assert networks.make("mine-8", shape=(3, 16, 16), outputs=5).get_parameter("body.head.weight").shape == (5, 32)
     assert not networks.is_name("mine") and not [row for row in check_network("mine-64") if row[2] is not None]
+
+
+def test_an_outline_is_made_once_and_anew_after_its_file_has_changed(mine: Path) -> None:
+    task = registry.load_task("digits")
+    first = teacher_names.outline(task, "mine")
+    assert first is teacher_names.outline(task, "mine") and first is not None
+    mine.write_text(mine.read_text().replace("shape[0], 16,", "shape[0], 8,"))
+    os.utime(mine, ns=(1, 1))
+    second = teacher_names.outline(task, "mine")
+    widths = [each.get_parameter("body.head.weight").shape[1] for each in (first, second) if each]
+    assert widths == [64, 32]
 
 
 def test_a_network_of_ones_own_trains_and_teaches(

@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
+from kfbench.folders import at_home
 from kfbench.kinds import Declared
 from kfbench.methods import Method
 from kfbench.running import budgets, equal_cost, suitability, teacher_names
@@ -34,7 +34,7 @@ def resolve(
     changes = dict(recipe or {})
     stem, variant = registry.split(method)
     if stem.endswith(".py"):  # ./mine.py is mine.py
-        method = Path(stem).as_posix() + (f"/{variant}" if variant else "")
+        method = at_home(stem).as_posix() + (f"/{variant}" if variant else "")
     student = student_of(method, task, budget=budget, recipe=changes, settings=settings)
     chosen, declared, full = student.method, student.task, student.recipe
     named = None if teachers is None else [teacher_names.read(text, budget=budget) for text in teachers if text]

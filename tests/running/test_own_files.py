@@ -56,11 +56,13 @@ def test_an_edited_method_or_network_of_ones_own_is_another_run(type_in: Console
     assert identity.own_files(spec) == {}  # ours have revisions, and their records keep their keys
 
 
-def test_a_file_named_by_its_path_is_as_it_was_last_written(own: Path) -> None:
+def test_a_file_named_by_its_path_is_as_it_was_last_written(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = own / "methods" / "mine.py"
     for before, after in (("weight: float = 1.0", "weight: float = 2.0"), ("float = 2.0", "float = 3.0")):
         edit(path, before, after)
         assert registry.load_method(str(path)).settings()["weight"] == float(after[-3:])
+    monkeypatch.setenv("HOME", str(own))
+    assert resolve.resolve("~/methods/mine.py", "digits", teachers=["random:digits"]).method == path.as_posix()
 
 
 def test_so_is_one_whose_teacher_has_an_edited_network(type_in: Console, own: Path) -> None:

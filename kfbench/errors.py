@@ -1,8 +1,10 @@
 """The one exception that users are meant to read, and the near-match sentence it ends with."""
 
 import errno
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
+from functools import cache
 
 
 class KfbenchError(Exception):
@@ -28,6 +30,12 @@ def is_full(error: BaseException) -> bool:
 
 class KfbenchWarning(UserWarning):
     """Something a user should know, in one line; the command line prints it and goes on."""
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Warn of something that is met more than once in a run, as its teachers are loaded more than once."""
+    warnings.warn(line, KfbenchWarning, stacklevel=2)
 
 
 def near(

@@ -11,6 +11,7 @@ from kfbench.errors import KfbenchError
 from kfbench.networks.network import Network
 
 Tensors = Mapping[str, Tensor]
+DESCRIPTION = '"network", "shape", "outputs", "mean" and "std"'  # of weights whose classes no task here has
 COUNTER = "num_batches_tracked"  # of BatchNorm: of no use beside a momentum, and missing before torch 0.4.1
 SHORTCUT = re.compile(r"shortcut|downsample|skip", re.IGNORECASE)
 
@@ -97,7 +98,7 @@ def by_name(network: str, ours: Tensors, theirs: Tensors, *, where: str) -> dict
     if differ:
         heads = not missing and not unexpected  # all but the number of classes may fit
         heads &= all(ours[short[name]].shape[1:] == theirs[brief[name]].shape[1:] for name in reshaped)
-        remedy = '; if its classes are others, --teachers file:PATH takes it, with its "outputs" in PATH.json'
+        remedy = f'; if its classes are others, write {DESCRIPTION} into PATH.json, no "task", for --teachers file:PATH'
         raise KfbenchError(
             f"the weights in {where} are not those of '{network}': {', '.join(differ)}{remedy if heads else ''}"
         )

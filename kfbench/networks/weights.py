@@ -16,6 +16,7 @@ from torch import Tensor
 from kfbench import networks
 from kfbench.errors import KfbenchError, NoRoom, is_full
 from kfbench.networks import fitting, header, saved
+from kfbench.networks.fitting import DESCRIPTION
 from kfbench.networks.network import Network
 from kfbench.networks.saved import Saved
 
@@ -68,36 +69,59 @@ def load(path: Path, about: Mapping[str, Any] | None = None) -> tuple[Network, d
 
     The description is in the file, or beside it in `<path>.json`, or given as `about`: at least `network`, `shape` and
     `outputs`. Of weights that others saved it says more: `mean` and `std` of their input, which `part` of the file it
-    is. Raises KfbenchError if the file is missing, damaged, of another format or of another network.
+    is. One of ours is believed in what it says of itself, but for the statistics. Raises KfbenchError if the file is
+    missing, damaged, of another format or of another network.
     """
     told = {**beside(path), **(about or {})}
     kept = saved.read(path, str(told.get("part") or ""))
-    return build(kept, told if kept.about is None else {**kept.about, **(about or {})}, path)
+    if kept.about is not None:
+        statistics: dict[str, Any] = {key: told[key] for key in ("mean", "std") if key in told}
+        told = {**kept.about, **statistics, **(about or {})}
+    return build(kept, told, path)
 
 
 def build(kept: Saved, told: Mapping[str, Any], path: Path) -> tuple[Network, dict[str, Any], str]:
     """Return the network that a description names, with the weights of a file. Raises KfbenchError as `load` does."""
-    try:
-        name, shape, outputs = told["network"], tuple(told["shape"]), told["outputs"]
-    except (KeyError, TypeError) as error:
-        raise KfbenchError(
-            f"'{path}' does not say what it is: kfbench teacher import {path} --network NAME --task TASK takes it, or "
-            f'write \'{path.name}.json\' beside it, with {{"network": NAME, "task": TASK}}'
-        ) from error
+    _require_described(told, path)
+    name, shape, outputs = told["network"], tuple(told["shape"]), told["outputs"]
     with torch.random.fork_rng(devices=[]):
         network = networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs)
     fitted = fitting.fit(network, kept.tensors, is_ordered=kept.is_ordered, where=f"'{path}'")
     _require_numbers(network.state_dict(), fitted, kept.tensors, path)
     network.load_state_dict(fitted)
-    if "mean" in told and "std" in told:
-        network.normalise_by(channels(told["mean"], shape[0]), channels(told["std"], shape[0]))
-    elif not {"mean", "std"} <= kept.tensors.keys():
+    _normalise(network, kept.about or {})
+    own = (network.mean.clone(), network.std.clone())
+    _normalise(network, told)
+    if not ({"mean", "std"} <= told.keys() or {"mean", "std"} <= kept.tensors.keys()):
         raise KfbenchError(
             f'\'{path}\' does not say how its images were normalised: write "mean" and "std", a number a channel in '
             f"units of the 0..1 range, into '{path.name}.json' (0 and 1: not at all)"
         )
     _require_statistics(network.mean.flatten(), network.std.flatten(), path)
-    return network, dict(told), digest(network.state_dict() if kept.about is None else kept.tensors)
+    is_whole = kept.about is not None and torch.equal(network.mean, own[0]) and torch.equal(network.std, own[1])
+    return network, dict(told), digest(kept.tensors if is_whole else network.state_dict())
+
+
+def _normalise(network: Network, told: Mapping[str, Any]) -> None:
+    """Let a network normalise its input by the statistics of a description, if it has any."""
+    if "mean" in told and "std" in told:
+        count = network.shape[0]
+        network.normalise_by(channels(told["mean"], count), channels(told["std"], count))
+
+
+def _require_described(told: Mapping[str, Any], path: Path) -> None:
+    """Raise KfbenchError unless a description names a network, the shape of its input and how many outputs it has."""
+    lacks = [f'"{key}"' for key in ("network", "shape", "outputs") if key not in told]
+    if lacks and {"network", "shape", "outputs"} & told.keys() and "task" not in told:
+        raise KfbenchError(
+            f"what is said of '{path}' lacks {' and '.join(lacks)}; write into '{path.name}.json' {DESCRIPTION}, or "
+            '"network" and "task"'
+        )
+    if lacks:
+        raise KfbenchError(
+            f"'{path}' does not say what it is: kfbench teacher import {path} --network NAME --task TASK takes it, or "
+            f'write \'{path.name}.json\' beside it, with {{"network": NAME, "task": TASK}}'
+        )
 
 
 def _require_numbers(

@@ -16,6 +16,8 @@ Labels = NDArray[np.int64]
 COMPONENTS = 5  # NLEEP: components of the mixture a class, as in section 4 of Li et al.
 ENERGY = 0.8  # NLEEP: share of the variance that the principal components keep, as there
 PAIRED = 2000  # PARC: images that are paired, at most
+SPACING = np.log(1e15) / 199  # LogME: of the grid of log t
+ROUNDING = 1e-24  # LogME: a squared singular value below this share of the largest says nothing
 
 
 def logme(features: Floats, labels: Labels) -> float:
@@ -45,7 +47,9 @@ def _evidence(spectrum: Floats, strengths: Floats, rest: float, rows: int) -> fl
         variance = np.maximum(((strengths / stretched).sum(-1) + rest) / rows, 1e-300)  # 1 / beta, the best for this t
         return 0.5 * (np.log(2 * np.pi * variance) + 1 + np.log(stretched).sum(-1) / rows)
 
-    grid = np.log(largest) + np.linspace(np.log(1e-9), np.log(1e6), 200)
+    # from far below the weakest direction (there is none weaker than rounding) to far above the strongest
+    weakest = spectrum[spectrum > ROUNDING * largest].min(initial=largest)
+    grid = np.log(largest * 1e-9) + SPACING * np.arange(-int(np.ceil(np.log(largest / weakest) / SPACING)), 200)
     best = int(np.argmin(negative(grid)))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     return -float(optimize.minimize_scalar(negative, bounds=(low, high), method="bounded", options={"xatol": 1e-8}).fun)

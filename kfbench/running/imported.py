@@ -6,9 +6,7 @@ where it came from, and its error on the task's validation images.
 
 import hashlib
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +14,10 @@ import torch
 
 from kfbench import registry
 from kfbench.data import images
-from kfbench.errors import KfbenchError, KfbenchWarning, near
+from kfbench.errors import KfbenchError, near, warn_once
 from kfbench.kinds import FEATURES
 from kfbench.networks import header, outputs, saved, weights
+from kfbench.networks.fitting import DESCRIPTION
 from kfbench.networks.network import Network
 from kfbench.networks.saved import Saved
 from kfbench.tasks import ImageTask
@@ -51,8 +50,8 @@ def take_in(
     name: str = "",
     part: str = "",
     origin: str = "",
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
+    mean: float | Sequence[float] = (),
+    std: float | Sequence[float] = (),
     classes: Sequence[str] = (),
     device: str = "cpu",
     force: bool = False,
@@ -60,10 +59,11 @@ def take_in(
 ) -> tuple[str, dict[str, Any]]:
     """Store a file of weights as a teacher; return its name and its description, `val_error` in % among it.
 
-    Without statistics of the input, here or in the file, they are those of the task's training images. `classes` are
-    those of its outputs, in their order, where the file does not state them; outputs in another order than the task's
-    are put into that, which `say` tells. Raises KfbenchError for weights of another network, a name that is taken by
-    other weights, a task without classes, or a file that states other classes.
+    What is left open is taken from `<file>.json`. Without statistics of the input, here, there or in the file, they are
+    those of the task's training images. `classes` are those of its outputs, in their order, where the file does not
+    state them; outputs in another order than the task's are put into that, which `say` tells. Raises KfbenchError for
+    weights of another network, a name that is taken by other weights, a task without classes, or a file that states
+    other classes.
     """
     declared = registry.load_task(task)
     if not isinstance(declared, ImageTask):
@@ -72,7 +72,10 @@ def take_in(
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise KfbenchError(f"'{name}' cannot be a teacher's name; give --name with letters, digits, '-', '_' and '.'")
     data = images.load(declared)
-    kept = saved.read(file, part)
+    beside = weights.beside(file)
+    if not (origin or mean or std):
+        origin, mean, std = str(beside.get("from") or ""), beside.get("mean", ()), beside.get("std", ())
+    kept = saved.read(file, part or str(beside.get("part") or ""))
     order = _order(file, declared.name, data.classes, _stated(file, kept, classes))
     asked = {"network": network, "shape": data.shape, "outputs": len(data.classes)}
     asked |= statistics(origin, declared, mean, std)
@@ -101,13 +104,16 @@ def take_in(
     return name, {"network": network, **about}
 
 
-def statistics(origin: str, task: ImageTask, mean: Sequence[float], std: Sequence[float]) -> dict[str, Sequence[float]]:
+def statistics(
+    origin: str, task: ImageTask, mean: float | Sequence[float], std: float | Sequence[float]
+) -> dict[str, float | Sequence[float]]:
     """Return {"mean", "std"} of the input as a user or a code base states them; empty where nobody does."""
     if origin and origin not in ORIGINS:
         raise KfbenchError(f"no code base '{origin}' is known; {near(origin, ORIGINS)}")
-    if bool(mean) != bool(std):
+    given = [value not in (None, (), []) for value in (mean, std)]  # 0 is a mean
+    if any(given) and not all(given):
         raise KfbenchError("mean and std go together; give both, a number a channel in units of the 0..1 range")
-    if mean:
+    if any(given):
         return {"mean": mean, "std": std}
     if not origin:
         return {}
@@ -164,8 +170,8 @@ def _put_in_order(network: Network, order: list[int], file: Path, task: str, say
     if not outputs.reorder(network, order):
         raise KfbenchError(
             f"'{file}' has the classes of '{task}' in another order, and it is not known which layer puts them out; "
-            f'save it with its outputs in that of \'{task}\', or write "shape" and "outputs" in place of "task" into '
-            f"'{file.name}.json', for {FEATURES}"
+            f"save it with its outputs in that of '{task}', or write {DESCRIPTION} into '{file.name}.json', without "
+            f'"task", for {FEATURES}'
         )
     say(f"'{file}' has the classes of '{task}' in another order; its outputs are put into the task's")
     return True
@@ -196,18 +202,18 @@ def of_file(path: Path) -> tuple[Network, dict[str, Any], str]:
     if "shape" in told or not isinstance(declared, ImageTask):
         return weights.load(path)
     data = images.load(declared)
+    if told.get("outputs", len(data.classes)) != len(data.classes):
+        raise KfbenchError(
+            f"'{path.name}.json' says {told['outputs']} outputs, and '{declared.name}' has {len(data.classes)}; write "
+            f'{DESCRIPTION} into it, without "task", for {FEATURES}'
+        )
     kept = saved.read(path, str(told.get("part") or ""))
     order = _order(path, declared.name, data.classes, _stated(path, kept, ()))
     extra = {"shape": data.shape, "outputs": len(data.classes), "classes": list(data.classes)}
     extra |= statistics(str(told.get("from") or ""), declared, told.get("mean", ()), told.get("std", ()))
     network, about, digest = weights.build(kept, {**(kept.about or {}), **told, **extra}, path)
-    moved = _put_in_order(network, order, path, declared.name, _warn)
+    moved = _put_in_order(network, order, path, declared.name, warn_once)
     return network, about, weights.digest(network.state_dict()) if moved else digest
-
-
-@cache  # a run loads its teachers more than once
-def _warn(line: str) -> None:
-    warnings.warn(line, KfbenchWarning, stacklevel=2)
 
 
 def listed(results: Path) -> list[dict[str, Any]]:

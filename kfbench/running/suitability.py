@@ -6,7 +6,7 @@ not known yet passes.
 
 from dataclasses import dataclass
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, warn_once
 from kfbench.kinds import FEATURES, Declared, Refusal
 from kfbench.methods import Method
 from kfbench.networks.network import Network
@@ -74,6 +74,11 @@ def _outputs(student: Student, teacher: Candidate) -> Refusal | None:
         count = len(teacher.classes) if teacher.body is None else teacher.body.outputs
         same = teacher.classes == student.classes if teacher.classes else count == len(student.classes)
         remedy = f"use --teachers {student.task.name}, or {FEATURES}"
+        if same and not teacher.classes:
+            warn_once(
+                f"teacher '{teacher.name}' does not say which classes its {count} outputs are; they are taken for "
+                f"those of '{student.task.name}', in their order"
+            )
         return None if same else Refusal(f"has {count} others than those of '{student.task.name}'", remedy)
     if teacher.task is None or teacher.recipe is None:
         return None

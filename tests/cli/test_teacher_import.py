@@ -156,6 +156,56 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
     assert torch.equal(imported.of_file(Path("best.pth"))[0].mean, body.mean)
 
 
+def test_what_is_said_beside_a_file_holds_for_its_import_too(type_in: Any, body: Any) -> None:
+    Path("best.pth.json").write_text(
+        '{"network": "resnet8", "task": "digits", "mean": 0, "std": [0.5], "part": "model"}'
+    )
+    for words, mean, std in ((), 0, 0.5), (("--mean", "0.3", "--std", "0.4"), 0.3, 0.4):
+        code, _, err = type_in(*IMPORT, "--name", f"at-{mean}", *words)
+        network, about = imported.load(f"at-{mean}", Path("results"))
+        assert code == 0 and about["mean"] == pytest.approx([mean]) and float(network.std) == pytest.approx(std), err
+
+
+def test_a_file_of_ours_is_another_teacher_with_other_statistics(type_in: Any, body: Any) -> None:
+    ours = Path("ours.safetensors")
+    digest = weights.save(body, ours, {"task": "digits", "classes": load_task("digits").labels(None)})  # type: ignore[arg-type]
+    assert imported.of_file(ours)[2] == digest
+    for about in {"network": "resnet8", "task": "digits"}, {}:
+        for mean, std in ([0.3], [0.4]), ([0.7], [0.1]):
+            Path("ours.safetensors.json").write_text(json.dumps({**about, "mean": mean, "std": std}))
+            network, _, found = imported.of_file(ours)
+            assert float(network.mean) == pytest.approx(mean[0]) and (found == digest) == (mean == [0.3])
+
+
+def test_weights_of_other_classes_are_described_as_the_messages_say(type_in: Any, body: Any) -> None:
+    torch.manual_seed(0)
+    torch.save(networks.make("resnet8", shape=(1, 8, 8), outputs=5).body.state_dict(), "best.pth")
+    _, _, err = type_in(*IMPORT)
+    wanted = 'write "network", "shape", "outputs", "mean" and "std" into'
+    assert wanted.replace("into", "into PATH.json") in err
+    about: dict[str, Any] = {"network": "resnet8", "task": "digits", "outputs": 5, "mean": 0, "std": 1}
+    rank = ("rank", "--task", "digits", "--train-size", "100", "--teachers", "file:best.pth")
+    for change, said in {
+        "": f"'best.pth.json' says 5 outputs, and 'digits' has 10; {wanted} it, without \"task\"",
+        "task": 'what is said of \'best.pth\' lacks "shape"; write into \'best.pth.json\' "network", "shape",',
+    }.items():
+        about.pop(change, None)
+        Path("best.pth.json").write_text(json.dumps(about))
+        code, _, err = type_in(*rank)
+        assert code == 2 and said in err and len(err.splitlines()) == 1, err
+    Path("best.pth.json").write_text(json.dumps(about | {"shape": [1, 8, 8]}))
+    assert type_in(*rank)[0] == 0
+
+
+def test_outputs_without_names_are_taken_for_the_tasks_and_that_is_told(type_in: Any, body: Any) -> None:
+    about = {"network": "resnet8", "shape": [1, 8, 8], "outputs": 10, "mean": 0.3, "std": 0.4}
+    Path("best.pth.json").write_text(json.dumps(about))
+    run = ("run", "--task", "digits", "--budget", "smoke", "--epochs", "0.2", "--teachers", "file:best.pth")
+    code, _, err = type_in(*run, "--method", "kd")
+    assert code == 0 and err.count("does not say which classes its 10 outputs are; they are taken for those of") == 1
+    assert "does not say which" not in type_in(*run, "--method", "kf")[2]
+
+
 def test_classes_that_a_file_states_are_not_taken_for_the_tasks(type_in: Any, body: Any) -> None:
     digits = load_task("digits").labels(None)  # type: ignore[arg-type]
     about = {"network": "resnet8", "task": "digits", "mean": [0.3], "std": [0.4]}

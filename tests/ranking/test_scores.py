@@ -65,6 +65,14 @@ def test_logme_is_the_evidence_at_its_largest(size: tuple[int, int, int]) -> Non
     assert scores.logme(features, labels) >= np.mean(best)
 
 
+def test_logme_is_that_wherever_the_best_ratio_lies() -> None:
+    """One direction dominates, as with a large common offset: the value is Nelder and Mead's over both precisions."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 300)
+    features = rng.normal(size=(300, 12)) + np.eye(12)[labels] * 2
+    assert scores.logme(features + 1e4, labels) == pytest.approx(-0.27757, abs=1e-4)
+
+
 def test_leep_by_loops() -> None:
     _, probabilities, labels = made(*LONG)
     rows, outputs = probabilities.shape

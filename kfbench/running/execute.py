@@ -42,7 +42,7 @@ class Conditions:
     `compiled` lets torch.compile have every network that carries no hooks. `remember`: where the recipe fixes `views`,
     teachers' answers come from the memory in `results/.cache/memory` (see `train/memory.py`), or are computed in every
     step without it. `half`: matrices of the weights are kept in half precision, as the teacher store does. `chosen`
-    tells how the teachers were chosen, if they were not named.
+    tells how the teachers were chosen, if they were not named. `forced`: what is recorded is made again.
     """
 
     device: torch.device
@@ -52,6 +52,7 @@ class Conditions:
     checkpoint_seconds: float = 60.0
     half: bool = False
     chosen: Mapping[str, Any] | None = None
+    forced: bool = False
 
 
 def run(
@@ -74,7 +75,7 @@ def run(
     failed run, whose record is written first, Diverged or NoMemory.
     """
     conditions = Conditions(
-        torch_device(device), watcher or Watcher(), compiled, remember, checkpoint_seconds, chosen=chosen
+        torch_device(device), watcher or Watcher(), compiled, remember, checkpoint_seconds, chosen=chosen, forced=force
     )
     check_room(results)
     missing = prepare.missing_teachers(spec, results=results)
@@ -85,9 +86,10 @@ def run(
         teacher(wanted, results=results, device=device, checkpoint_seconds=checkpoint_seconds, watcher=watcher)
     plan = prepare.plan(spec, results=results)
     with _alone(plan, results, conditions.watcher):
-        if force:
-            checkpoint_of(plan, results).unlink(missing_ok=True)
-        elif record := finished(plan, results):
+        file = checkpoint_of(plan, results)
+        if force and not checkpoint.is_forced(file, changed=partial(identity.changed, spec)):
+            file.unlink(missing_ok=True)
+        if not force and (record := finished(plan, results)):
             conditions.watcher.say(f"recorded already: {spec.method} on {spec.task}, seed {spec.seed} [{record.key}]")
             if edited := identity.changed(spec, record.provenance.get("code", {})):
                 conditions.watcher.say(
@@ -210,9 +212,15 @@ def _setup(plan: Plan, place: Path, conditions: Conditions) -> Setup:
 
 def _train(loop: Loop, spec: RunSpec, file: Path, conditions: Conditions) -> None:
     """Drive the loop to its end, from a checkpoint if one is there, with checkpoints on the way and at a signal."""
-    watcher, every, code = conditions.watcher, conditions.checkpoint_seconds, identity.code(spec)
+    watcher, every = conditions.watcher, conditions.checkpoint_seconds
+    save = partial(checkpoint.write, file, code=identity.code(spec), forced=conditions.forced)
     if file.is_file():
-        checkpoint.restore(loop, file, changed=partial(identity.changed, spec))
+        try:
+            checkpoint.restore(loop, file, changed=partial(identity.changed, spec))
+        except KfbenchError:
+            if conditions.forced:  # what --force cannot go on from it would meet again
+                file.unlink()
+            raise
         watcher.say(f"goes on from step {loop.position:,} of {loop.total:,}")
     watcher.start(spec, loop)
     try:
@@ -222,7 +230,7 @@ def _train(loop: Loop, spec: RunSpec, file: Path, conditions: Conditions) -> Non
                 watcher.step(loop, row)
                 due = time.monotonic() - saved >= every
                 if asked or (due and loop.position < loop.total):
-                    checkpoint.write(file, loop.state(), code=code)
+                    save(loop.state())
                     saved = time.monotonic()
                 if asked:
                     raise Interrupted(
@@ -231,7 +239,7 @@ def _train(loop: Loop, spec: RunSpec, file: Path, conditions: Conditions) -> Non
     finally:
         watcher.stop()
     if loop.seconds > every:  # whatever is wrong with scoring or the disk, the training is not lost
-        checkpoint.write(file, loop.state(), code=code)
+        save(loop.state())
 
 
 def _provenance(setup: Setup, plan: Plan, conditions: Conditions) -> dict[str, object]:

@@ -19,10 +19,10 @@ NONE: Mapping[str, str] = {}
 OF_DEVICE = (torch.OutOfMemoryError, torch.AcceleratorError)  # RuntimeErrors that are no fault of a file
 
 
-def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE) -> None:
+def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE, forced: bool = False) -> None:
     """Write a state of tensors and plain values, never half: an older one stays if this one cannot be written.
 
-    `code` says which files the run is made by, {name: digest}.
+    `code` says which files the run is made by, {name: digest}, `forced` that it is made again by `--force`.
     Raises NoRoom on a full disk, KfbenchError if the file may not be written.
     """
     half = None
@@ -30,7 +30,7 @@ def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE) 
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, half = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".tmp")
         os.close(handle)
-        torch.save({"threads": torch.get_num_threads(), "code": dict(code), **state}, half)
+        torch.save({"threads": torch.get_num_threads(), "code": dict(code), "forced": forced, **state}, half)
         os.chmod(half, 0o644)
         os.replace(half, path)
     except OF_DEVICE:
@@ -50,6 +50,20 @@ def read(path: Path, *, changed: Changed = lambda code: []) -> dict[str, Any]:
 
     `changed` returns which files are others now. Raises KfbenchError if it is damaged, or of other threads or code.
     """
+    state = _read(path, changed)
+    state.pop("forced", None)
+    return state
+
+
+def is_forced(path: Path, *, changed: Changed = lambda code: []) -> bool:
+    """Say whether a checkpoint is of a run that `--force` began, and today's code and threads can go on from it."""
+    try:
+        return bool(_read(path, changed).get("forced"))
+    except KfbenchError:
+        return False
+
+
+def _read(path: Path, changed: Changed) -> dict[str, Any]:
     try:
         # to the CPU, from which the loop copies it: the GPU it was saved from may be another's, or not be here
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere goes on to the same bits; a disk or a GPU without room is one line."""
 
+import io
 import json
 import os
 import pickle
@@ -133,6 +134,29 @@ def test_a_bad_checkpoint_is_refused_in_a_line_and_kept(content: str, tmp_path: 
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
     assert path.read_bytes() == before and not (tmp_path / "executed").exists()
     assert not list(tmp_path.glob("digits/scratch/*"))
+    assert execute.run(spec, results=tmp_path, force=True).status == "done"
+
+
+def test_a_forced_rerun_that_is_stopped_goes_on_by_the_same_command(tmp_path: Path) -> None:
+    spec = spec_of()
+    stop = Told(5, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        execute.run(spec, results=tmp_path, watcher=stop)
+    first = Told()
+    execute.run(spec, results=tmp_path, force=True, watcher=first)
+    assert not any("goes on" in line for line in first.lines)  # that checkpoint was not of a rerun
+    with pytest.raises(Interrupted, match="the same command goes on from there"):
+        execute.run(spec, results=tmp_path, force=True, watcher=stop)
+    path = checkpoint(tmp_path)
+    kept = path.read_bytes()
+    second = Told()
+    execute.run(spec, results=tmp_path, force=True, watcher=second)
+    assert any("goes on from step 5 of" in line for line in second.lines)
+
+    state = torch.load(io.BytesIO(kept), weights_only=True)
+    torch.save({**state, "student": {}}, path)
+    with pytest.raises(KfbenchError, match="is not of this run"):
+        execute.run(spec, results=tmp_path, force=True)
     assert execute.run(spec, results=tmp_path, force=True).status == "done"
 
 

@@ -13,6 +13,7 @@ from kfbench.errors import KfbenchError
 from kfbench.folders import at_home, packed
 from kfbench.games import reference
 from kfbench.ranking.names import SCORES
+from kfbench.running.files import walk
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
 DEVICES = {"auto": "a GPU if there is one", "cpu": "", "cuda": "NVIDIA", "mps": "Apple"}
@@ -110,8 +111,8 @@ def keys(ctx: typer.Context, incomplete: str) -> Offers:
 
 
 def _keys(folder: Path, incomplete: str) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.rglob(f"{incomplete}*.json")):
-        if len(path.stem) == 12:
+    for path in sorted(walk(folder)):
+        if path.suffix == ".json" and len(path.stem) == 12 and path.stem.startswith(incomplete):
             place = path.relative_to(folder).parts[:-1]
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 yield path.stem, f"{' '.join(place)}, seed {json.loads(path.read_bytes())['spec']['seed']}"

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kfbench.errors import KfbenchError
@@ -50,9 +50,20 @@ def record_files(results: Path) -> list[Path]:
     """
     if results.is_file():
         raise KfbenchError(f"'{results}' is no folder; give the folder of records with --results")
-    found = [(path, path.relative_to(results).parts) for path in sorted(results.rglob("*.json"))]
-    return [
-        path
-        for path, parts in found
-        if len(path.stem) == 12 and parts[0] != "teachers" and not any(part.startswith(".") for part in parts)
-    ]
+    found = (path for path in walk(results) if path.suffix == ".json" and len(path.stem) == 12)
+    return sorted(path for path in found if path.relative_to(results).parts[0] != "teachers")
+
+
+def walk(results: Path) -> Iterator[Path]:
+    """Yield the files of a results folder, those of folders that are links too, but nothing that is hidden.
+
+    A folder that is reached twice is looked into once, so a link to what it lies in ends.
+    """
+    seen = set()
+    for place, inner, names in os.walk(results, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if (real := os.path.realpath(place)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names if not name.startswith("."))

@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from kfbench import registry
 from kfbench.running import execute, records, teacher_store
-from kfbench.running.files import write_bytes
+from kfbench.running.files import walk, write_bytes
 from kfbench.running.records import RunRecord
 from kfbench.train.loop import Watcher
 
@@ -76,8 +76,8 @@ def _lay_out(record: RunRecord, results: Path, fresh: Path) -> None:
     """Copy a run's teachers to another results folder: the store, and students that serve as teachers (run:KEY)."""
     if teacher_store.folder(results).is_dir():
         shutil.copytree(teacher_store.folder(results), teacher_store.folder(fresh))
-    for path in results.rglob("*.safetensors"):
-        if f"run:{path.stem}" in record.spec["teachers"]:
+    for path in walk(results):
+        if path.suffix == ".safetensors" and f"run:{path.stem}" in record.spec["teachers"]:
             for each in (path, path.with_suffix(".json")):
                 target = fresh / each.relative_to(results)
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,10 @@ def lay_out(files: Files, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(source, bytes):
             target.write_bytes(source)
-        elif not target.is_symlink() and not target.exists():
+            continue
+        if target.is_symlink() and target.resolve() != source.resolve():  # the results folder was moved, or copied
+            target.unlink()
+        if not target.is_symlink() and not target.exists():
             try:
                 target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
             except OSError:

@@ -9,6 +9,7 @@ import pytest
 from kfbench.cli import listing
 from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.running import records
+from kfbench.running.files import record_files
 
 
 def first(results: Path) -> Path:
@@ -23,6 +24,15 @@ def test_what_is_written_is_read(small: tuple[Path, Path]) -> None:
     for record in records.records(small[1]):
         path = records.write(small[1], record)
         assert records.read(path) == record
+
+
+def test_records_in_folders_that_are_links_are_found_and_each_once(small: tuple[Path, Path]) -> None:
+    results = small[1]
+    there = [path.relative_to(results) for path in record_files(results)]
+    (results / "digits").rename(results.parent / "elsewhere")
+    (results / "digits").symlink_to(results.parent / "elsewhere")
+    (results / "round").symlink_to(results)
+    assert there and [path.relative_to(results) for path in record_files(results)] == there
 
 
 def test_a_field_of_a_newer_version_is_told_and_the_rest_read(small: tuple[Path, Path]) -> None:

@@ -60,6 +60,16 @@ def test_where_links_may_not_be_made_files_are_copied_and_folders_begin_empty(tm
         assert not (tmp_path / "copied" / ".cache/memory").exists()
 
 
+def test_links_into_a_results_folder_that_has_moved_are_made_anew(tmp_path):
+    for place in ("before", "after"):
+        (tmp_path / place / "memory").mkdir(parents=True)
+        (tmp_path / place / "weights").write_text(place)
+        files = {"w": tmp_path / place / "weights", ".cache/memory": tmp_path / place / "memory"}
+        carry.lay_out(files, tmp_path / "run")
+        assert (tmp_path / "run" / "w").read_text() == place  # not of the older folder, whether that is there or not
+        assert (tmp_path / "run" / ".cache/memory").resolve() == tmp_path / place / "memory"
+
+
 def test_a_teacher_then_its_student_come_home_as_execute_makes_them(spec, tmp_path, one_thread):
     events: list[dict] = []
     teacher = prepare.teachers_of(spec)[0]

@@ -26,6 +26,8 @@ ASK = 5.0  # seconds between two questions to SLURM, which serves others too
 ANSWER = 60.0  # seconds that an answer may take
 RETRY = 60.0  # seconds until SLURM is asked again to take a run that it refused
 ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "PREEMPTED")
+# options that are submitit's own, not sbatch's
+OWN = {"timeout_min": int, "mem_gb": float, "cpus_per_task": int, "gpus_per_node": int, "slurm_signal_delay_s": int}
 GONE = 30.0  # seconds that SLURM may answer without a job before it counts as dead: a requeued one is, for a moment
 
 
@@ -152,16 +154,26 @@ class Slurm(folder.Folder):
 
 
 def _options(place: Place) -> dict[str, Any]:
-    """Return what submitit is asked for: what the place says, then the user's own options, any of sbatch's."""
+    """Return what submitit is asked for: what the place says, then the user's own options, submitit's or sbatch's."""
     if place.gpus != int(place.gpus):
-        raise KfbenchError(f"SLURM gives whole GPUs, not {place.gpus}; use --on ray, or --slurm gres=shard:1")
+        raise KfbenchError(
+            f"SLURM gives whole GPUs, not {place.gpus}; use --on ray, or in place of --gpus-per-run "
+            "--slurm gres=shard:1 --device cuda"
+        )
     shared: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": place.threads, "stderr_to_stdout": True}
     shared |= {"gpus_per_node": int(place.gpus)} if place.gpus else {}
     shared |= {"mem_gb": place.memory} if place.memory else {}
     others = {"kill-on-invalid-dep": "yes"}  # else a job whose teacher's job fails would wait for ever
     for name, value in place.options.items():
-        if name in ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node"):
-            shared[name] = float(value) if name == "mem_gb" else int(value)
+        known = {"signal_delay_s": "slurm_signal_delay_s"}.get(name, name)
+        if known in OWN:
+            try:
+                shared[known] = OWN[known](value)
+            except ValueError as error:
+                wanted = "a whole number" if OWN[known] is int else "a number"
+                raise KfbenchError(f"--slurm {name}={value}: {name} is {wanted}") from error
+        elif name == "setup":
+            shared["slurm_setup"] = [value]
         else:
             others[name.replace("_", "-")] = value
     return {**shared, "slurm_additional_parameters": others}

@@ -29,8 +29,9 @@ def test_what_is_written_is_read(small: tuple[Path, Path]) -> None:
 def test_records_in_folders_that_are_links_are_found_and_each_once(small: tuple[Path, Path]) -> None:
     results = small[1]
     there = [path.relative_to(results) for path in record_files(results)]
-    (results / "digits").rename(results.parent / "elsewhere")
-    (results / "digits").symlink_to(results.parent / "elsewhere")
+    linked = results / there[0].parts[0]
+    linked.rename(results.parent / "elsewhere")
+    linked.symlink_to(results.parent / "elsewhere")
     (results / "round").symlink_to(results)
     assert there and [path.relative_to(results) for path in record_files(results)] == there
 

@@ -58,7 +58,7 @@ def _fields(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
             field.note.replace("|", r"\|"),
         )
         for field in fields(cast(ast.ClassDef, ast.parse(source).body[0]), source)
-        if not (field.name == "name" and model is definition.Study)
+        if not field.name.startswith("_")
     ]
 
 

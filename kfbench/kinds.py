@@ -35,6 +35,7 @@ class Kind:
     example: str  # its smallest task, on which methods are checked
     higher_is_better: bool = False  # of the metric
     score_unit: str = "%"  # of the metric
+    scale: str = "normalised score"  # what a score is called on the scale that tasks share
     points: str = ""  # unit of a difference of goodness, as "points of accuracy"; default: of the metric
     length: str = ""  # the recipe's field that says how long a run is, and is the time axis of curves; none: its part
     length_unit: str = ""  # of that axis: "epoch", "million frames"

@@ -49,6 +49,7 @@ GAMES = Kind(
     "atari/pong",
     higher_is_better=True,
     score_unit="game points",
+    scale="human-normalised score",
     points="game points",
     length="frames",
     length_unit="million frames",

@@ -34,6 +34,25 @@ def made(gains: Gains, *, scratch: list[float | None] | None = None) -> grid.Gri
     return grid.Grid(study, {place: _cell(*place, values) for place, values in accuracies.items()})
 
 
+def without_reference(game: grid.Grid) -> grid.Grid:
+    """Return a study of Krull and others with a game in its place that has no human-normalised score."""
+    tasks = [
+        column.model_copy(update={"task": "atari/carnival", "label": "Carnival"})
+        if column.task == "atari/krull"
+        else column
+        for column in game.study.tasks
+    ]
+    cells = {(row, column.replace("atari/krull", "Carnival")): cell for (row, column), cell in game.cells.items()}
+    return grid.Grid(game.study.model_copy(update={"tasks": tasks}), cells)
+
+
+def only(column: str, of: grid.Grid) -> grid.Grid:
+    """Return a study of one of its columns, without claims."""
+    tasks = [each for each in of.study.tasks if each.label == column]
+    study = of.study.model_copy(update={"tasks": tasks, "claims": []})
+    return grid.Grid(study, {at: cell for at, cell in of.cells.items() if at[1] == column})
+
+
 def _cell(row: str, column: str, accuracies: list[float | None]) -> grid.Cell:
     records = []
     for seed, accuracy in enumerate(accuracies):

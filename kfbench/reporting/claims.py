@@ -23,18 +23,20 @@ class Verdict:
     plain: pairs.Difference  # the same with the margin, as it is told
     unit: str  # of the difference
     columns: tuple[str, ...]  # columns with at least one pair
-    absent: tuple[str, ...]  # columns of the claim without a pair
+    absent: tuple[str, ...]  # columns of the claim without a pair, but for those that can have none on the unit's scale
     impossible: tuple[str, ...]  # those of them that a row cannot run on
     unmade: int  # runs of the claim that are planned and not made yet: it is not decided before
     failed: int  # runs of the claim that failed, and are in no pair
+    unscaled: str = ""  # which columns have no score on the scale that tasks share, where that is the unit's
 
     @property
     def told(self) -> str:
         """One sentence: effect with its interval, and what an open verdict would take."""
         gap, plain, margin = self.difference, self.plain, self.claim.margin
         if not gap.pairs:
-            is_unknown = self.claim.curve is not None and not self.unmade
-            return f"no run states '{self.claim.curve}' there" if is_unknown else "no finished runs to compare yet"
+            if self.claim.curve is not None and not self.unmade:
+                return f"no run states '{self.claim.curve}' there"
+            return "; ".join(filter(None, ("no finished runs to compare yet" * bool(self.absent), self.unscaled)))
         text = f"{_signed(plain.value)} {self.unit}" + (f" (claimed: above {_signed(margin)})" if margin else "")
         runs = count(gap.pairs, "pair of runs" if self.claim.better else "run")
         if gap.is_constant:
@@ -50,6 +52,7 @@ class Verdict:
         awaited = [column for column in self.absent if column not in self.impossible]
         text += f"; nothing yet on {', '.join(awaited)}" if awaited else ""
         text += f"; n/a on {', '.join(self.impossible)}" if self.impossible else ""
+        text += f"; {self.unscaled}" if self.unscaled else ""
         text += f"; {count(self.unmade, 'run')} not made yet" if self.unmade else ""
         return text + (f"; without {count(self.failed, 'failed run')}" if self.failed else "")
 
@@ -67,7 +70,11 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
     rows = [row for row in (claim.better, claim.than, claim.row) if row is not None]
     shared = [column for column in grid.columns if all(_can_run(grid, row, column) for row in rows)]
     columns = claim.on or shared or grid.columns
-    ours, theirs, unit = _sides(claim, grid, columns)
+    is_normalised = _is_normalised(claim, grid, columns)
+    unscaled = grid.unscaled(columns) if is_normalised else ""
+    if unscaled and not claim.on:
+        columns = [column for column in columns if column in grid.scaled] or columns
+    ours, theirs, unit = _sides(claim, grid, columns, is_normalised=is_normalised)
     paired = [bool(np.isfinite(gaps).any()) for gaps in (ours - theirs).T]
     gap = pairs.difference(ours, theirs)
     plain = pairs.difference(ours, theirs - claim.margin)
@@ -78,21 +85,28 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
     if (gap.is_clear or is_same) and all(paired) and not unmade:
         word = "reproduced" if gap.value > 0 else "not reproduced"
     ready = tuple(column for column, has_pairs in zip(columns, paired, strict=True) if has_pairs)
-    absent = tuple(column for column in columns if column not in ready)
+    known = grid.scaled if is_normalised else columns
+    absent = tuple(column for column in columns if column not in ready and column in known)
     refused = {at for at, cell in grid.cells.items() if cell.planned.spec is None}
     impossible = tuple(column for column in absent if any((row, column) in refused for row in rows))
-    return Verdict(claim, word, gap, plain, unit, ready, absent, impossible, unmade, failed)
+    return Verdict(claim, word, gap, plain, unit, ready, absent, impossible, unmade, failed, unscaled)
 
 
 def _can_run(grid: Grid, row: str, column: str) -> bool:
     return (row, column) in grid.cells and grid.cells[row, column].planned.spec is not None
 
 
-def _sides(claim: Claim, grid: Grid, columns: list[str]) -> tuple[Array, Array, str]:
+def _is_normalised(claim: Claim, grid: Grid, columns: list[str]) -> bool:
+    """Say whether a claim is about the scale that tasks share: it compares over several, and not percentages alone."""
+    kinds = {grid.kind(column) for column in columns}
+    is_percent = len(kinds) == 1 and grid.kind(columns[0]).is_percent
+    return claim.curve is None and len(columns) > 1 and not is_percent
+
+
+def _sides(claim: Claim, grid: Grid, columns: list[str], *, is_normalised: bool) -> tuple[Array, Array, str]:
     """Return what is compared, [N, M] each, higher on the claimed side, and its unit."""
     if claim.better is not None and claim.than is not None:
-        kinds = {grid.kind(column) for column in columns}
-        if len(columns) > 1 and not (len(kinds) == 1 and grid.kind(columns[0]).is_percent):
+        if is_normalised:
             ours, theirs = (100 * grid.normalised(row, columns) for row in (claim.better, claim.than))
             return ours, theirs + claim.margin, "points of the normalised score"
         ours, theirs = grid.better(claim.better, columns), grid.better(claim.than, columns)

@@ -54,7 +54,7 @@ def foremost(grid: Grid) -> list[str]:
     if len(grid.rows) <= MOST:
         return grid.rows
     claimed = [row for claim in grid.study.claims for row in (claim.better, claim.than, claim.row) if row is not None]
-    scores = {row: grid.normalised(row, grid.columns) for row in grid.rows}
+    scores = {row: grid.overall(row) for row in grid.rows}
     ranked = sorted(
         (row for row in grid.rows if not np.isnan(scores[row]).all()), key=lambda row: -float(stats.mean(scores[row]))
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kfbench import registry
 from kfbench.kinds import Kind
-from kfbench.reporting.render import count
+from kfbench.reporting.render import count, listed
 from kfbench.running import records as run_records
 from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
@@ -153,6 +153,36 @@ class Grid:
         task = self.task(column)
         normal = [registry.normalised(task, float(score)) for score in scores.flat]
         return np.array([np.nan if value is None else value for value in normal], float).reshape(scores.shape)
+
+    @cached_property
+    def scaled(self) -> list[str]:
+        """Labels of the columns whose scores have a place on the scale that tasks share."""
+        return [column for column in self.columns if registry.normalised(self.task(column), 0.0) is not None]
+
+    def unscaled(self, columns: Sequence[str]) -> str:
+        """Say which of these columns have no such place: "Carnival has no human-normalised score"; nothing if all have.
+
+        Columns of several kinds are told apart.
+        """
+        lacking: dict[str, list[str]] = {}
+        for column in columns:
+            if column not in self.scaled:
+                lacking.setdefault(self.kind(column).scale, []).append(column)
+        return ", ".join(
+            f"{listed(labels)} {'has' if len(labels) == 1 else 'have'} no {scale}" for scale, labels in lacking.items()
+        )
+
+    def overall(self, row: str) -> Array:
+        """Return the scores by which rows are compared over all columns, [N, M], higher being better.
+
+        Hundredths on the scale that tasks share, NaN for a column without it; of a lone column without it, its own.
+        """
+        return self.better(row, self.columns) if self.is_raw else 100 * self.normalised(row, self.columns)
+
+    @property
+    def is_raw(self) -> bool:
+        """True if there is one column, and its scores have no place on the scale that tasks share."""
+        return len(self.columns) == 1 and not self.scaled
 
     def task(self, column: str) -> str:
         """Return the task of a column."""

@@ -66,7 +66,8 @@ def _row(grid: Grid, row: str) -> tuple[Shown, ...]:
             of_columns[column] = (ours, theirs)
     both = list(of_columns.values())
     number: dict[str, float | int | str] = {"value": len(both)}
-    columns = Shown(f"{len(both)} of {len(grid.columns)}", note=grid.lack(row, list(of_columns)), values=number)
+    notes = filter(None, (grid.lack(row, list(of_columns)), grid.unscaled(grid.columns)))
+    columns = Shown(f"{len(both)} of {len(grid.columns)}", note="; ".join(notes), values=number)
     if not both:
         return (columns, *(Shown("–"),) * 4)
     keys = tuple(key for ours, _ in both for key in ours.keys)

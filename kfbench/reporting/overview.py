@@ -7,9 +7,9 @@ import numpy as np
 
 from kfbench.reporting import pairs, stats
 from kfbench.reporting.claims import Verdict
-from kfbench.reporting.grid import Array, Grid
+from kfbench.reporting.grid import Grid
 from kfbench.reporting.pairs import Difference
-from kfbench.reporting.render import count
+from kfbench.reporting.render import count, listed
 
 LISTED = 3  # names in a sentence before the rest is counted
 BEAT, TIE = "beat it", "cannot be told from it"
@@ -90,24 +90,22 @@ def of(grid: Grid, verdicts: list[Verdict]) -> Overview:
     base, unit = grid.study.baseline, _unit(grid)
     standings = _standings(grid) if base in grid.rows else []
     tasks = max((standing.tasks for standing in standings), default=0)
-    return Overview(verdicts, standings, _headline(grid, standings, unit), base, unit, tasks)
+    headline = " ".join(filter(None, (_headline(grid, standings, unit), _left_out(grid, standings))))
+    return Overview(verdicts, standings, headline, base, unit, tasks)
 
 
 def _unit(grid: Grid) -> str:
     kinds = {grid.kind(column) for column in grid.columns}
     only = grid.kind(grid.columns[0])
-    return only.gained if len(kinds) == 1 and only.is_percent else "points of the normalised score"
-
-
-def _scores(grid: Grid, row: str) -> Array:
-    return 100 * grid.normalised(row, grid.columns)
+    is_own = grid.is_raw or (len(kinds) == 1 and only.is_percent)
+    return only.gained if is_own else "points of the normalised score"
 
 
 def _standings(grid: Grid) -> list[Standing]:
-    theirs = _scores(grid, grid.study.baseline)
+    theirs = grid.overall(grid.study.baseline)
     standings = []
     for row in grid.rows:
-        gaps = _scores(grid, row) - theirs
+        gaps = grid.overall(row) - theirs
         if row != grid.study.baseline and not np.isnan(gaps).all():
             gap = pairs.difference(gaps, np.zeros_like(gaps))
             standings.append(Standing(row, gap, int((stats.counts(gaps) > 0).sum()), _size(grid, row)))
@@ -152,6 +150,16 @@ def _headline(grid: Grid, standings: list[Standing], unit: str) -> str:
     return f"{text}{rivals}{_beside(best, others, base, is_named=rivals.endswith(' of all others.'))}"
 
 
+def _left_out(grid: Grid, standings: list[Standing]) -> str:
+    """Say of which columns the headline is, where scores of others have no place on the scale that tasks share."""
+    told = grid.unscaled(grid.columns)
+    if not told or grid.is_raw or not grid.done():
+        return ""
+    if not grid.scaled:
+        return f"There is no mean over tasks: {told}."
+    return f"All this is over {len(grid.scaled)} of {count(len(grid.columns), 'task')}: {told}." if standings else ""
+
+
 def _undecided(standings: list[Standing], whole: list[Standing], base: str, unit: str) -> str:
     """Return the headline where no method is clearly better than the baseline."""
     best = whole[0]
@@ -177,7 +185,7 @@ def _rivals(grid: Grid, best: Standing, others: list[Standing]) -> str:
     """Say who beats the best and who is not told from it, and on how much of what it ran."""
     said = []
     for standing in others:
-        gaps = _scores(grid, standing.row) - _scores(grid, best.row)
+        gaps = grid.overall(standing.row) - grid.overall(best.row)
         gap = pairs.difference(gaps, np.zeros_like(gaps))
         where = _on(int((stats.counts(gaps) > 0).sum()), best.tasks)
         if not gap.pairs:
@@ -220,5 +228,4 @@ def _beside(best: Standing, others: list[Standing], base: str, *, is_named: bool
 def _listed(names: list[str]) -> str:
     shown = names[:LISTED] if len(names) > LISTED + 1 else names
     rest = len(names) - len(shown)
-    parts = [*shown, *([f"{rest} more"] if rest else [])]
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return listed([*shown, *([f"{rest} more"] if rest else [])])

@@ -182,6 +182,7 @@ def _page(
         study=cells.study,
         study_words=shlex.join([cells.place, *cells.source]),
         source=shlex.join(["", *cells.source])[2:],
+        mixed=cells.mixed(),
         note=readme.note(cells),
         about=[part for part in cells.study.about.strip().split("\n\n") if part],
         facts=_facts(cells),

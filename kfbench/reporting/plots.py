@@ -123,7 +123,9 @@ def _over(grid: Grid, columns: list[str]) -> str:
     """Say over which tasks a plot is, by name where it leaves others out."""
     if len(columns) == len(grid.columns):
         return f"the {len(columns)} tasks that every method shown has run" if len(columns) > 1 else columns[0]
-    return f"{len(columns)} of {len(grid.columns)} tasks, as not all methods shown have run more: {' · '.join(columns)}"
+    part = "not all methods shown have run more" if len(columns) < len(grid.scaled) else ""
+    why = " and ".join(filter(None, (part, grid.unscaled(grid.columns))))
+    return f"{len(columns)} of {len(grid.columns)} tasks, as {why}: {' · '.join(columns)}"
 
 
 def improvement(grid: Grid) -> Drawn:

@@ -31,7 +31,8 @@ def text(grid: Grid, top: Overview, tables: list[Table], plots: Sequence[Drawn],
     line = escape.markdown
     lines = [f"# {line(grid.study.title)}", "", escape.markdown(grid.study.about.strip(), is_line=False), ""]
     lines += ["Made by `kfbench report` from the records; do not edit. The page with all runs: `index.html`.", ""]
-    lines += [f"**{line(top.headline)}**", ""] if top.headline else []
+    for sentence in filter(None, (top.headline, *grid.mixed())):
+        lines += [f"**{line(sentence)}**", ""]
     if top.verdicts:
         lines += ["## Claims", "", "| claim | verdict | |", "|---|---|---|"]
         lines += [
@@ -55,11 +56,7 @@ def text(grid: Grid, top: Overview, tables: list[Table], plots: Sequence[Drawn],
 
 
 def note(grid: Grid) -> str:
-    """Return what is said above the tables: of runs that do not belong together, then of published numbers.
-
-    Of these the study's own words, else that Knowledge Flow's are not known.
-    """
+    """Return what is said of published numbers: the study's own words, else that Knowledge Flow's are not known."""
     mixes = any(row.method.partition("/")[0] == "kf" for row in grid.study.methods)
     is_own = all(column.task.startswith("imagefolder/") for column in grid.study.tasks)  # the reader's: in no paper
-    published = grid.study.reference_note.strip() or (UNKNOWN if mixes and not is_own else "")
-    return " ".join([*(f"**{sentence}**" for sentence in grid.mixed()), published]).strip()
+    return grid.study.reference_note.strip() or (UNKNOWN if mixes and not is_own else "")

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kfbench.reporting import escape
@@ -55,6 +56,11 @@ def count(number: int, thing: str) -> str:
     """Return a number of things: "1 task", "2 pairs of runs" of "pair of runs"."""
     head, of, tail = thing.partition(" of ")
     return f"{number:,} {head}{'s' if number != 1 else ''}{of}{tail}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def interval(estimate: Interval, keys: tuple[str, ...], *, sign: str = "", digits: int = 3) -> Shown:

@@ -137,7 +137,7 @@ def fill(grid: Grid, row: str, column: str) -> str:
 
 
 def summary(grid: Grid) -> Table:
-    """Return aggregates over all columns, and each method against the baseline."""
+    """Return aggregates over all columns on the scale that tasks share, and each method against the baseline."""
     base = grid.study.baseline
     shown = tuple((row, tuple(_summary(grid, row))) for row in grid.rows)
     caption = (
@@ -154,14 +154,14 @@ def summary(grid: Grid) -> Table:
 
 
 def _summary(grid: Grid, row: str) -> list[Shown]:
-    base, every = grid.study.baseline, grid.columns
+    base, every = grid.study.baseline, grid.scaled
     normal = grid.normalised(row, every)
     keys = tuple(r.key for column in every if (row, column) in grid.cells for r in grid.cells[row, column].done)
     there = int((stats.counts(normal) > 0).sum())
     most = max(int((stats.counts(grid.normalised(other, every)) > 0).sum()) for other in grid.rows)
     part = f"over {count(there, 'column')}, others over {most}: IQM and mean do not compare"
-    notes = [part if 0 < there < most else "", grid.lack(row, every)]
-    columns = Shown(f"{there} of {len(every)}", note="; ".join(filter(None, notes)), values={"value": there})
+    notes = [part if 0 < there < most else "", grid.lack(row, every), grid.unscaled(grid.columns)]
+    columns = Shown(f"{there} of {len(grid.columns)}", note="; ".join(filter(None, notes)), values={"value": there})
     if not keys:
         return [columns, *[Shown("–")] * 5]
     aggregates = [interval(estimate, keys) for estimate in _aggregates(grid, normal)]
@@ -192,5 +192,5 @@ def _aggregates(grid: Grid, normal: Array) -> list[Interval]:
     An interval of accuracies ends where accuracies do.
     """
     iqm = intervals.iqm(normal) if stats.counts(normal).sum() >= TRIMMED else Interval(np.nan, np.nan, np.nan)
-    low, high = (0.0, 1.0) if all(grid.kind(column).is_percent for column in grid.columns) else (-np.inf, np.inf)
+    low, high = (0.0, 1.0) if all(grid.kind(column).is_percent for column in grid.scaled) else (-np.inf, np.inf)
     return [of._replace(low=max(of.low, low), high=min(of.high, high)) for of in (iqm, intervals.mean(normal))]

@@ -158,7 +158,12 @@ class Study(_Part):
     rank: bool = False  # what `kfbench rank` says of teachers beside what rows with one teacher each measured
     # true or a table: tune every method on `val` before the table's runs
     search: Annotated[Search | None, BeforeValidator(_searched)] = None
-    name: str = ""  # the folder's
+    _name: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the study's folder, and no key of the file."""
+        return self._name
 
     def row(self, label: str) -> Row:
         """Return the row with a label."""
@@ -183,7 +188,9 @@ def load(folder: Path) -> Study:
         )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin it with a mark
-        return _labelled(Study.model_validate({"name": folder.resolve().name, **values}), path)
+        study = Study.model_validate(values)
+        study._name = folder.resolve().name
+        return _labelled(study, path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise KfbenchError(f"'{path}' is not TOML: {error}") from error
     except ValidationError as error:
@@ -196,6 +203,8 @@ def load(folder: Path) -> Study:
 def _told(where: list[int | str], error: Any, beside: Sequence[str]) -> str:
     place = _place(where)
     if error["type"] == "extra_forbidden":
+        if where == ["name"]:
+            return f"{place}: no such key; the folder's name is the study's, 'title' is for the page"
         owner: type[BaseModel] = Study
         for part in where[:-1]:
             owner = PARTS.get(str(part), owner)

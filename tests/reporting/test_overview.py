@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gains import made
+from gains import made, only, without_reference
 
 from kfbench.reporting import claims, grid, overview
 from kfbench.studies import definition
@@ -140,6 +140,29 @@ def test_a_row_of_one_run_is_neither_level_with_the_best_nor_behind_it():
     """One pair has no interval: it cannot say that a row far behind is level."""
     of = top(made({"good": {"cifar10": GOOD}, "begun": {"cifar10": [-9.0, None, None]}}))
     assert of.headline.endswith("scratch. begun cannot be compared with it from so few runs.")
+
+
+def test_a_game_without_a_normalised_score_is_left_out_and_named(cells):
+    of, whole = top(without_reference(cells)), top(cells)
+    told = " All this is over 3 of 4 tasks: Carnival has no human-normalised score."
+    assert of.headline.endswith(told) and of.tasks == 3 and told not in whole.headline
+    unlike = without_reference(cells)
+    nobodys = unlike.study.model_copy(update={"baseline": "nobody"})
+    assert top(grid.Grid(nobodys, unlike.cells)).headline == ""
+    assert top(grid.join(unlike.study, [cell.planned for cell in unlike.cells.values()], [])).headline == (
+        "No run has finished yet."
+    )
+
+
+def test_one_game_without_a_normalised_score_is_compared_by_its_points(cells):
+    lone = only("Carnival", without_reference(cells))
+    of = top(lone)
+    best = of.standings[0]
+    gaps = lone.scores("kf", ["Carnival"]) - lone.scores("scratch", ["Carnival"])
+    assert best.row == "kf" and best.gap.value == pytest.approx(gaps.mean())
+    assert of.headline.startswith(f"Best on average: kf, {best.text} game points over scratch")
+    assert "human-normalised" not in of.headline
+    assert top(only("atari/krull", cells)).unit == "points of the normalised score"
 
 
 def test_without_runs_or_baseline_there_is_no_winner(cells):

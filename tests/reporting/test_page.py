@@ -16,6 +16,7 @@ from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.reporting import grid, overview, readme, render, run_list, tables
 from kfbench.reporting import page as report
 from kfbench.running import records
+from kfbench.spec import digest
 from kfbench.studies import definition
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -295,6 +296,26 @@ def test_commands_name_the_folder_of_a_study_that_lies_elsewhere(small):
     for line in (f"study '{elsewhere}' --results '{other}'\n", f"study '{elsewhere}' --results '{other}' --row"):
         assert f"kfbench {line}" in text
     assert re.search(f"kfbench verify [0-9a-f]{{12}} --results '{other}'\n?</pre>", text)
+
+
+def test_runs_that_do_not_belong_together_are_told_of_in_bold_below_the_headline(small):
+    folder, results = small
+    old, other = [
+        record
+        for record in records.records(results)
+        if (record.spec["method"], record.spec["task"]) == ("scratch", "cifar100") and record.spec["seed"] < 2
+    ]
+    shutil.rmtree(results)
+    identity = old.identity | {"data": "1" * 64}
+    records.write(results, old.model_copy(update={"identity": identity, "key": digest(identity)}))
+    records.write(results, other)
+    report.make(folder, results)
+    told = "The runs of cifar100 were made with 2 different versions of its data."
+    told += " {} makes those anew that are not of today."
+    readme_text, text = ((folder / name).read_text() for name in ("README.md", "index.html"))
+    assert f"\n\n**{told.format('`kfbench study`')}**\n\n## Claims" in readme_text
+    assert f'<p><strong>{told.format("<code>kfbench study</code>")}</strong></p>\n<p class="tally">' in text
+    assert readme_text.count("The runs of") == text.count("The runs of") == 1
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium")

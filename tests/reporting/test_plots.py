@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gains
 import numpy as np
 import pytest
 import seaborn as sns
@@ -247,6 +248,16 @@ def test_a_plot_over_some_of_the_tasks_names_them(made):
             assert "2 of 4 tasks" in caption and "cifar10, 250 images · cifar10, 1,000 images" in caption
             study = made.study.model_copy(update={"methods": made.study.methods[:2]})  # scratch and kf ran all
             assert "the 4 tasks that every method shown has run" in draw(replace(made, study=study))[1]
+
+
+def test_a_plot_tells_tasks_without_a_scale_from_tasks_that_were_not_run(made):
+    unlike = gains.without_reference(made)
+    whole = replace(unlike, study=unlike.study.model_copy(update={"methods": unlike.study.methods[:2]}))
+    lacking = "Carnival has no human-normalised score: cifar10, 250 images · cifar10, 1,000 images"
+    with style.in_style():
+        for draw in (plots.profile, plots.improvement):
+            assert f"3 of 4 tasks, as {lacking} · cifar100" in draw(whole)[1]
+            assert f"2 of 4 tasks, as not all methods shown have run more and {lacking}" in draw(unlike)[1]
 
 
 def test_a_study_without_records_draws_nothing(made):

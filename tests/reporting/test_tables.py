@@ -13,7 +13,7 @@ import pytest
 
 from kfbench.errors import KfbenchError
 from kfbench.games import reference
-from kfbench.reporting import claims, grid, render, score_plots, tables
+from kfbench.reporting import claims, grid, overview, render, score_plots, tables
 from kfbench.running import records
 from kfbench.studies import definition
 
@@ -121,6 +121,18 @@ def test_a_summary_says_what_its_numbers_are_over():
     for head in ("difference to scratch", "P(better than scratch)", "transfer ▲ / · / ▼"):
         assert cell(tables.summary(lone), "whole", head).note == "over the 1 column that scratch has too"
         assert cell(tables.summary(lone), "some", head).note == ""
+
+
+def test_tables_over_tasks_say_which_have_no_common_scale(made):
+    unlike, told = gains.without_reference(made), "Carnival has no human-normalised score"
+    for table in (tables.summary(unlike), tables.learning(unlike)):
+        assert cell(table, "kf", "columns").text == "3 of 4" and cell(table, "kf", "columns").note == told
+    keys = {record.key for record in unlike.cells["kf", "Carnival"].done}
+    assert keys and not keys & {*cell(tables.summary(unlike), "kf", "mean").keys}
+    lone = gains.only("Carnival", unlike)
+    for table in (tables.summary(lone), tables.learning(lone)):
+        assert cell(table, "kf", "columns").text == "0 of 1" and cell(table, "kf", "columns").note == told
+        assert {shown.text for _, shown in table.rows[1:] for shown in shown[1:]} == {"–"}
 
 
 def test_no_area_is_set_over_a_base_that_may_be_zero(made):
@@ -301,6 +313,33 @@ def test_a_claim_is_decided_where_a_row_cannot_run_on_a_column(made):
     assert verdict.word == "reproduced" and verdict.columns == tuple(made.columns[:3]) and not verdict.absent
     asked = claims.verdict(claim.model_copy(update={"on": [*made.columns]}), made)
     assert asked.word == "undecided" and asked.told.endswith("; n/a on atari/krull")
+
+
+def test_a_claim_says_what_has_no_common_scale(made):
+    """No run will ever put it there: a claim that does not name it is about the rest, and none waits."""
+    unlike, told = gains.without_reference(made), "Carnival has no human-normalised score"
+    claim = made.study.claims[0].model_copy(update={"on": []})
+    begun = unlike.cells["kf", "Carnival"]
+    unlike.cells["kf", "Carnival"] = replace(begun, records=(None, *begun.records[1:]))
+    verdict = claims.verdict(claim, unlike)
+    assert verdict.word == "reproduced" and verdict.columns == tuple(unlike.columns[:3])
+    assert verdict.told.endswith(f"; {told}") and verdict.unit == "points of the normalised score"
+    asked = claims.verdict(claim.model_copy(update={"on": [*unlike.columns]}), unlike)
+    assert asked.word == "undecided" and asked.told.endswith(f"; {told}; 1 run not made yet")
+    alone = claims.verdict(claim.model_copy(update={"on": ["Carnival"]}), gains.without_reference(made))
+    assert alone.columns == ("Carnival",) and told not in alone.told and alone.unit == "game points"
+
+
+def test_of_games_that_all_lack_a_common_scale_there_is_no_mean(made):
+    told = "Carnival and Carnival again have no human-normalised score"
+    [game] = gains.only("Carnival", gains.without_reference(made)).study.tasks
+    tasks = [game, game.model_copy(update={"label": "Carnival again"})]
+    cells = {(row, task.label): made.cells[row, "atari/krull"] for row in made.rows for task in tasks}
+    claim = made.study.claims[0].model_copy(update={"on": []})
+    two = grid.Grid(made.study.model_copy(update={"tasks": tasks, "claims": [claim]}), cells)
+    [verdict] = claims.verdicts(two)
+    assert (verdict.word, verdict.told) == ("undecided", told)
+    assert overview.of(two, [verdict]).headline == f"There is no mean over tasks: {told}."
 
 
 def test_a_claim_is_not_decided_before_its_runs_are_made(made):

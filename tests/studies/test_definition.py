@@ -84,6 +84,7 @@ def test_all_images_is_the_spec_that_names_no_size(tmp_path):
     ("old", "new", "told"),
     [
         ("seeds = 3", "seed = 3", "'seed': no such key; did you mean 'seeds'?"),
+        ("seeds = 3", 'name = "My study"', "'name': no such key; the folder's name is the study's, 'title' is for the"),
         ("seeds = 3", "seeds = [1, 'x']", "seeds, entry 2: cannot be 'x'"),
         (
             'label = "Knowledge Flow" }',

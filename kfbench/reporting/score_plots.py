@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import ArrayLike
 
 from kfbench.reporting import intervals, stats, style
 from kfbench.reporting.cost_table import short, timed
@@ -125,14 +128,39 @@ def _against(
                 axis.plot([place, place + more], [score, score], ":", color=style.colour(index), linewidth=1.2)
                 axis.plot(place + more, score, style.marker(index), **look, markerfacecolor="none")
             axis.plot(place, score, style.marker(index), **look, linestyle="none", label=row)
-        axis.set(title=column, xlabel=name)
-        left, right = axis.get_xlim()
-        if left > 0 and right > 10 * left:
-            axis.set_xscale("log")
-            axis.xaxis.set_minor_formatter(lambda value, _: "")
-        else:
-            axis.set_xlim(0, right)
-        axis.set_ylabel(f"test {grid.kind(column).scored}")
-        axis.xaxis.set_major_formatter(lambda value, _: short(value))
+        axis.set(title=column, ylabel=f"test {grid.kind(column).scored}")
+    _scale(axes, name)
     style.legend(figure, axes)
     return title, caption, figure
+
+
+def _scale(axes: list[Axes], name: str) -> None:
+    """Name and scale the x axes alike: logarithmic if what a panel shows spans more than a decade, else from zero."""
+    spans = [axis.dataLim.intervalx for axis in axes]
+    is_log = min(low for low, _ in spans) > 0 and any(high > 10 * low for low, high in spans)
+    for axis in axes:
+        axis.set_xlabel(f"{name} (logarithmic)" if is_log else name)
+        if is_log:
+            axis.set_xscale("log")
+            ticks = log_ticks(*axis.get_xlim())
+            axis.set_xticks(ticks, [short(tick) for tick in ticks])
+            axis.minorticks_off()
+        else:
+            axis.set_xlim(0, axis.get_xlim()[1])
+            axis.xaxis.set_major_formatter(lambda value, _: short(value))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the round numbers between two that a logarithmic axis names: at least three, and not more than fit."""
+    if high > 1e5 * low:
+        return _within(LogLocator(numticks=6).tick_values(low, high), low, high)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,), (1, 1.5, 2, 3, 5, 7)):
+        ticks = _within(np.outer(powers, steps).ravel(), low, high)
+        if 3 <= len(ticks) <= 6:
+            return ticks
+    return _within(MaxNLocator(5).tick_values(low, high), low, high)
+
+
+def _within(ticks: ArrayLike, low: float, high: float) -> list[float]:
+    return [float(tick) for tick in np.asarray(ticks) if low <= tick <= high]

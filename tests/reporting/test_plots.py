@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.colors import to_rgb
 from scipy.stats import ttest_1samp
 
-from kfbench.reporting import curve_plots, grid, mixing_plots, plots, style
+from kfbench.reporting import curve_plots, grid, mixing_plots, plots, score_plots, style
 from kfbench.studies import definition
 
 
@@ -186,6 +186,36 @@ def test_all_images_are_a_size_too(made):
     recipe = made.cells["kf", "cifar10, 1,000 images"].done[0].spec["recipe"]
     assert list(axis.get_xticks()) == [250, int(1000 * recipe["batch_size"] / recipe["epochs"])]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["250", "all"]
+
+
+def _scaled(*spans):
+    """Return panels of these values, scaled together, and the labels of their x axes."""
+    with style.in_style():
+        figure, axes = style.panels(len(spans), legend=False)
+        for span, axis in zip(spans, axes, strict=True):
+            for value in span:
+                axis.plot(value, 1.0, "o")
+        score_plots._scale(axes, "time")
+        figure.draw_without_rendering()
+    return axes, [[tick for tick in axis.get_xticklabels() if tick.get_text()] for axis in axes]
+
+
+@pytest.mark.parametrize("low", [1.0, 2.2, 3.7, 5.1, 8.3e4])
+@pytest.mark.parametrize("times", [1.2, 2.5, 11, 49, 130, 3e4, 1e7])
+def test_a_logarithmic_axis_can_be_read(low, times):
+    """Whatever it spans: three labels at least, and none over another; the panel beside it has the same scale."""
+    axes, labels = _scaled([low, low * times], [low, 12 * low])
+    assert [axis.get_xscale() for axis in axes] == ["log", "log"]
+    assert {axis.get_xlabel() for axis in axes} == {"time (logarithmic)"}
+    for of_panel in labels:
+        boxes = [label.get_window_extent() for label in of_panel]
+        assert len(boxes) >= 3 and len({label.get_text() for label in of_panel}) == len(boxes)
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
+def test_an_axis_of_less_than_a_decade_begins_at_zero():
+    axes, _ = _scaled([1.0, 9.0], [3.0])
+    assert [(axis.get_xscale(), axis.get_xlim()[0], axis.get_xlabel()) for axis in axes] == [("linear", 0, "time")] * 2
 
 
 def test_a_label_with_dollars_is_drawn_as_it_is(made):

@@ -27,18 +27,23 @@ def labels(grid: Grid) -> Drawn:
     groups = {name: sorted(sizes) for name, sizes in groups.items() if len(sizes) > 1}
     if not groups:
         return None
+    has_lone = False
     figure, axes = style.panels(len(groups), width=4.8 if len(groups) == 1 else 3.4)
     for (name, sizes), axis in zip(groups.items(), axes, strict=True):
         for index, row in enumerate(grid.rows):
-            x = np.array([size for size, column in sizes if _scored(grid, row, column)], float)
-            if not x.size:
+            if not any(_scored(grid, row, column) for _, column in sizes):
                 continue
-            means = [intervals.mean(grid.scores(row, [column])) for _, column in sizes if _scored(grid, row, column)]
-            middle, low, high = np.array(means).T
+            scores = [grid.scores(row, [column]) for _, column in sizes]
+            middle, low, high = np.array([intervals.mean(of_size) for of_size in scores]).T  # NaN: the line breaks
+            x = np.array([size for size, _ in sizes], float)
             x *= 1.035 ** (index - (len(grid.rows) - 1) / 2)  # side by side, so that no interval hides another
             look: dict[str, Any] = {"color": style.colour(index)}
             axis.plot(x, middle, style.dash(index) + style.marker(index), label=row, ms=4, **look)
             axis.vlines(x, low, high, linewidth=1.1, **look)
+            lone = np.array([(~np.isnan(of_size)).sum() == 1 for of_size in scores])
+            if lone.any():
+                has_lone = True
+                axis.plot(x[lone], middle[lone], style.marker(index), ms=4, markerfacecolor=style.PAPER, **look)
         ticks = [size for size, _ in sizes]
         axis.set(title=name, xlabel="training images", ylabel="test error, %", xscale="log")
         axis.set_xticks(ticks, ["all" if size in whole else f"{size:,}" for size in ticks])
@@ -49,6 +54,8 @@ def labels(grid: Grid) -> Drawn:
         "with Student's 95 % interval. Methods stand side by side at each number. Runs of one seed are compared in "
         "pairs under “Gain”, which decides more than these intervals do."
     )
+    if has_lone:
+        caption += " Hollow: a single run."
     return "Label efficiency", caption, figure
 
 

@@ -173,6 +173,37 @@ def test_label_efficiency_has_students_intervals(made):
     assert segment[:, 1] == pytest.approx([exact.low, exact.high])
 
 
+def _labels_with(made, size, kept):
+    """Draw label efficiency where kf has only its first `kept` runs of a size; the caption, and the lines of kf."""
+    place = ("kf", f"cifar10, {size} images")
+    records = tuple(record if n < kept else None for n, record in enumerate(made.cells[place].records))
+    cells = made.cells | {place: replace(made.cells[place], records=records)}
+    with style.in_style():
+        _, caption, figure = plots.labels(grid.Grid(made.study, cells))
+    kf = made.rows.index("kf")
+    return caption, [line for line in figure.axes[0].lines if line.get_color() == style.colour(kf)]
+
+
+def test_a_line_breaks_where_nothing_was_run(made):
+    caption, [line] = _labels_with(made, "1,000", 0)
+    assert list(np.isnan(line.get_ydata())) == [False, True] and line.get_marker() != "None"
+    assert "Hollow" not in caption
+
+
+def test_a_single_run_is_no_mean(made):
+    caption, [_, lone] = _labels_with(made, "1,000", 1)
+    assert len(lone.get_xdata()) == 1 and lone.get_markerfacecolor() == style.PAPER
+    assert "Hollow: a single run." in caption and "Hollow" not in _labels_with(made, "1,000", 4)[0]
+
+
+def test_a_curve_of_one_point_can_be_seen():
+    with style.in_style():
+        _, (axis,) = style.panels(1)
+        curve_plots.draw_line(axis, np.array([0.5]), np.array([[9.0], [8.0]]), "kf", 0)
+        curve_plots.draw_line(axis, np.array([0.5, 1.0]), np.array([[9.0, 8.0]]), "kd", 1)
+    assert [line.get_marker() for line in axis.lines] == [style.marker(0), "None"]
+
+
 def test_all_images_are_a_size_too(made):
     """How many they are is known from the steps of a recorded run."""
     columns = [

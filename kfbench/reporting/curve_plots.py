@@ -63,10 +63,11 @@ def foremost(grid: Grid) -> list[str]:
 
 
 def draw_line(axis: Axes, x: Array, values: Array, label: str, index: int, *, dash: str | None = None) -> None:
-    """Draw the mean of runs [N, T] over x [T] with its band."""
+    """Draw the mean of runs [N, T] over x [T] with its band; a single point has a marker, as it makes no line."""
     mean, low, high = band(values)
     dashes = style.dash(index) if dash is None else dash
-    axis.plot(x, mean, dashes, color=style.colour(index), label=label)
+    marker = style.marker(index) if len(x) == 1 else ""
+    axis.plot(x, mean, dashes + marker, color=style.colour(index), label=label)
     if len(values) > 1:
         axis.fill_between(x, low, high, color=style.colour(index), alpha=0.15, linewidth=0)
 
@@ -105,7 +106,8 @@ def curves(grid: Grid) -> Drawn:
             if row in coloured:
                 draw_line(axis, times * whole, values, row, coloured.index(row))
             else:
-                axis.plot(times * whole, band(values)[0], color=style.INK, linewidth=0.7, alpha=0.3, label="others")
+                form = "." if len(times) == 1 else "-"
+                axis.plot(times * whole, band(values)[0], form, color=style.INK, lw=0.7, alpha=0.3, label="others")
         axis.set(title=column, ylabel=_axis_name(grid, column))
         _frame(axis, is_percent=grid.kind(column).is_percent)
     style.legend(figure, axes)

@@ -6,7 +6,7 @@ it is a point. How often those hold that stand here instead is in `docs/statisti
 or no run differs from another.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,17 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def scale(every: Sequence[Interval]) -> tuple[float, float]:
+    """Return the ends of a scale that holds zero, every value and, within reason, every interval."""
+    values = [0.0, *(of.value for of in every)]
+    room = max(np.ptp(values), 1e-9)
+    ends = [end for of in every for end in (of.low, of.high) if not np.isnan(end)]
+    low, high = min([*values, *ends]), max([*values, *ends])
+    low, high = max(low, min(values) - room), min(high, max(values) + room)
+    margin = 0.04 * (high - low)  # a dot at an end shall be whole
+    return low - margin, high + margin
 
 
 class Spread(NamedTuple):

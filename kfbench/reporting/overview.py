@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kfbench.reporting import pairs, stats
+from kfbench.reporting import intervals, pairs, stats
 from kfbench.reporting.claims import Verdict
 from kfbench.reporting.grid import Grid
 from kfbench.reporting.pairs import Difference
@@ -62,13 +62,7 @@ class Overview:
     @property
     def scale(self) -> tuple[float, float]:
         """The ends of a scale that holds zero, every value and, within reason, every interval."""
-        values = [0.0, *(standing.gap.value for standing in self.standings)]
-        room = max(np.ptp(values), 1e-9)
-        ends = [end for standing in self.standings for end in standing.gap.interval[1:] if not np.isnan(end)]
-        low, high = min([*values, *ends]), max([*values, *ends])
-        low, high = max(low, min(values) - room), min(high, max(values) + room)
-        margin = 0.04 * (high - low)  # a dot at an end shall be whole
-        return low - margin, high + margin
+        return intervals.scale([standing.gap.interval for standing in self.standings])
 
     @property
     def fades(self) -> bool:

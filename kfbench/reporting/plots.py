@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.ticker import PercentFormatter
 
 from kfbench.reporting import intervals, pairs, rank_table, stats, style
@@ -15,6 +16,7 @@ from kfbench.reporting.grid import Grid
 from kfbench.reporting.mixing_plots import mixing
 from kfbench.reporting.score_plots import cost, labels, size
 
+STRAY = 10  # an interval that many times as long as the others' median would make points of them
 SHADES = "vlag_r"  # seaborn's: red, white, blue
 
 
@@ -41,15 +43,15 @@ def gains(grid: Grid) -> Drawn:
     if base not in grid.rows:
         return None
     rows = [row for row in grid.rows if row != base]
-    ready = [c for c in grid.columns if any(_gap(grid, row, c).pairs for row in rows)]
+    gaps = {column: [_gap(grid, row, column) for row in rows] for column in grid.columns}
+    ready = [column for column in grid.columns if any(gap.pairs for gap in gaps[column])]
     if not ready:
         return None
     figure, axes = style.panels(len(ready), height=0.9 + 0.27 * len(rows), legend=False)
     first = axes[0].get_position().x0
     for column, axis in zip(ready, axes, strict=True):
         axis.axvline(0, color=style.INK, linewidth=1)
-        for place, row in enumerate(rows):
-            gap = _gap(grid, row, column)
+        for place, (row, gap) in enumerate(zip(rows, gaps[column], strict=True)):
             index = grid.rows.index(row)
             if not gap.pairs:
                 axis.text(0.02, place, "no pairs", transform=axis.get_yaxis_transform(), va="center", fontsize=7.5)
@@ -66,11 +68,29 @@ def gains(grid: Grid) -> Drawn:
         f"Difference to {base}, paired by seed, with its 95 % interval (the wider of the bootstrap's and Student's). "
         "To the right of the line: better; an interval that crosses it decides nothing."
     )
+    colours = [style.colour(grid.rows.index(row)) for row in rows]
+    if any([_cut(axis, gaps[column], colours) for column, axis in zip(ready, axes, strict=True)]):
+        caption += " One that ends in an arrow goes on beyond the scale."
     return f"Gain over {base}", caption, figure
 
 
 def _gap(grid: Grid, row: str, column: str) -> pairs.Difference:
     return pairs.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
+
+
+def _cut(axis: Axes, gaps: list[pairs.Difference], colours: list[str]) -> bool:
+    """Cut an axis to the overview's scale if one interval is so long that it hides the others; say whether it was."""
+    lengths = sorted(gap.high - gap.low for gap in gaps if not np.isnan(gap.low))
+    if len(lengths) < 2 or lengths[-1] <= STRAY * np.median(lengths[:-1]):
+        return False
+    low, high = intervals.scale([gap.interval for gap in gaps if gap.pairs])
+    below = [(low, place, CARETLEFT) for place, gap in enumerate(gaps) if gap.low < low]
+    above = [(high, place, CARETRIGHT) for place, gap in enumerate(gaps) if gap.high > high]
+    for end, place, arrow in (*below, *above):
+        axis.plot(end, place, marker=arrow, color=colours[place], markersize=8, clip_on=False)
+    if below or above:
+        axis.set_xlim(low, high)
+    return bool(below or above)
 
 
 def _known(grid: Grid) -> tuple[list[str], list[str]]:

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import ArrayLike
 
 from kfbench.reporting import intervals, stats, style
 from kfbench.reporting.cost_table import short, timed
@@ -24,18 +27,23 @@ def labels(grid: Grid) -> Drawn:
     groups = {name: sorted(sizes) for name, sizes in groups.items() if len(sizes) > 1}
     if not groups:
         return None
+    has_lone = False
     figure, axes = style.panels(len(groups), width=4.8 if len(groups) == 1 else 3.4)
     for (name, sizes), axis in zip(groups.items(), axes, strict=True):
         for index, row in enumerate(grid.rows):
-            x = np.array([size for size, column in sizes if _scored(grid, row, column)], float)
-            if not x.size:
+            if not any(_scored(grid, row, column) for _, column in sizes):
                 continue
-            means = [intervals.mean(grid.scores(row, [column])) for _, column in sizes if _scored(grid, row, column)]
-            middle, low, high = np.array(means).T
+            scores = [grid.scores(row, [column]) for _, column in sizes]
+            middle, low, high = np.array([intervals.mean(of_size) for of_size in scores]).T  # NaN: the line breaks
+            x = np.array([size for size, _ in sizes], float)
             x *= 1.035 ** (index - (len(grid.rows) - 1) / 2)  # side by side, so that no interval hides another
             look: dict[str, Any] = {"color": style.colour(index)}
             axis.plot(x, middle, style.dash(index) + style.marker(index), label=row, ms=4, **look)
             axis.vlines(x, low, high, linewidth=1.1, **look)
+            lone = np.array([(~np.isnan(of_size)).sum() == 1 for of_size in scores])
+            if lone.any():
+                has_lone = True
+                axis.plot(x[lone], middle[lone], style.marker(index), ms=4, markerfacecolor=style.PAPER, **look)
         ticks = [size for size, _ in sizes]
         axis.set(title=name, xlabel="training images", ylabel="test error, %", xscale="log")
         axis.set_xticks(ticks, ["all" if size in whole else f"{size:,}" for size in ticks])
@@ -46,6 +54,8 @@ def labels(grid: Grid) -> Drawn:
         "with Student's 95 % interval. Methods stand side by side at each number. Runs of one seed are compared in "
         "pairs under “Gain”, which decides more than these intervals do."
     )
+    if has_lone:
+        caption += " Hollow: a single run."
     return "Label efficiency", caption, figure
 
 
@@ -125,14 +135,39 @@ def _against(
                 axis.plot([place, place + more], [score, score], ":", color=style.colour(index), linewidth=1.2)
                 axis.plot(place + more, score, style.marker(index), **look, markerfacecolor="none")
             axis.plot(place, score, style.marker(index), **look, linestyle="none", label=row)
-        axis.set(title=column, xlabel=name)
-        left, right = axis.get_xlim()
-        if left > 0 and right > 10 * left:
-            axis.set_xscale("log")
-            axis.xaxis.set_minor_formatter(lambda value, _: "")
-        else:
-            axis.set_xlim(0, right)
-        axis.set_ylabel(f"test {grid.kind(column).scored}")
-        axis.xaxis.set_major_formatter(lambda value, _: short(value))
+        axis.set(title=column, ylabel=f"test {grid.kind(column).scored}")
+    _scale(axes, name)
     style.legend(figure, axes)
     return title, caption, figure
+
+
+def _scale(axes: list[Axes], name: str) -> None:
+    """Name and scale the x axes alike: logarithmic if what a panel shows spans more than a decade, else from zero."""
+    spans = [axis.dataLim.intervalx for axis in axes]
+    is_log = min(low for low, _ in spans) > 0 and any(high > 10 * low for low, high in spans)
+    for axis in axes:
+        axis.set_xlabel(f"{name} (logarithmic)" if is_log else name)
+        if is_log:
+            axis.set_xscale("log")
+            ticks = log_ticks(*axis.get_xlim())
+            axis.set_xticks(ticks, [short(tick) for tick in ticks])
+            axis.minorticks_off()
+        else:
+            axis.set_xlim(0, axis.get_xlim()[1])
+            axis.xaxis.set_major_formatter(lambda value, _: short(value))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the round numbers between two that a logarithmic axis names: at least three, and not more than fit."""
+    if high > 1e5 * low:
+        return _within(LogLocator(numticks=6).tick_values(low, high), low, high)
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,), (1, 1.5, 2, 3, 5, 7)):
+        ticks = _within(np.outer(powers, steps).ravel(), low, high)
+        if 3 <= len(ticks) <= 6:
+            return ticks
+    return _within(MaxNLocator(5).tick_values(low, high), low, high)
+
+
+def _within(ticks: ArrayLike, low: float, high: float) -> list[float]:
+    return [float(tick) for tick in np.asarray(ticks) if low <= tick <= high]

@@ -6,10 +6,12 @@ import gains
 import numpy as np
 import pytest
 import seaborn as sns
+from gains import made as gains_made
 from matplotlib.colors import to_rgb
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from scipy.stats import ttest_1samp
 
-from kfbench.reporting import curve_plots, grid, mixing_plots, plots, style
+from kfbench.reporting import curve_plots, grid, mixing_plots, plots, score_plots, style
 from kfbench.studies import definition
 
 
@@ -174,6 +176,37 @@ def test_label_efficiency_has_students_intervals(made):
     assert segment[:, 1] == pytest.approx([exact.low, exact.high])
 
 
+def _labels_with(made, size, kept):
+    """Draw label efficiency where kf has only its first `kept` runs of a size; the caption, and the lines of kf."""
+    place = ("kf", f"cifar10, {size} images")
+    records = tuple(record if n < kept else None for n, record in enumerate(made.cells[place].records))
+    cells = made.cells | {place: replace(made.cells[place], records=records)}
+    with style.in_style():
+        _, caption, figure = plots.labels(grid.Grid(made.study, cells))
+    kf = made.rows.index("kf")
+    return caption, [line for line in figure.axes[0].lines if line.get_color() == style.colour(kf)]
+
+
+def test_a_line_breaks_where_nothing_was_run(made):
+    caption, [line] = _labels_with(made, "1,000", 0)
+    assert list(np.isnan(line.get_ydata())) == [False, True] and line.get_marker() != "None"
+    assert "Hollow" not in caption
+
+
+def test_a_single_run_is_no_mean(made):
+    caption, [_, lone] = _labels_with(made, "1,000", 1)
+    assert len(lone.get_xdata()) == 1 and lone.get_markerfacecolor() == style.PAPER
+    assert "Hollow: a single run." in caption and "Hollow" not in _labels_with(made, "1,000", 4)[0]
+
+
+def test_a_curve_of_one_point_can_be_seen():
+    with style.in_style():
+        _, (axis,) = style.panels(1)
+        curve_plots.draw_line(axis, np.array([0.5]), np.array([[9.0], [8.0]]), "kf", 0)
+        curve_plots.draw_line(axis, np.array([0.5, 1.0]), np.array([[9.0, 8.0]]), "kd", 1)
+    assert [line.get_marker() for line in axis.lines] == [style.marker(0), "None"]
+
+
 def test_all_images_are_a_size_too(made):
     """How many they are is known from the steps of a recorded run."""
     columns = [
@@ -189,6 +222,36 @@ def test_all_images_are_a_size_too(made):
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["250", "all"]
 
 
+def _scaled(*spans):
+    """Return panels of these values, scaled together, and the labels of their x axes."""
+    with style.in_style():
+        figure, axes = style.panels(len(spans), legend=False)
+        for span, axis in zip(spans, axes, strict=True):
+            for value in span:
+                axis.plot(value, 1.0, "o")
+        score_plots._scale(axes, "time")
+        figure.draw_without_rendering()
+    return axes, [[tick for tick in axis.get_xticklabels() if tick.get_text()] for axis in axes]
+
+
+@pytest.mark.parametrize("low", [1.0, 2.2, 3.7, 5.1, 8.3e4])
+@pytest.mark.parametrize("times", [1.2, 2.5, 11, 49, 130, 3e4, 1e7])
+def test_a_logarithmic_axis_can_be_read(low, times):
+    """Whatever it spans: three labels at least, and none over another; the panel beside it has the same scale."""
+    axes, labels = _scaled([low, low * times], [low, 12 * low])
+    assert [axis.get_xscale() for axis in axes] == ["log", "log"]
+    assert {axis.get_xlabel() for axis in axes} == {"time (logarithmic)"}
+    for of_panel in labels:
+        boxes = [label.get_window_extent() for label in of_panel]
+        assert len(boxes) >= 3 and len({label.get_text() for label in of_panel}) == len(boxes)
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
+def test_an_axis_of_less_than_a_decade_begins_at_zero():
+    axes, _ = _scaled([1.0, 9.0], [3.0])
+    assert [(axis.get_xscale(), axis.get_xlim()[0], axis.get_xlabel()) for axis in axes] == [("linear", 0, "time")] * 2
+
+
 def test_a_label_with_dollars_is_drawn_as_it_is(made):
     """Unknown commands between dollars would stop the report."""
     rows = [
@@ -199,6 +262,24 @@ def test_a_label_with_dollars_is_drawn_as_it_is(made):
         drawn = plots.gains(grid.Grid(made.study.model_copy(update={"methods": rows}), cells))
         assert drawn is not None
         drawn[2].canvas.draw()
+
+
+def test_a_row_that_diverged_does_not_hide_the_others():
+    """Its interval is cut at the overview's scale, and says so; without it nothing is cut."""
+    near = {"kf": {"cifar100": [1.0, 2.0, 3.0]}, "kd": {"cifar100": [-2.0, -1.0, 0.0]}}
+    far = near | {"kf/guided": {"cifar100": [-80.0, 1.0, 2.0]}}
+    for gains, is_cut in ((near, False), (far, True)):
+        with style.in_style():
+            _, caption, figure = plots.gains(gains_made(gains))
+        [axis] = figure.axes
+        arrows = [line for line in axis.lines if line.get_marker() in (CARETLEFT, CARETRIGHT)]
+        assert ("beyond the scale" in caption) == is_cut
+        assert [line.get_ydata()[0] for line in arrows] == ([2, 2] if is_cut else [])
+        low, high = axis.get_xlim()
+        dots = [line.get_xdata()[0] for line in axis.lines if line not in arrows and len(line.get_xdata()) == 1]
+        assert all(low < dot < high for dot in dots) and len(dots) == len(gains)
+        assert high - low < (100 if is_cut else 20)
+    assert {line.get_xdata()[0] for line in arrows} == {low, high}
 
 
 def test_improvement_matrix_is_skew(made):

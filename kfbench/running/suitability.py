@@ -73,7 +73,7 @@ def _outputs(student: Student, teacher: Candidate) -> Refusal | None:
     if teacher.classes is not None and student.classes:
         count = len(teacher.classes) if teacher.body is None else teacher.body.outputs
         same = teacher.classes == student.classes if teacher.classes else count == len(student.classes)
-        remedy = f"use --teachers {student.task.name}, or {FEATURES}"
+        remedy = f"use --teachers {student.task.teacher(student.recipe)}, or {FEATURES}"
         return None if same else Refusal(f"has {count} others than those of '{student.task.name}'", remedy)
     if teacher.task is None or teacher.recipe is None:
         return None

@@ -82,8 +82,8 @@ class Actor:
         output, extras = self._ask(progress, into)
         if output.logits.shape[1] != self.arcade.actions:
             raise KfbenchError(
-                f"the student has {output.logits.shape[1]} outputs, but '{self.game}' has {self.arcade.actions} "
-                "actions; --set-recipe full_actions=true gives every game the same 18"
+                f"the network that acts has {output.logits.shape[1]} outputs, but '{self.game}' has "
+                f"{self.arcade.actions} actions; --set-recipe full_actions=true gives every game the same 18"
             )
         action = episodes.choose(output.logits, uniform)
         self.arcade.send(action)  # the emulators work while the row is put away

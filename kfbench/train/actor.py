@@ -96,10 +96,11 @@ class Actor:
         """
         recipe = self.recipe
         rewards = step.rewards.clamp(-1, 1) if recipe.clip_rewards else step.rewards
-        if step.last is not None:  # only the clock stopped it: its value stands for what was still to come
+        cut = step.truncated & ~step.ended if recipe.lost_life_ends else step.truncated
+        if step.last is not None and cut.any():  # only the clock stopped it: its value stands for what was to come
             final = Batch(brightness(step.last), self.setup.rng)
             behind, _ = self.setup.method.act(self.setup.student, self.setup.teachers, final, progress)
-            rewards = rewards + recipe.gamma * step.truncated * _value(behind).cpu()
+            rewards = rewards + recipe.gamma * cut * _value(behind).cpu()
         return rewards, ~(over | step.ended if recipe.lost_life_ends else over)
 
     def _rollout(self, rows: list[Row], observations: Tensor, trajectory: Trajectory, scores: list[float]) -> Rollout:

@@ -120,8 +120,12 @@ class Declared:
         good = self.kind.goodness({self.kind.metric: score})
         return None if good is None or not self.kind.is_percent else good / 100
 
+    def teacher(self, recipe: AnyRecipe) -> str:
+        """Return the name of a teacher of this task that has the outputs of a student trained by a recipe."""
+        return self.name
+
     def other_outputs(self, recipe: AnyRecipe, teacher: "Declared", trained: AnyRecipe) -> Refusal | None:
         """Say why the outputs of a teacher, trained by its own recipe, cannot be copied; None: they can."""
         if teacher.name == self.name:
             return None
-        return Refusal(f"has the outputs of '{teacher.name}'", f"use --teachers {self.name}, or {FEATURES}")
+        return Refusal(f"has the outputs of '{teacher.name}'", f"use --teachers {self.teacher(recipe)}, or {FEATURES}")

@@ -56,6 +56,7 @@ class Method:
     teacher_is_twin: ClassVar[bool] = False  # True if its default teacher has the student's network, not a larger one
     keeps_teachers: ClassVar[bool] = False  # True if what is kept cannot run without its teachers
     trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
+    acts_ahead: ClassVar[bool] = True  # False if it must not play the next rollout beside learning: no `overlap`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher
     has_t2: ClassVar[bool] = True  # False if soft targets at a temperature T lack the factor T² that keeps their size
     of_teachers: ClassVar[str] = ""  # what each must be, where that is more or less than `needs` says; docs print it

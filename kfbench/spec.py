@@ -112,12 +112,13 @@ class GameRecipe(AnyRecipe):
     full_actions: bool = False  # all 18 of the console
     noops: Annotated[int, Ge(0)] = 30  # a start of 0 to noops - 1 of them
     fire: bool = False  # press fire at the start of a game
-    episode_frames: Annotated[int, Gt(0)] = 108_000  # limit of an episode when training
+    episode_frames: Annotated[int, Gt(0)] = 108_000  # limit of an episode when training; its no-op start does not count
     evaluations: Annotated[int, Gt(0)] = 4  # looks at the student alone, evenly spread, after one before the start
     evaluation_environments: Annotated[int, Gt(0)] = 8  # emulators of a look
     evaluation_episodes: Annotated[int, Gt(0)] = 1  # whole episodes of each environment, at a look
     test_episodes: Annotated[int, Gt(0)] = 2  # and at the end
-    evaluation_frames: Annotated[int, Gt(0)] = 18_000  # limit of an episode when evaluating: five minutes of play
+    # limit of an episode when evaluating, counted alike: five minutes of play
+    evaluation_frames: Annotated[int, Gt(0)] = 18_000
     greedy: bool = False  # evaluate the likeliest action, not a sampled one
     precision: Literal["fp32", "bf16"] = "fp32"  # of acting and learning; evaluations are fp32
 

@@ -197,6 +197,11 @@ class GameTask(Declared):
         assert isinstance(recipe, GameRecipe)
         return self.actions(full=recipe.full_actions)
 
+    def teacher(self, recipe: AnyRecipe) -> str:
+        """Return the name of a teacher of this game that has a student's set of actions."""
+        assert isinstance(recipe, GameRecipe)
+        return f"{self.name}@:full_actions=true" if recipe.full_actions else self.name
+
     def checksum(self) -> str:
         """Return the digest of the game's ROM."""
         from kfbench.games import emulators  # torch
@@ -204,11 +209,15 @@ class GameTask(Declared):
         return emulators.checksum(self.game)
 
     def other_outputs(self, recipe: AnyRecipe, teacher: Declared, trained: AnyRecipe) -> Refusal | None:
-        """Say that a teacher is of no game, or of one with other actions: whole sets are shared."""
+        """Say that a teacher is of no game, or has other actions: other games share the console's whole set only."""
+        own = f"use --teachers {self.teacher(recipe)}, or {FEATURES}"
         if teacher.kind is not GAMES:
-            return Refusal(f"is of {teacher.kind.name}", f"use --teachers {self.name}, or {FEATURES}")
+            return Refusal(f"is of {teacher.kind.name}", own)
         assert isinstance(recipe, GameRecipe) and isinstance(trained, GameRecipe)
-        if teacher.name == self.name or (recipe.full_actions and trained.full_actions):
+        if teacher.name == self.name:  # some games understand all 18 as they are
+            same = self.placeholders(trained) == self.placeholders(recipe)
+            return None if same else Refusal("has another set of actions", own)
+        if recipe.full_actions and trained.full_actions:
             return None
         remedy = f"use --set-recipe full_actions=true and --teachers {teacher.name}@:full_actions=true"
         return Refusal(f"has the actions of '{teacher.name}'", remedy)

@@ -9,7 +9,8 @@ Source: Fernando et al. 2017, "PathNet: Evolution Channels Gradient Descent in S
     `linear`: the source's modules for MNIST, 20 units.
 Differs: one path at a time is trained, by all emulators (the source: 64 workers with a path each), and in games it is
 judged by the next `episodes` episodes that end, which earlier paths may have begun; a budget of minutes holds a few
-tournaments on images and hardly one in games. What is frozen, and at the end kept, is the path that won the last
+tournaments on images and hardly one in games. The recipe's `overlap` is refused: it would judge a path by another's
+play. What is frozen, and at the end kept, is the path that won the last
 tournament, as in jsikyoon/pathnet (kimhc6028: the one with the highest accuracy so far). A path's modules of a layer
 are distinct. On images modules are 3×3 convolutions of stride 2 by default: linear ones do not compare with
 convolutional students. The source task takes a share of the budget, not as many generations as it needs. The optimiser
@@ -48,6 +49,7 @@ class PathNet(Method):
 
     keeps_teachers = True  # what is kept is not the plain network: a path, with what is frozen of the source tasks
     trains_a_part = True
+    acts_ahead = False  # a path would be trained and judged on what the one before it had played
     variants = {"linear": {"form": "linear"}}
     search = {"modules": {"low": 6, "high": 20}}
 

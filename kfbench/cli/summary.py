@@ -70,7 +70,9 @@ def _scores(record: RunRecord) -> list[str]:
         return parts
     if "return" in last:
         normal = f", human-normalised {last['human_normalised']:.3f}" if "human_normalised" in last else ""
-        return [f"return      {last['return']:.1f} ({whose}, {last.get('episodes', 0):.0f} episodes{normal})"]
+        parts = [f"return      {last['return']:.1f} ({whose}, {last.get('episodes', 0):.0f} episodes{normal})"]
+        cut = records.cut([record])
+        return [*parts, f"            {cut}"] if cut else parts
     return [f"{name:<11} {value:.4g} ({whose}, after the last step)" for name, value in last.items()]
 
 

@@ -44,8 +44,9 @@ class Episode(NamedTuple):
 class Step(NamedTuple):
     """What one agent step gave; N environments.
 
-    `ended` stops a return: a life was lost, or the game was over. `truncated` (never both) means that only the limit of
-    frames was reached: bootstrap from `last`. After either of the last two, `observation` is a new episode's first.
+    `ended` stops a return: a life was lost, or the game was over. `truncated` means that the game was not over, but the
+    limit of frames was reached: bootstrap from `last`. Both at once: a life was lost in the very step that reached it.
+    After either of the last two, `observation` is a new episode's first.
     """
 
     observation: Tensor  # [N, 4, 84, 84] uint8, on the device
@@ -201,12 +202,15 @@ class Arcade:
             episode_frames=episode_frames,
         )
         self.environments, self.seed, self.name, self.device = environments, seed, name, torch.device(device)
+        self.episode_frames = episode_frames
         self.actions = int(self._vector.single_action_space.n)
         self.steps = 0  # agent steps taken, all environments together
         self._blocks = np.zeros(environments, np.int64)  # seeded resets of each environment so far
         self._played = [bytearray() for _ in range(environments)]  # each one's actions since its last seeded reset
         self._scores = np.zeros(environments)  # raw points of the running episodes
         self._begun = np.zeros(environments, np.int64)  # the console's count of frames before the running episodes
+        self._age = np.zeros(environments, np.int64)  # agent steps of the running episodes
+        self._lives = np.zeros(environments, np.int64)  # that are left; 0 too in games that count none
         self._pixels = torch.zeros((environments, *SHAPE[1:]), dtype=torch.int32, device=self.device)
 
     @property
@@ -231,7 +235,8 @@ class Arcade:
         seeds = [seed_of(self.seed, self.name, int(n), int(self._blocks[n])) for n in rows]
         images, info = self._vector.reset(seed=np.array(seeds), options={"reset_mask": which})
         self._begun[rows] = (info["frame_number"] - info["episode_frame_number"])[rows]
-        self._scores[rows] = 0
+        self._lives[rows] = info["lives"][rows]
+        self._scores[rows] = self._age[rows] = 0
         for n in rows:
             self._played[n] = bytearray()
         started = torch.from_numpy(which).to(self.device)[:, None, None]
@@ -255,8 +260,10 @@ class Arcade:
         images, rewards, terminated, truncated, info = self._vector.recv()
         self.steps += self.environments
         self._scores += rewards
+        self._age += 1
         begun = info["frame_number"] - info["episode_frame_number"]
         over = np.flatnonzero(begun != self._begun)  # changes when an episode begins, not at a lost life
+        truncated = truncated | self._cut_at_a_lost_life(over)
         last = None
         if truncated.any():
             last = _stack(self._pushed(info["final_obs"], self._pixels))
@@ -266,7 +273,8 @@ class Arcade:
         finished = tuple(
             Episode(int(n), float(self._scores[n]), int(begun[n] - self._begun[n]), bool(truncated[n])) for n in over
         )
-        self._scores[over], self._begun[over] = 0, begun[over]
+        self._scores[over], self._begun[over], self._age[over] = 0, begun[over], 0
+        self._lives = info["lives"].astype(np.int64)
         self._reseed([int(n) for n in over if len(self._played[n]) >= RESEED])
         return Step(
             self.observation,
@@ -276,6 +284,15 @@ class Arcade:
             last,
             finished,
         )
+
+    def _cut_at_a_lost_life(self, over: np.ndarray) -> np.ndarray:
+        """Say which of the episodes that are over the limit cut off as a life was lost, [N] bool.
+
+        ale-py says of them that they ended, as it does of the last life.
+        """
+        cut = np.zeros(self.environments, bool)
+        cut[over] = (self._age[over] * FRAMES_A_STEP >= self.episode_frames) & (self._lives[over] > 1)
+        return cut
 
     def _pushed(self, images: np.ndarray, pixels: Tensor) -> Tensor:
         """Return pixels [N, 84, 84] whose oldest image is dropped and whose newest are these, [N, 1, 84, 84] uint8."""

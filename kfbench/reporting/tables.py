@@ -13,6 +13,7 @@ from kfbench.reporting.grid import Array, Cell, Grid
 from kfbench.reporting.intervals import Interval
 from kfbench.reporting.learning_table import learning
 from kfbench.reporting.render import Shown, Table, count, interval
+from kfbench.running import records
 from kfbench.studies.definition import Table as Layout
 
 TRIMMED = 4  # scores, or more: a quarter of them is one
@@ -107,7 +108,7 @@ def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
         f"{mean:.{digits}f}{spread} ({runs})",
         is_best=is_best,
         mark=_mark(grid, row, column),
-        note="" if whole else _lack(grid, cell),
+        note="; ".join(filter(None, ["" if whole else _lack(grid, cell), records.cut(cell.done, grid.study.score)])),
         values=numbers,
         keys=tuple(record.key for record in cell.done),
     )

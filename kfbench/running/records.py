@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +118,20 @@ def _what(error: Exception) -> str:
         return str(error)
     first = error.errors()[0]
     return f"'{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}"
+
+
+def cut(made: Iterable[RunRecord], which: str = "last") -> str:
+    """Say how many episodes of runs' test scores the limit of frames cut off: "2 of 4 episodes cut at 18,000 frames".
+
+    "" if none, and for scores that are not of episodes.
+    """
+    scored = [(record, record.scores.get(which, {})) for record in made]
+    found = [
+        (scores, record.spec["recipe"]["evaluation_frames"]) for record, scores in scored if "episodes_capped" in scores
+    ]
+    capped, episodes = (sum(scores[name] for scores, _ in found) for name in ("episodes_capped", "episodes"))
+    limits = " or ".join(f"{limit:,}" for limit in sorted({limit for _, limit in found}))
+    return f"{capped:.0f} of {episodes:.0f} episodes cut at {limits} frames" if capped else ""
 
 
 def records(results: Path) -> Iterator[RunRecord]:

@@ -13,7 +13,7 @@ from kfbench.methods import Method
 from kfbench.running import budgets, equal_cost, suitability, teacher_names
 from kfbench.running.suitability import Candidate, Student
 from kfbench.running.teacher_names import TeacherName, outline
-from kfbench.spec import MOST_SEED, RunSpec, Setting
+from kfbench.spec import MOST_SEED, GameRecipe, RunSpec, Setting
 
 OF_THE_STUDENT = ("network", "precision", "views")  # fields of its recipe that do not go over to a default teacher
 
@@ -71,6 +71,8 @@ def student_of(
     if not made.serves(kind):
         raise KfbenchError(f"method '{method}' is for {' and '.join(made.kinds)}, task '{task}' is of {kind}")
     full = budgets.recipe(declared, budget, recipe)
+    if isinstance(full, GameRecipe) and full.overlap and not made.acts_ahead:
+        raise KfbenchError(f"method '{method}' cannot play ahead of its learning; use --set-recipe overlap=0")
     chosen = registry.load_method(method, dict(settings or {}), optimizer=full.optimizer)
     return Student(chosen, method, declared, full, outline(declared, full.network))
 

@@ -73,7 +73,7 @@ def _outputs(student: Student, teacher: Candidate) -> Refusal | None:
     if teacher.classes is not None and student.classes:
         count = len(teacher.classes) if teacher.body is None else teacher.body.outputs
         same = teacher.classes == student.classes if teacher.classes else count == len(student.classes)
-        remedy = f"use --teachers {student.task.name}, or {FEATURES}"
+        remedy = f"use --teachers {student.task.teacher(student.recipe)}, or {FEATURES}"
         if same and not teacher.classes:
             warn_once(
                 f"teacher '{teacher.name}' does not say which classes its {count} outputs are; they are taken for "

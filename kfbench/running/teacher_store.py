@@ -104,7 +104,8 @@ def _trained(asked: TeacherName, index: int, results: Path) -> Found:
             raise KfbenchError(f"'{path}' is not the teacher of its record; delete it, and it is trained again")
         return Teacher(network, str(asked), about["task"], tuple(about["classes"]), weights_digest, index, seconds)
 
-    return Found(expected, Candidate(str(asked), network=wanted.recipe.network), load)
+    known = Candidate(str(asked), registry.load_task(asked.task), wanted.recipe, wanted.recipe.network)
+    return Found(expected, known, load)
 
 
 def _of_run(asked: TeacherName, index: int, results: Path) -> Found:

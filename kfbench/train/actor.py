@@ -82,8 +82,8 @@ class Actor:
         output, extras = self._ask(progress, into)
         if output.logits.shape[1] != self.arcade.actions:
             raise KfbenchError(
-                f"the student has {output.logits.shape[1]} outputs, but '{self.game}' has {self.arcade.actions} "
-                "actions; --set-recipe full_actions=true gives every game the same 18"
+                f"the network that acts has {output.logits.shape[1]} outputs, but '{self.game}' has "
+                f"{self.arcade.actions} actions; --set-recipe full_actions=true gives every game the same 18"
             )
         action = episodes.choose(output.logits, uniform)
         self.arcade.send(action)  # the emulators work while the row is put away
@@ -96,10 +96,11 @@ class Actor:
         """
         recipe = self.recipe
         rewards = step.rewards.clamp(-1, 1) if recipe.clip_rewards else step.rewards
-        if step.last is not None:  # only the clock stopped it: its value stands for what was still to come
+        cut = step.truncated & ~step.ended if recipe.lost_life_ends else step.truncated
+        if step.last is not None and cut.any():  # only the clock stopped it: its value stands for what was to come
             final = Batch(brightness(step.last), self.setup.rng)
             behind, _ = self.setup.method.act(self.setup.student, self.setup.teachers, final, progress)
-            rewards = rewards + recipe.gamma * step.truncated * _value(behind).cpu()
+            rewards = rewards + recipe.gamma * cut * _value(behind).cpu()
         return rewards, ~(over | step.ended if recipe.lost_life_ends else over)
 
     def _rollout(self, rows: list[Row], observations: Tensor, trajectory: Trajectory, scores: list[float]) -> Rollout:

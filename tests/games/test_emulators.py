@@ -96,6 +96,42 @@ def test_the_limit_of_frames_truncates_and_gives_the_last_observation() -> None:
     arcade.close()
 
 
+def test_a_life_lost_in_the_step_that_reaches_the_limit_is_not_the_end_of_the_game() -> None:
+    """The episode is capped and truncated, and its last observation is there: ale-py calls it ended alone."""
+    arcade = Arcade("breakout", 4, seed=0, name="x", episode_frames=130)
+    before, met = arcade.reset(), 0
+    for action in drawn(arcade, 170):  # 33 steps an episode: too few for five lives
+        step = arcade.step(action)
+        for episode in step.finished:
+            assert episode.capped and bool(step.truncated[episode.environment]) and step.last is not None
+            met += bool(step.ended[episode.environment])
+            assert torch.equal(step.last[episode.environment, :3], before[episode.environment, 1:])
+        assert step.last is None or step.finished
+        before = step.observation
+    assert met
+    arcade.close()
+
+
+def test_a_game_over_in_the_step_that_reaches_the_limit_is_an_end() -> None:
+    arcade = Arcade("breakout", 4, seed=0, name="x", noops=1)
+    arcade.reset()
+    actions = drawn(arcade, 400)
+    steps, environment = next(
+        (number + 1, step.finished[0].environment)
+        for number, step in enumerate(map(arcade.step, actions))
+        if step.finished
+    )
+    arcade.close()
+    arcade = Arcade("breakout", 4, seed=0, name="x", noops=1, episode_frames=4 * steps)
+    arcade.reset()
+    for action in actions[:steps]:
+        step = arcade.step(action)
+    capped = {episode.environment: episode.capped for episode in step.finished}
+    assert len(capped) == 4 and not capped[environment] and bool(step.ended[environment])
+    assert step.truncated.tolist() == [capped[n] for n in range(4)] and sum(capped.values()) >= 1
+    arcade.close()
+
+
 @pytest.mark.parametrize("sticky", [0.0, 0.25])
 def test_threads_do_not_change_the_trajectory(sticky: float) -> None:
     runs = []

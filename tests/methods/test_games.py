@@ -1,5 +1,7 @@
 """The methods of games: what they learn from, what fades, and what is dropped."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Stage
-from kfbench.running import resolve, stand_in
+from kfbench.running import execute, prepare, resolve, stand_in
 from kfbench.teachers import Teacher
 from kfbench.train.setup import Setup
 from kfbench.train.training import training_of
@@ -27,7 +29,7 @@ TINY = {
     "evaluation_frames": 80,
     "full_actions": True,
 }
-GAME, OTHER = "atari/road_runner", "atari/krull"
+GAME, OTHER, PONG = "atari/road_runner", "atari/krull", "atari/pong"
 
 
 def setup(method: str, settings: dict[str, Any], **recipe: Any) -> Setup:
@@ -162,6 +164,34 @@ def test_policies_are_copied_between_games_with_one_action_set_only(method: str)
     if method == "actor_mimic":
         assert made.settings["source"] == OTHER
     assert resolve.resolve(method, "atari/pong").teachers == ("atari/pong/a3c@small",)
+
+
+@pytest.mark.parametrize("method", ["kickstarting", "policy_distillation", "actor_mimic", "jumpstart", "qdagger"])
+def test_a_teacher_of_the_same_game_with_another_set_of_actions_is_refused(method: str) -> None:
+    """What is advised is not what was typed, and serves."""
+    whole, plain = f"{PONG}@:full_actions=true", PONG
+    for given, full, advised in ((plain, True, whole), (whole, False, plain), (f"random:{plain}", True, whole)):
+        said = f"copies outputs, but teacher '.*' has another set of actions; use --teachers {advised}, or a method"
+        with pytest.raises(KfbenchError, match=said):
+            resolve.resolve(method, PONG, teachers=[given], recipe={"full_actions": full})
+        resolve.resolve(method, PONG, teachers=[advised], recipe={"full_actions": full})
+    resolve.resolve(method, OTHER, teachers=[f"{OTHER}@:full_actions=true"])  # Krull understands all 18
+
+
+def test_a_stored_teacher_with_another_set_of_actions_is_refused_before_the_run(tmp_path: Path) -> None:
+    """A spec that was written down is judged again when its run is to begin; what is read is the stored recipe."""
+    tiny = {"frames": 128, "environments": 2, "rollout": 8, "minibatches": 1, "evaluation_frames": 40}
+    short = "+".join(f"{name}={value}" for name, value in tiny.items())
+    spec = resolve.resolve("policy_distillation", PONG, budget="smoke", teachers=[f"{PONG}@smoke:{short}"], recipe=tiny)
+    for teacher in prepare.missing_teachers(spec, results=tmp_path):
+        execute.teacher(teacher, results=tmp_path)
+    assert prepare.plan(spec, results=tmp_path).teachers
+    other = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, full_actions=True))  # type: ignore[call-arg]
+    with pytest.raises(KfbenchError, match=f"another set of actions; use --teachers {PONG}@:full_actions=true"):
+        prepare.plan(other, results=tmp_path)
+    with pytest.raises(KfbenchError, match=f"has 6 others .*; use --teachers {PONG}@:full_actions=true"):
+        random = dataclasses.replace(other, teachers=(f"random:{PONG}/a3c@smoke",))
+        prepare.plan(random, results=tmp_path)
 
 
 @pytest.mark.parametrize(("full", "pong"), [(False, 6), (True, 18)])

@@ -6,7 +6,6 @@ import gains
 import numpy as np
 import pytest
 import seaborn as sns
-from gains import made as gains_made
 from matplotlib.colors import to_rgb
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 from scipy.stats import ttest_1samp
@@ -268,16 +267,16 @@ def test_a_row_that_diverged_does_not_hide_the_others():
     """Its interval is cut at the overview's scale, and says so; without it nothing is cut."""
     near = {"kf": {"cifar100": [1.0, 2.0, 3.0]}, "kd": {"cifar100": [-2.0, -1.0, 0.0]}}
     far = near | {"kf/guided": {"cifar100": [-80.0, 1.0, 2.0]}}
-    for gains, is_cut in ((near, False), (far, True)):
+    for values, is_cut in ((near, False), (far, True)):
         with style.in_style():
-            _, caption, figure = plots.gains(gains_made(gains))
+            _, caption, figure = plots.gains(gains.made(values))
         [axis] = figure.axes
         arrows = [line for line in axis.lines if line.get_marker() in (CARETLEFT, CARETRIGHT)]
         assert ("beyond the scale" in caption) == is_cut
         assert [line.get_ydata()[0] for line in arrows] == ([2, 2] if is_cut else [])
         low, high = axis.get_xlim()
         dots = [line.get_xdata()[0] for line in axis.lines if line not in arrows and len(line.get_xdata()) == 1]
-        assert all(low < dot < high for dot in dots) and len(dots) == len(gains)
+        assert all(low < dot < high for dot in dots) and len(dots) == len(values)
         assert high - low < (100 if is_cut else 20)
     assert {line.get_xdata()[0] for line in arrows} == {low, high}
 

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import gains
 import numpy as np
 import pytest
 
+from kfbench.cli import summary
 from kfbench.errors import KfbenchError
 from kfbench.games import reference
 from kfbench.reporting import claims, grid, overview, render, score_plots, tables
@@ -152,6 +154,29 @@ def test_no_area_is_set_over_a_base_that_may_be_zero(made):
     assert shown.note == "without 1 column on which scratch's area is not clearly above zero"
     game = {at: c for at, c in cells.items() if at[1] == "atari/krull"}
     assert cell(tables.learning(replace(made, cells=game)), "kf", "area ÷ scratch's").text == "–"
+
+
+def test_a_score_of_cut_episodes_has_a_note(made):
+    """In a table, and in what `run` and `show` print of one run; none where no episode was cut."""
+    at = "scratch", "atari/krull"
+    assert cell(tables.tables(made)[0], *at).note == ""
+    ours = [_with_episodes(record, capped) for record, capped in zip(made.cells[at].records, (2, 0, 1, 0), strict=True)]
+    cut = replace(made, cells={**made.cells, at: replace(made.cells[at], records=tuple(ours))})
+    table = tables.tables(cut)[0]
+    note = "3 of 16 episodes cut at 18,000 frames"
+    assert cell(table, *at).note == note and note in render.markdown(table) and note in render.latex(table, "s")
+    fewer = replace(cut, cells={**cut.cells, at: replace(cut.cells[at], records=(*ours[:3], None))})
+    assert "1 not run yet" in cell(tables.tables(fewer)[0], *at).note
+    assert cell(tables.tables(fewer)[0], *at).note.endswith("; 3 of 12 episodes cut at 18,000 frames")
+    told = summary.text(ours[0], Path("results"))
+    assert "2 of 4 episodes cut at 18,000 frames" in told and "cut at" not in summary.text(ours[1], Path("results"))
+
+
+def _with_episodes(record, capped):
+    scores = {"episodes": 4.0, "episodes_capped": float(capped)}
+    recipe = {**record.spec["recipe"], "evaluation_frames": 18_000}
+    both = {which: {**row, **scores} for which, row in record.scores.items()}
+    return record.model_copy(update={"scores": both, "spec": {**record.spec, "recipe": recipe}})
 
 
 def test_games_are_normalised_by_human_scores(made):

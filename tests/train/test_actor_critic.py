@@ -18,12 +18,13 @@ from playing import Elsewhere, Recorder, copied, equal, make_setup, rollout, row
 from torch import Tensor, nn
 
 from kfbench.errors import Diverged, KfbenchError
-from kfbench.games.emulators import Arcade
+from kfbench.games.emulators import Arcade, Step
 from kfbench.methods import Batch, Method
 from kfbench.networks.network import Output
 from kfbench.running import resolve
 from kfbench.spec import GameRecipe
 from kfbench.train import episodes, evaluation
+from kfbench.train.actor import Actor
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.meter import Meter
 from kfbench.train.objective import Objective
@@ -293,6 +294,23 @@ def test_other_emulators_are_noticed_at_a_resume() -> None:
     state["actor"]["image"][0, 0, 0] += 1
     with pytest.raises(KfbenchError, match="do not replay"):
         ActorCritic(make_setup(), threads=1).restore(state)
+
+
+@pytest.mark.parametrize("lost_life_ends", [True, False])
+def test_a_life_lost_as_the_clock_stops_an_episode_ends_a_return_only_where_lost_lives_do(lost_life_ends: bool) -> None:
+    setup = make_setup(minibatches=1, lost_life_ends=lost_life_ends)
+    over, ended, cut = (torch.tensor(each).bool() for each in ([1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 0, 0]))
+    arcade = Arcade("road_runner", 4, seed=0, name="x")
+    player = Actor(setup, arcade, "road_runner")
+    with torch.no_grad():
+        images = arcade.observation
+        step = Step(images, torch.zeros(4), ended, cut, images, ())
+        rewards, goes_on = player._followed(step, over, 0.0)
+        value = setup.student(images).value
+    stands = cut & ~ended if lost_life_ends else cut
+    torch.testing.assert_close(rewards, 0.99 * stands * value)
+    assert goes_on.tolist() == [False, False, False, not lost_life_ends]
+    arcade.close()
 
 
 def test_a_stage_may_be_another_game() -> None:

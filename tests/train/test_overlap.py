@@ -114,6 +114,7 @@ def test_the_correction_does_something_and_nothing_without_a_lag() -> None:
     assert far[0] < far[1] / 100, far
 
 
+# pathnet: not for its numbers, which a run refuses, but as the one that remembers more than tensors
 @pytest.mark.parametrize("method", ["scratch", "kf", "pathnet"])
 @pytest.mark.parametrize("stop", [1, 2])
 def test_what_was_played_ahead_is_played_again_at_a_resume(method: str, stop: int) -> None:
@@ -167,6 +168,14 @@ def test_what_goes_wrong_on_either_side_is_told() -> None:
 def test_settings_that_do_not_go_together_are_refused(recipe: dict[str, Any], said: str) -> None:
     with pytest.raises(KfbenchError, match=said):
         resolve.resolve("scratch", "atari/pong", recipe=recipe)
+
+
+def test_a_method_that_cannot_be_played_ahead_is_refused() -> None:
+    """PathNet goes on to another path by the scores of a rollout: what was played ahead would be of the one before."""
+    said = "method 'pathnet' cannot play ahead of its learning; use --set-recipe overlap=0"
+    with pytest.raises(KfbenchError, match=said):
+        resolve.resolve("pathnet", "atari/pong", recipe={"overlap": "1"})
+    assert resolve.resolve("pathnet", "atari/pong", recipe={"overlap": "0"})
 
 
 def test_specs_without_a_lag_are_as_they_were_before_there_was_one() -> None:

@@ -294,6 +294,5 @@ def _draw(table: Table, axis: Any) -> None:
         ]
         times = sorted({time for each in points for time in each})
         values = np.array([[each.get(time, np.nan) for time in times] for each in points])
-        label = contender.label if len(contender.label) <= 50 else f"{contender.label[:46]}… ({index + 1})"
-        draw_line(axis, np.array(times) * whole, values, label, index)
+        draw_line(axis, np.array(times) * whole, values, contender.label, index)
     axis.set(title=table.title, xlabel=unit, ylabel=f"validation {kind.scored}")

@@ -129,13 +129,14 @@ def attached(grid: Grid) -> Drawn:
     if not pairs:
         return None
     figure, axes = style.panels(len(pairs))
+    names = style.short(grid.rows)
     for (row, column), axis in zip(pairs, axes, strict=True):
         whole, name = scale(grid, row, column)
         alone = ATTACHED.removesuffix("_attached")
         for index, (metric, label) in enumerate([(ATTACHED, "with teachers"), (alone, "alone")]):
             times, values = curve(grid, row, column, metric)
             draw_line(axis, times * whole, values, label, 1 - index, dash="--" if index == 0 else "-")
-        axis.set(title=f"{row}\n{column}", xlabel=name, ylabel=_axis_name(grid, column))
+        axis.set(title=f"{names[row]}\n{column}", xlabel=name, ylabel=_axis_name(grid, column))
         _frame(axis, is_percent=grid.kind(column).is_percent)
     style.legend(figure, axes)
     caption = (

@@ -49,6 +49,8 @@ def gains(grid: Grid) -> Drawn:
         return None
     figure, axes = style.panels(len(ready), height=0.9 + 0.27 * len(rows), legend=False)
     first = axes[0].get_position().x0
+    names = style.short(grid.rows)
+    beside = max(len(names[row]) for row in rows)
     for column, axis in zip(ready, axes, strict=True):
         axis.axvline(0, color=style.INK, linewidth=1)
         for place, (row, gap) in enumerate(zip(rows, gaps[column], strict=True)):
@@ -60,8 +62,9 @@ def gains(grid: Grid) -> Drawn:
                 axis.plot([gap.low, gap.high], [place, place], color=style.colour(index), linewidth=2.4)
             axis.plot(gap.value, place, style.marker(index), color=style.colour(index), markersize=6)
         axis.set(title=column, ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
-        axis.set_yticklabels(rows if abs(axis.get_position().x0 - first) < 1e-3 else [])  # names stand left of the line
-        axis.set_xlabel(f"{grid.kind(column).gained} over {base}")
+        is_left = abs(axis.get_position().x0 - first) < 1e-3  # names stand left of the line
+        axis.set_yticklabels([names[row] for row in rows] if is_left else [])
+        axis.set_xlabel(style.folded(f"{grid.kind(column).gained} over {names[base]}", figure, axis, beside=beside))
         axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="y", visible=False)
     caption = (
@@ -159,6 +162,7 @@ def improvement(grid: Grid) -> Drawn:
     matrix = np.array([[float(stats.improvement(a, b)) for b in scores] for a in scores])
     np.fill_diagonal(matrix, np.nan)
     ends = [[intervals.improvement(a, b) for b in scores] for a in scores]
+    names = [*style.short(rows).values()]
     side = 1.6 + 0.55 * len(rows)
     figure, axes = style.panels(1, width=side + 1.2, height=side * 0.8, legend=False)
     sns.heatmap(
@@ -171,8 +175,8 @@ def improvement(grid: Grid) -> Drawn:
         cmap=SHADES,
         linewidths=1.5,
         linecolor=style.PAPER,
-        xticklabels=rows,
-        yticklabels=rows,
+        xticklabels=names,
+        yticklabels=names,
         annot_kws={"fontsize": 8.5},
         cbar_kws={"label": "P(row better than column)", "shrink": 0.8},
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -86,7 +87,7 @@ def cost(grid: Grid) -> Drawn:
         grid,
         lambda row, column: known.get((row, column), np.nan),
         lambda row, column: grid.cells[row, column].cost("teacher_seconds") / grid.cells[base, column].cost("seconds"),
-        f"training time ÷ {base}'s",
+        f"training time ÷ {style.short(grid.rows).get(base, base)}'s",
         "Score and training cost",
         f"Filled: the time of training the student over that of {base}, mean over the seeds that both ran with the "
         "same processor, device and number of threads; what has none is left out. Hollow: with the training of its "
@@ -136,17 +137,17 @@ def _against(
                 axis.plot(place + more, score, style.marker(index), **look, markerfacecolor="none")
             axis.plot(place, score, style.marker(index), **look, linestyle="none", label=row)
         axis.set(title=column, ylabel=f"test {grid.kind(column).scored}")
-    _scale(axes, name)
+    _scale(figure, axes, name)
     style.legend(figure, axes)
     return title, caption, figure
 
 
-def _scale(axes: list[Axes], name: str) -> None:
+def _scale(figure: Figure, axes: list[Axes], name: str) -> None:
     """Name and scale the x axes alike: logarithmic if what a panel shows spans more than a decade, else from zero."""
     spans = [axis.dataLim.intervalx for axis in axes]
     is_log = min(low for low, _ in spans) > 0 and any(high > 10 * low for low, high in spans)
     for axis in axes:
-        axis.set_xlabel(f"{name} (logarithmic)" if is_log else name)
+        axis.set_xlabel(style.folded(f"{name} (logarithmic)" if is_log else name, figure, axis))
         if is_log:
             axis.set_xscale("log")
             ticks = log_ticks(*axis.get_xlim())

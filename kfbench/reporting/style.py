@@ -1,7 +1,10 @@
 """How plots look, and how they are saved: the same bytes for the same content, readable in print and by all."""
 
 import io
-from collections.abc import Iterator
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kfbench.errors import KfbenchWarning
+
 # Okabe & Ito's colours for all kinds of colour vision, without yellow and black, then darker and lighter mates
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
@@ -20,6 +25,9 @@ COLOURS = (
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X<>hp"
 INK, GRID, PAPER = "#1f2430", "#d9dce3", "#fdfdfe"  # told apart in SVG, so that a page can give them its own colours
+
+LONGEST = 44  # characters of a label that plots have room for
+LETTER = 0.07  # inches, the mean width of one
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -58,8 +66,51 @@ def in_style() -> Iterator[None]:
     """Draw and save in the suite's style, whatever the user's own settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        with matplotlib.rc_context(dict(sns.axes_style("white")) | STYLE):
+        with matplotlib.rc_context(dict(sns.axes_style("white")) | STYLE), _missing_told():
             yield
+
+
+@contextmanager
+def _missing_told() -> Iterator[None]:
+    """Say in one line which characters the font lacks: matplotlib warns of each, wherever it draws it."""
+    missing: dict[str, None] = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", "Glyph ")
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if glyph := re.match(r"Glyph (\d+) .*missing from", str(message)):
+                missing[chr(int(glyph[1]))] = None
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = keep
+        yield
+    if missing:
+        told = f"plots in PNG and PDF show boxes for what their font lacks ({' '.join(missing)}); those in SVG keep it"
+        warnings.warn(told, KfbenchWarning, stacklevel=2)
+
+
+def short(labels: Iterable[str]) -> dict[str, str]:
+    """Return each label as plots have room for it: long ones without their middle, and no two alike."""
+    every = list(dict.fromkeys(labels))
+    names = {label: label for label in every if len(label) <= LONGEST}
+    for label in every:
+        if label not in names:
+            name = cut = f"{label[: LONGEST - 20].rstrip()}…{label[-13:].lstrip()}"
+            number = 1
+            while name in names.values():
+                number += 1
+                name = f"{cut} ({number})"
+            names[label] = name
+    return {label: names[label] for label in every}
+
+
+def folded(text: str, figure: Figure, axis: Axes, *, beside: int = 0) -> str:
+    """Return an axis's name in lines that its panel has room for, beside labels of that many characters."""
+    grid = axis.get_gridspec()
+    room = (figure.get_figwidth() - LETTER * beside) / (grid.ncols if grid else 1)
+    return textwrap.fill(text, max(12, int(room / LETTER)))
 
 
 def panels(count: int, *, width: float = 3.4, height: float = 2.6, most: int = 3, legend: bool = True) -> "Panels":
@@ -99,16 +150,17 @@ def marker(index: int) -> str:
 
 
 def legend(figure: Figure, axes: list[Axes]) -> None:
-    """Put one legend above all axes, each label once, in as many columns as fit; the figure grows with its lines."""
+    """Put one legend above all axes, each label `short`, once, in as many columns as fit; the figure grows with it."""
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        longest = max(len(label) for label in handles)
+        labels = [*short(handles).values()]
+        longest = max(map(len, labels))
         across = max(1, min(len(handles), int(figure.get_figwidth() / (0.55 + 0.075 * longest))))
         figure.set_figheight(figure.get_figheight() + 0.19 * (-(-len(handles) // across) - 1))
-        figure.legend([*handles.values()], [*handles], loc="outside upper left", ncols=across, fontsize=8.5)
+        figure.legend([*handles.values()], labels, loc="outside upper left", ncols=across, fontsize=8.5)
 
 
 def save(figure: Figure, path: Path) -> str:

@@ -10,6 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 from scipy.stats import ttest_1samp
 
+from kfbench.errors import KfbenchWarning
 from kfbench.reporting import curve_plots, grid, mixing_plots, plots, score_plots, style
 from kfbench.studies import definition
 
@@ -228,7 +229,7 @@ def _scaled(*spans):
         for span, axis in zip(spans, axes, strict=True):
             for value in span:
                 axis.plot(value, 1.0, "o")
-        score_plots._scale(axes, "time")
+        score_plots._scale(figure, axes, "time")
         figure.draw_without_rendering()
     return axes, [[tick for tick in axis.get_xticklabels() if tick.get_text()] for axis in axes]
 
@@ -249,6 +250,40 @@ def test_a_logarithmic_axis_can_be_read(low, times):
 def test_an_axis_of_less_than_a_decade_begins_at_zero():
     axes, _ = _scaled([1.0, 9.0], [3.0])
     assert [(axis.get_xscale(), axis.get_xlim()[0], axis.get_xlabel()) for axis in axes] == [("linear", 0, "time")] * 2
+
+
+def _relabelled(made, label):
+    """The same study with another label for kf."""
+    rows = [row.model_copy(update={"label": label}) if row.label == "kf" else row for row in made.study.methods]
+    cells = {(label if row == "kf" else row, column): cell for (row, column), cell in made.cells.items()}
+    return grid.Grid(made.study.model_copy(update={"methods": rows, "claims": []}), cells)
+
+
+def test_short_labels_stay_as_they_are_and_long_ones_apart():
+    whole = "x" * style.LONGEST
+    long = ["kf " + "very " * 20 + end for end in ("a", "b", "b" * 30, "c" + "b" * 30)]
+    names = style.short([whole, *long])
+    assert names[whole] == whole and len(set(names.values())) == 5
+    assert all(len(name) <= style.LONGEST for name in names.values())
+
+
+def test_a_long_label_leaves_room_for_the_panels(made):
+    with style.in_style():
+        _, _, figure = plots.gains(_relabelled(made, "kf with everything " * 6))
+        _, _, curves = plots.curves(_relabelled(made, "kf with everything " * 6))
+        figure.draw_without_rendering()
+    names = [axis.xaxis.label.get_window_extent() for axis in figure.axes if axis.get_visible()]
+    assert all(axis.get_window_extent().width > 120 for axis in figure.axes)
+    assert all(not one.overlaps(other) for n, one in enumerate(names) for other in names[:n])
+    assert max(len(text.get_text()) for text in curves.legends[0].get_texts()) <= style.LONGEST
+
+
+def test_characters_that_the_font_lacks_are_told_once(made, tmp_path):
+    with pytest.warns(KfbenchWarning) as told, style.in_style():
+        for name in ("one", "two"):
+            style.save(plots.gains(_relabelled(made, "知識"))[2], tmp_path / name)
+    assert len(told) == 1 and "(知 識)" in str(told[0].message)
+    assert "知識" in (tmp_path / "one.svg").read_text(encoding="utf-8")
 
 
 def test_a_label_with_dollars_is_drawn_as_it_is(made):

@@ -243,6 +243,9 @@ def text(table: Table) -> str:
     data = {record.identity.get("data") for contender in table.contenders for record in contender.runs}
     if len(data) > 1:
         lines += folded(f"these runs were made with {len(data)} different versions of the data", indent=2)
+    for contender in table.contenders:
+        if cut := records.cut(contender.runs):
+            lines += folded(f"{contender.label}: {cut}", indent=2)
     if table.left_out:
         lone = count(table.left_out, "single run")
         lines += folded(f"left out: {lone} with other settings; compare their keys to see them", indent=2)

@@ -142,12 +142,14 @@ def doomed(results: Path, key: str) -> Doomed:
     path = next(path for path in record_files(folder) if path.stem == record.key)
     beside = [path, path.with_suffix(".safetensors"), folder / ".checkpoints" / f"{record.key}.ckpt"]
     beside += [status.place(folder) / f"{record.key}.json"]
-    digest = record.provenance.get("weights")
+    digests = _digests(record)
     pupils = tuple(
         other
         for other in _all(results)
         if other.key != record.key
-        and (digest in other.identity.get("teachers", ()) or any(_is(name, record) for name in other.spec["teachers"]))
+        and (
+            digests & {*other.identity.get("teachers", ())} or any(_is(name, record) for name in other.spec["teachers"])
+        )
     )
     return Doomed(record, tuple(each for each in beside if each.is_file()), pupils)
 
@@ -159,6 +161,14 @@ def _all(results: Path) -> Iterator[RunRecord]:
                 yield records.read(path)
             except KfbenchError:
                 continue  # a damaged one depends on nothing that could be told
+
+
+def _digests(record: RunRecord) -> set[str]:
+    """Return what a run's weights are called in the identities of those that it taught."""
+    from kfbench.running import identity  # only here: it imports torch
+
+    weights = record.provenance.get("weights")
+    return {weights, identity.of_teacher(weights, record.spec["recipe"]["network"])} if weights else set()
 
 
 def _is(name: str, record: RunRecord) -> bool:

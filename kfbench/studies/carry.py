@@ -7,6 +7,7 @@ and what comes out; nothing here knows where it is.
 import contextlib
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
@@ -49,6 +50,8 @@ class Order:
     checkpoint_seconds: float = 60.0
     versions: dict[str, str] = field(default_factory=dict)
     chosen: dict[str, Any] | None = None  # how the teachers were chosen, for the record
+    results: str = ""  # the driver's results folder: what is said of a file says where it lies there
+    bag: str = ""  # the driver's folder of this run, where its checkpoint lies
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,20 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
         state, why = "full" if is_full(error) else "failed", f"{type(error).__name__}: {error}".splitlines()[0]
         with contextlib.suppress(OSError):
             traceback.print_exc(file=sys.stdout)
+    why = at_home(why, folder, order)
     with contextlib.suppress(OSError):  # of a full disk: what there is to say is in the outcome
         print(f"{state}{': ' if why else ''}{why}", flush=True)
     left = {path.relative_to(folder).as_posix(): path for path in _left(place, spec)}
     return Outcome(state, why, left)
+
+
+def at_home(why: str, folder: Path, order: Order) -> str:
+    """Return a message that calls files of a worker's folder as they are on the driver's machine, for its user."""
+    if not order.results:
+        return why
+    homes = {".checkpoints": order.bag}  # all else is of the results
+    inside = re.compile(re.escape(f"{folder}{os.sep}") + r"(\.checkpoints)?")
+    return inside.sub(lambda found: f"{homes.get(found[1], order.results)}{os.sep}{found[1] or ''}", why)
 
 
 def lay_out(files: Files, folder: Path) -> None:

@@ -9,19 +9,24 @@ from filelock import FileLock, Timeout
 from kfbench.errors import KfbenchError
 from kfbench.studies.place import Place
 
+
+class Busy(KfbenchError):
+    """Another driver is at work on it."""
+
+
 MOMENT = 1.0  # seconds in which another driver lets go of a lock that it only looked at
 
 
 @contextlib.contextmanager
 def alone(place: Place, name: str) -> Iterator[None]:
-    """Let one driver of a study work at a time. Raises KfbenchError if there is another."""
+    """Let one driver of a study work at a time. Raises Busy if there is another."""
     path = _lock(place, name)
     path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=MOMENT)
     except Timeout as error:
-        raise KfbenchError(f"'{name}' is being run already in '{place.results}'; see: kfbench status") from error
+        raise Busy(f"'{name}' is being run already in '{place.results}'; see: kfbench status") from error
     try:
         yield
     finally:

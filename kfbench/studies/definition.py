@@ -23,6 +23,7 @@ Teachers = Names | dict[Need, Names]
 TrainSize = Annotated[int, Gt(0)] | Literal["all"]
 REPORTS = Path("reports")  # where studies lie
 MOST_SEEDS = 1000
+FIRST_SEED = 1000  # of a search; the runs that are reported have seeds of their own
 OWN_TABLES = "scores|summary|cost|learning|teachers(-[0-9]+)?"  # of every page
 
 
@@ -272,6 +273,12 @@ def _labelled(study: Study, path: Path) -> Study:
             raise KfbenchError(f"'{path}': two {kind} are called '{labels[twice]}'; {remedy}")
     if len(set(study.seeds)) < len(study.seeds):
         raise KfbenchError(f"'{path}', 'seeds': {study.seeds} names one twice; each is a run of its own")
+    searched = range(FIRST_SEED, FIRST_SEED + study.search.seeds_per_trial) if study.search else ()
+    shared = next((seed for seed in study.seeds if seed in searched), None)
+    if shared is not None:
+        raise KfbenchError(
+            f"'{path}', 'seeds': the search chooses by seed {shared}; runs that are reported need others"
+        )
     labelled = study.model_copy(update={"methods": rows, "tasks": columns})
     mentions = _mentions(labelled)
     for n, (where, label, known) in enumerate(mentions):

@@ -202,6 +202,8 @@ class Driver:
                 checkpoint_seconds=place.checkpoint_seconds,
                 versions=carry.versions(),
                 chosen=job.chosen,
+                results=str(place.results),
+                bag=str(self.home.bag(job.name)),
             )
             try:
                 files = self.home.files(job)

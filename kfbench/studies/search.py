@@ -20,9 +20,8 @@ from kfbench.running import identity
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec, Setting, digest
 from kfbench.studies.carry import State, Word
+from kfbench.studies.definition import FIRST_SEED
 from kfbench.studies.trials import Job, finish, open_study
-
-FIRST_SEED = 1000  # of a search; the runs that are reported have seeds of their own
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def tune_all(
     """Search every row that has a space, or one, with the same number of trials; keep what was chosen in tuned.json.
 
     What that file has of the same search is not searched again, whether its trials are in the database or not. Return
-    {row: why} of searches in which no trial finished: the others go on.
+    {row: why} of searches in which no trial finished, or that another study makes now: the others go on.
     """
     assert study.search is not None
     every, there, untuned = searches(study, picked, place.results), plan.chosen(folder), dict[str, str]()
@@ -128,20 +128,24 @@ def tune_all(
     if chosen != there:
         plan.write_chosen(folder, chosen)
     for label, asked in to_search(every, there, row=row).items():
-        with _search(asked, place, console=console) as found:
-            try:
-                best = search.best(found, asked)
-            except search.Fruitless as error:
-                untuned[label] = str(error)
-                continue
-            chosen[label] = {
-                "settings": dict(best.params),
-                "validation": best.value,
-                "started": search.started(found, asked),
-                "trials": asked.trials,
-                "column": study.search.column or study.tasks[0].label,
-                "search": asked.name,
-            }
+        try:
+            with _search(asked, place, console=console) as found:
+                best, first = search.best(found, asked), search.started(found, asked)
+        except search.Fruitless as error:
+            untuned[label] = str(error)
+            continue
+        except claims.Busy as error:
+            untuned[label] = f"{error}; once that is done, the same command takes what it finds"
+            _speaker(console)(f"{label}: {untuned[label]}")
+            continue
+        chosen[label] = {
+            "settings": dict(best.params),
+            "validation": best.value,
+            "started": first,
+            "trials": asked.trials,
+            "column": study.search.column or study.tasks[0].label,
+            "search": asked.name,
+        }
         plan.write_chosen(folder, {label: chosen[label] for label in every if label in chosen})
     return untuned
 

@@ -16,6 +16,7 @@ from kfbench.train.loop import Loop
 
 Changed = Callable[[Mapping[str, str]], list[str]]
 NONE: Mapping[str, str] = {}
+REMEDY = "delete it, or start anew with kfbench run --force"  # in a study too: it counts such a run
 OF_DEVICE = (torch.OutOfMemoryError, torch.AcceleratorError)  # RuntimeErrors that are no fault of a file
 
 
@@ -69,15 +70,11 @@ def _read(path: Path, changed: Changed) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         threads, code = state.pop("threads"), state.pop("code", {})
     except Exception as error:
-        raise KfbenchError(f"checkpoint '{path}' cannot be read; delete it, or start anew with --force") from error
+        raise KfbenchError(f"checkpoint '{path}' cannot be read; {REMEDY}") from error
     if threads != torch.get_num_threads():
-        raise KfbenchError(
-            f"checkpoint '{path}' was made with --threads {threads}; give that, or start anew with --force"
-        )
+        raise KfbenchError(f"checkpoint '{path}' was made with --threads {threads}; give that, {REMEDY}")
     if others := changed(code):
-        raise KfbenchError(
-            f"checkpoint '{path}' was made before {' and '.join(others)} changed; delete it, or start anew with --force"
-        )
+        raise KfbenchError(f"checkpoint '{path}' was made before {' and '.join(others)} changed; {REMEDY}")
     return state
 
 
@@ -89,9 +86,7 @@ def restore(loop: Loop, path: Path, *, changed: Changed = lambda code: []) -> No
     except OF_DEVICE:
         raise
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise KfbenchError(
-            f"checkpoint '{path}' is not of this run ({_first_line(error)}); delete it, or start anew with --force"
-        ) from error
+        raise KfbenchError(f"checkpoint '{path}' is not of this run ({_first_line(error)}); {REMEDY}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -70,6 +70,17 @@ def test_games_are_better_when_they_are_higher(small: tuple[Path, Path]) -> None
     assert "return" in comparison.text(table).splitlines()[1]
 
 
+def test_episodes_that_were_cut_are_told_of_whose_runs_they_are(small: tuple[Path, Path]) -> None:
+    _, results = small
+    [table] = comparison.of_methods(results, ["scratch", "kf"], "atari/krull")
+    assert "cut at" not in comparison.text(table)
+    first = table.contenders[0].runs[0]
+    first.scores["last"] |= {"episodes": 4.0, "episodes_capped": 3.0}
+    first.spec["recipe"]["evaluation_frames"] = 18_000
+    [told] = [line for line in comparison.text(table).splitlines() if "cut at" in line]
+    assert told.startswith("  scratch: 3 of ") and told.endswith("episodes cut at 18,000 frames")
+
+
 def test_keys_are_compared_and_their_seeds_on_demand(small: tuple[Path, Path]) -> None:
     _, results = small
     kf, scratch = some(results, "kf"), some(results, "scratch")

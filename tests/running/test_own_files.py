@@ -79,6 +79,16 @@ def test_so_is_one_whose_teacher_has_an_edited_network(type_in: Console, own: Pa
     assert after["cost"]["teacher_rows_remembered"] == record["cost"]["teacher_rows_remembered"]
 
 
+def test_a_teacher_with_a_network_of_ones_own_is_not_deleted_under_its_pupils(type_in: Console, own: Path) -> None:
+    """Trained for a run, it is called by its task and network, not by its key; its digest is that of the file too."""
+    teacher = "digits/mynet@smoke:epochs=1+evaluations=1"
+    done = type_in("run", "--method", "kd", "--task", "digits", "--teachers", teacher, *TINY, "--json")
+    pupil = json.loads(done.out)["key"]
+    [stored] = Path("results/teachers").rglob("*.json")
+    done = type_in("delete", stored.stem, "--yes")
+    assert done.code == 2 and f"taught '{pupil}'" in done.err and stored.exists()
+
+
 def test_so_is_an_edited_task(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which says what part of a data set is taken; that of a stage, too."""
     (own / "tasks").mkdir()

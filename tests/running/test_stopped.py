@@ -129,7 +129,7 @@ def test_a_bad_checkpoint_is_refused_in_a_line_and_kept(content: str, tmp_path: 
     else:
         torch.save([1, 2, 3], path)
     before = path.read_bytes()
-    with pytest.raises(KfbenchError, match="or start anew with --force") as raised:
+    with pytest.raises(KfbenchError, match="or start anew with kfbench run --force") as raised:
         execute.run(spec, results=tmp_path)
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
     assert path.read_bytes() == before and not (tmp_path / "executed").exists()

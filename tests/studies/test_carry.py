@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -97,6 +98,21 @@ def test_a_student_without_its_teachers_is_refused(spec, tmp_path, one_thread):
     """Else each run would train them for itself."""
     outcome = carry.carry(order(spec), {}, folder=tmp_path, report=go)
     assert (outcome.state, outcome.why, outcome.files) == ("refused", "its teachers did not come along", {})
+
+
+def test_what_is_said_of_a_file_names_it_as_it_lies_at_home(spec, tmp_path, one_thread):
+    """A worker's folder may be on another machine, and gone by the time that its message is read."""
+    folder, bag, results = (str(tmp_path / name) for name in ("node", "runs/a", "results"))
+    asked = order(spec, results=results, bag=bag)
+    (tmp_path / "node" / ".checkpoints").mkdir(parents=True)
+    plan = prepare.plan(resolve.resolve("scratch", "digits/high", budget="smoke"), results=tmp_path / "results")
+    lone = Order("lone", plan.spec.to_json(), results=results, bag=bag)
+    (tmp_path / "node" / ".checkpoints" / f"{plan.key}.ckpt").write_text("damaged")
+    outcome = carry.carry(lone, {}, folder=tmp_path / "node", report=go)
+    assert outcome.state == "refused" and f"checkpoint '{bag}/.checkpoints/{plan.key}.ckpt' cannot" in outcome.why
+    assert carry.at_home(f"'{folder}/teachers/a.json' is", Path(folder), asked) == f"'{results}/teachers/a.json' is"
+    inside = carry.at_home(f"'{bag}/.checkpoints/a' and '{bag}/teachers/b'", Path(bag), asked)
+    assert inside == f"'{bag}/.checkpoints/a' and '{results}/teachers/b'"
 
 
 def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_and_one_that_is_pruned_nothing(spec, tmp_path, one_thread):

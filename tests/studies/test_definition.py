@@ -102,6 +102,7 @@ def test_all_images_is_the_spec_that_names_no_size(tmp_path):
         ),
         ("seeds = 3", 'baseline = "scrach"', "'baseline': no row or column 'scrach'; did you mean 'scratch'?"),
         ("seeds = 3", "seeds = [0, 1, 0]", "'seeds': [0, 1, 0] names one twice"),
+        ("seeds = 3", "seeds = [3, 1000]\nsearch = true", "'seeds': the search chooses by seed 1000; runs that are"),
         ("seeds = 3", "seeds = [-1]", "seeds, entry 1: cannot be -1: input should be greater than or equal to 0"),
         ("seeds = 3", f"seeds = [{2**63}]", "seeds, entry 1: cannot be 9223372036854775808: input should be"),
         ("seeds = 3", 'search = "yes"', "'search': cannot be 'yes': input should be a valid table"),

@@ -20,7 +20,7 @@ from rich.console import Console
 from kfbench.reporting import grid
 from kfbench.running import estimate, records, resolve
 from kfbench.spec import RunSpec
-from kfbench.studies import definition, forecast, picks, plan, search, steps, trials
+from kfbench.studies import claims, definition, forecast, picks, plan, search, steps, trials
 from kfbench.studies.place import Place
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -209,6 +209,23 @@ def test_a_search_without_a_finished_trial_costs_its_own_row_alone(
     kf = next(cell for cell in plan.read(tmp_path, definition.load(tmp_path)) if cell.row == "kf")
     assert kf.spec is None and "has finished (the last: cuda has no memory left)" in kf.reason
     assert plan.tuned(tmp_path, definition.load(tmp_path)) == {}
+
+
+def test_a_row_that_another_study_searches_costs_itself_alone(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own runs wait; the others are made, and the command that is typed again takes what was found."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    (tmp_path / "study.toml").write_text(TUNED)
+    made, place, study = list[str](), Place(tmp_path / "results"), definition.load(tmp_path)
+    monkeypatch.setattr(steps, "_make", lambda jobs, *_, **__: made.extend(job.spec.method for job in jobs) or {})
+    [asked] = steps.searches(study, {}, place.results).values()
+    console = Console(file=io.StringIO(), width=300)
+    with claims.alone(place, asked.name):
+        assert steps.full(tmp_path, place, row=None, column=None, console=console) == 1 and made == ["scratch"]
+    kf = next(cell for cell in plan.read(tmp_path, study) if cell.row == "kf")
+    assert kf.spec is None and "is being run already" in kf.reason
+    assert f"kf: '{asked.name}' is being run already" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_an_older_search_chose_is_not_heeded_once_the_study_asks_for_none(

@@ -164,7 +164,10 @@ Task = Annotated[
         callback=known_task,
     ),
 ]
-FORMS = "TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, timm:NAME; by commas."
+FORMS = (
+    "TASK[/network][@budget], random:TASK, run:KEY, imported:NAME, file:PATH, hf:ORG/NAME, torchvision:NAME, "
+    "timm:NAME; by commas."
+)
 Teachers = Annotated[
     list[str] | None,
     option(

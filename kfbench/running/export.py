@@ -68,7 +68,7 @@ def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
     if not path.is_file():
         raise KfbenchError(
             f"the weights of run '{record.key}' are not here; kfbench verify {record.key} puts them back, where the "
-            "run comes out bit-equal"
+            "run comes out bit-equal; else run it again with --force"
         )
     return record, path
 

@@ -256,7 +256,8 @@ def test_what_differs_is_told_with_its_first_name_and_number() -> None:
         "'total_ops'), 2 of another shape (first 'head.weight': 100x64 in the file, 10x64 wanted)"
     )
     assert refusal({**bare(network()), "head.weight": torch.zeros(100, 64), "head.bias": torch.zeros(100)}).endswith(
-        """10x64 wanted); if its classes are others, --teachers file:PATH takes it, with its "outputs" in PATH.json"""
+        """10x64 wanted); if its classes are others, write "network", "shape", "outputs", "mean" and "std" into """
+        """PATH.json, no "task", for --teachers file:PATH"""
     )
     other = theirs(network("resnet14"))
     assert refusal(other) == (

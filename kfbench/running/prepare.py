@@ -4,6 +4,7 @@
 checksum and the teachers' digests, not the data; `setup` loads.
 """
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +73,22 @@ def require_others(spec: RunSpec, *, results: Path) -> None:
 
 
 def require_suited(spec: RunSpec, *, results: Path) -> None:
-    """Raise Unsuitable if one of a run's teachers that lie here as weights cannot serve; what is not here passes."""
-    student = _student(spec)
+    """Raise Unsuitable if one of a run's teachers that lie here as weights cannot serve.
+
+    A teacher that is not here passes, and so do all where the data are not: that is told when the run is to begin.
+    """
+    there = []
     for index, name in enumerate(spec.teachers):
-        if teacher_names.read(name, budget=spec.budget).kind not in ("run", "imported", "file"):
-            continue
-        try:
-            known = teacher_store.find(name, spec=spec, index=index, results=results).known
-        except KfbenchError:  # is told when the run is to begin
-            continue
+        if teacher_names.read(name, budget=spec.budget).kind in ("run", "imported", "file"):
+            with contextlib.suppress(KfbenchError):
+                there.append(teacher_store.find(name, spec=spec, index=index, results=results).known)
+    if not there:
+        return
+    try:
+        student = _student(spec)
+    except KfbenchError:
+        return
+    for known in there:
         suitability.require(student, known)
 
 

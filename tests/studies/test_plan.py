@@ -7,7 +7,7 @@ import pytest
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.spec import digest
-from kfbench.studies import definition, plan
+from kfbench.studies import definition, forecast, plan
 from kfbench.studies.place import Place
 
 STUDY = """
@@ -65,6 +65,18 @@ def test_a_student_that_cannot_be_made_is_no_run_where_one_is_lacking(tmp_path, 
     assert reasons(every)["lora"] == "" == reasons(None)["lora"]
     monkeypatch.setattr(registry.method_class("lora"), "make_student", lambda *_: 1 / 0)
     assert reasons(())["lora"] == ""
+
+
+def test_cells_whose_data_are_not_here_are_runs_and_not_na(tmp_path, monkeypatch):
+    """What is planned where the data lie is planned anywhere; who begins there is told to fetch them."""
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "empty"))
+    (tmp_path / "study.toml").write_text(
+        'title = "C"\nbudget = "smoke"\nseeds = 1\nmethods = ["scratch", "kd", "kf"]\ntasks = ["cifar100"]\n'
+    )
+    cells = plan.make(definition.load(tmp_path), results=tmp_path / "results", done=())
+    assert [(cell.spec is None, cell.reason) for cell in cells] == [(False, "")] * 3
+    with pytest.raises(KfbenchError, match="no data set 'cifar.*kfbench data download cifar"):
+        forecast.tell(tmp_path, results=tmp_path / "results", row=None, column=None, say=print, note=print)
 
 
 def test_a_studys_teacher_of_outputs_is_not_for_a_method_whose_teacher_is_its_twin(tmp_path):

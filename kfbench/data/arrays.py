@@ -7,6 +7,7 @@ name the classes that are numbers; else these are called by them.
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -41,12 +42,12 @@ def entries(path: Path) -> Iterator[Entry]:
 
 def _read(path: Path) -> Arrays:
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz archive")
         with path.open("rb") as file:
             held = np.load(file)
-            if isinstance(held, np.ndarray):
-                raise ValueError("it is one array, without labels")
             return {name.lower(): held[name] for name in held.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, AttributeError) as error:
         said, remedy = str(error), "save them anew with numpy.savez"
         if "allow_pickle" in said:
             said, remedy = "it holds objects, which are not opened", "save plain ones: labels.astype(str)"

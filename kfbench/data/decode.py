@@ -24,6 +24,16 @@ GREY = ("1", "L", "LA", "La")
 SIXTEEN = 65_535  # white of 16 bits
 OF_16_BITS = ("PNG", "PPM")  # formats whose "I" holds 16 bits
 GREY_PNG = (0, 4)  # types of colour that a PNG's header says; Pillow opens 16 bits with transparency as colour
+ORIENTATION = 0x0112  # of EXIF's tags
+TURNS = {  # its values, and what sets such a picture upright
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 BACKGROUND = "white"  # what transparent parts are composed over
 
 
@@ -50,7 +60,7 @@ def decode(content: bytes, form: Form | None = None) -> np.ndarray:
     Raises ValueError with the reason for what is no image, has more than PIXELS or a mode without a range; Pillow
     raises a dozen other kinds for damaged bytes.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         opened = Image.open(io.BytesIO(content))
@@ -62,9 +72,20 @@ def decode(content: bytes, form: Form | None = None) -> np.ndarray:
         raise ValueError(_too_many(f"{opened.height:,}×{opened.width:,} pixels, more"))
     kind = opened.format or ""
     opened.load()
-    upright = opened if kind == "TIFF" else ImageOps.exif_transpose(opened)  # loading turns a TIFF already
+    upright = opened if kind == "TIFF" else _turned(opened)  # loading turns a TIFF already
     found = pixels(upright, form, kind=kind)
     return found[:1] if kind == "PNG" and content[25] in GREY_PNG else found
+
+
+def _turned(image: "Image") -> "Image":
+    """Return a photograph as its camera was held; what else its notes say, or that they are damaged, is no matter."""
+    from PIL.Image import Transpose
+
+    try:
+        turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # of any kind: cameras write what they like, and the pixels are sound
+        return image
+    return image if turn is None else image.transpose(Transpose[turn])
 
 
 def pixels(image: "Image", form: Form | None = None, *, kind: str = "") -> np.ndarray:

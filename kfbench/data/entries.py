@@ -225,6 +225,7 @@ def _nothing(path: Path, files: list[_File], layout: _Layout) -> str:
 def _sort(path: Path, files: list[_File], layout: _Layout, found: Found) -> None:
     """Give every file of a path its split and class."""
     splits, top, has_splits, whole = layout
+    around = next((parts[:top] for parts in _pictures(files)), ())
     for each, parts in files:
         inner = parts[top:]
         depth = _depth(inner if each.is_folder else inner[:-1], splits) if has_splits else None
@@ -233,7 +234,7 @@ def _sort(path: Path, files: list[_File], layout: _Layout, found: Found) -> None
         placed = depth is not None or not has_splits
         is_image = len(rest) >= 2 and _is_picture(each.name)
         if each.is_folder:
-            if placed and len(rest) == 1:
+            if placed and len(rest) == 1 and parts[:top] == around:  # else it stands beside what holds the images
                 found.folders.add((split, rest[0]))
         elif depth is None and not whole and is_image and LIKE_A_SPLIT.fullmatch(rest[0].lower()):
             raise KfbenchError(

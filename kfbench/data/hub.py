@@ -45,7 +45,12 @@ def fetch(name: str) -> Path:
                 allow_patterns=f"{folder}/*.parquet" if folder else "*.parquet",
                 library_name="kfbench",
             )
-            if any(Path(found, folder).rglob("*.parquet")):
+            files = [*Path(found, folder).rglob("*.parquet")]
+            if any(file.parent.name.startswith("partial-") for file in files):
+                raise KfbenchError(
+                    f"the hub has converted only a part of '{PREFIX}{name}'; fetch its images, and give their folder"
+                )
+            if files:
                 return Path(found, folder)
     raise KfbenchError(f"'{PREFIX}{name}' holds no Parquet files; fetch its images, and give their folder")
 

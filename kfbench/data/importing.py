@@ -127,11 +127,17 @@ def _held(path: Path, place: Path, column: str) -> Iterator[Entry] | None:
 
 def _twice(rows: dict[str, Rows], labels: torch.Tensor, digests: list[bytes], found: Found) -> Iterator[str]:
     """Say which images are in two splits, and which in two classes."""
-    train = {digests[row] for row in rows["train"].rows().tolist()}
-    for split, word in (("test", "test"), ("val", "validation")):
-        there = rows[split].rows().tolist() if split in rows else []
-        if same := sum(digests[row] in train for row in there):
-            yield f"{same:,} of {len(there):,} {word} images are also training images"
+    held = {split: [digests[row] for row in part.rows().tolist()] for split, part in rows.items()}
+    called = {"train": "training", "val": "validation", "test": "test"}
+    for split, other in (("test", "train"), ("val", "train"), ("test", "val")):
+        there = {*held.get(other, ())}
+        if same := sum(digest in there for digest in held.get(split, ())):
+            yield f"{same:,} of {len(held[split]):,} {called[split]} images are also {called[other]} images"
+    if "val" not in held and (more := len(held["train"]) - len({*held["train"]})):
+        yield (
+            f"{more:,} training images are there more than once, and images to validate on are drawn from them; remove "
+            "the copies, or give a val folder"
+        )
     first: dict[bytes, int] = {}
     odd = [row for row, digest in enumerate(digests) if labels[first.setdefault(digest, row)] != labels[row]]
     if odd:

@@ -140,7 +140,9 @@ def _column_of_files(table: _Table, images: dict[str, list[_Image]]) -> int:
         values = [row[column] for row in table.rows]
         return sum(_called(value) in images for value in values), len({*values})
 
-    best = max(range(len(table.columns)), key=fits)
+    every = range(len(table.columns))
+    files = [i for i in every if table.rows and all(row[i].lower().endswith(SUFFIXES) for row in table.rows)]
+    best = max(files or every, key=fits)  # the numbers that pandas puts before may be names without suffix, of others
     if not table.rows or not fits(best)[0]:
         shown = ", ".join(table.rows[0]) if table.rows else "nothing"
         raise KfbenchError(

@@ -85,7 +85,8 @@ def _in_zip(path: Path) -> Iterator[Listed]:
             ) from error
         raise KfbenchError(f"'{path}' is no sound zip archive ({error}); fetch or make it again") from error
     for info in archive.infolist():
-        yield Listed(_decoded_name(info), info.is_dir(), partial(_bounded, partial(archive.open, info)))
+        name = _decoded_name(info).replace("\\", "/")  # as some programs of Windows write it
+        yield Listed(name, name.endswith("/"), partial(_bounded, partial(archive.open, info)))
 
 
 def _is_meant_as_zip(path: Path) -> bool:

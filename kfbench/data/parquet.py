@@ -19,7 +19,7 @@ from kfbench.data.labels import LABELS
 from kfbench.data.listing import is_hidden
 from kfbench.errors import KfbenchError, near
 
-SHARD = re.compile(r"(?:partial-)?(?P<split>.+?)(?:-\d+-of-\d+)?")
+SHARD = re.compile(r"(?:partial-)?(?P<split>.+?)(?:-\d+-of-\d+(?:-[0-9a-f]{8,})?)?")
 ROWS = 256  # that are read at once
 
 

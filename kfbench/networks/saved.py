@@ -50,10 +50,15 @@ def read(path: Path, part: str = "") -> Saved:
 
 
 def _is_pickle(path: Path) -> bool:
-    """Say whether a file begins as torch.save's do: a zip archive, or before torch 1.6 a pickle."""
+    """Say whether a file begins as torch.save's do: a zip archive, or before torch 1.6 a pickle.
+
+    A safetensors file has a length of eight bytes first, which may be any, and then JSON.
+    """
     with path.open("rb") as file:
-        start = file.read(4)
-    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+        start = file.read(9)
+    if start[8:] == b"{":
+        return False
+    return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

@@ -201,15 +201,15 @@ def of_file(path: Path) -> tuple[Network, dict[str, Any], str]:
     declared = registry.load_task(str(told["task"])) if {"network", "task"} <= told.keys() else None
     if "shape" in told or not isinstance(declared, ImageTask):
         return weights.load(path)
-    data = images.load(declared)
-    if told.get("outputs", len(data.classes)) != len(data.classes):
+    classes = images.classes(declared)  # no image is read for that
+    if told.get("outputs", len(classes)) != len(classes):
         raise KfbenchError(
-            f"'{path.name}.json' says {told['outputs']} outputs, and '{declared.name}' has {len(data.classes)}; write "
+            f"'{path.name}.json' says {told['outputs']} outputs, and '{declared.name}' has {len(classes)}; write "
             f'{DESCRIPTION} into it, without "task", for {FEATURES}'
         )
     kept = saved.read(path, str(told.get("part") or ""))
-    order = _order(path, declared.name, data.classes, _stated(path, kept, ()))
-    extra = {"shape": data.shape, "outputs": len(data.classes), "classes": list(data.classes)}
+    order = _order(path, declared.name, classes, _stated(path, kept, ()))
+    extra = {"shape": declared.shape, "outputs": len(classes), "classes": list(classes)}
     extra |= statistics(str(told.get("from") or ""), declared, told.get("mean", ()), told.get("std", ()))
     network, about, digest = weights.build(kept, {**(kept.about or {}), **told, **extra}, path)
     moved = _put_in_order(network, order, path, declared.name, warn_once)

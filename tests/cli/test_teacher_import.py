@@ -156,6 +156,18 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
     assert torch.equal(imported.of_file(Path("best.pth"))[0].mean, body.mean)
 
 
+def test_no_image_is_read_to_look_up_a_file_of_weights(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large set's would be minutes, and a study looks up its teachers many times."""
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("images were read")
+
+    Path("best.pth.json").write_text('{"network": "resnet8", "task": "digits", "mean": 0.3, "std": 0.4}')
+    monkeypatch.setattr(images, "load", forbidden)
+    network, about, _ = imported.of_file(Path("best.pth"))
+    assert torch.equal(network.mean, body.mean) and about["classes"] == list(load_task("digits").labels(None))  # type: ignore[arg-type]
+
+
 def test_what_is_said_beside_a_file_holds_for_its_import_too(type_in: Any, body: Any) -> None:
     Path("best.pth.json").write_text(
         '{"network": "resnet8", "task": "digits", "mean": 0, "std": [0.5], "part": "model"}'

@@ -59,6 +59,10 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console) -> No
     whole = saved("good.npz", **good).read_bytes()
     Path("cut.npz").write_bytes(whole[:-100])
     Path("text.npz").write_text("no arrays")
+    np.savez_compressed("squeezed.npz", **good)
+    squeezed = bytearray(Path("squeezed.npz").read_bytes())
+    squeezed[200:400] = bytes(200)
+    Path("squeezed.npz").write_bytes(squeezed)
     np.save("lone.npy", GREY)
     Path("lone.npy").rename("lone.npz")
     saved("floats.npz", **good | {"train_images": GREY / 255})
@@ -74,8 +78,9 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console) -> No
     for name, said in (
         ("objects.npz", "'objects.npz' cannot be read as arrays (it holds objects, which are not opened); save plain"),
         ("cut.npz", "'cut.npz' cannot be read as arrays"),
-        ("text.npz", "'text.npz' cannot be read as arrays"),
-        ("lone.npz", "'lone.npz' cannot be read as arrays"),
+        ("squeezed.npz", "'squeezed.npz' cannot be read as arrays"),
+        ("text.npz", "'text.npz' cannot be read as arrays (it is no .npz archive); save them anew"),
+        ("lone.npz", "'lone.npz' cannot be read as arrays (it is no .npz archive)"),
         ("floats.npz", "'train_images' of 'floats.npz' is float64; images are uint8, 0 to 255"),
         ("volumes.npz", "'train_images' of 'volumes.npz' is [36, 5, 4, 3, 1]; images are [N, H, W]"),
         ("many.npz", "'train_labels' of 'many.npz' is int64 [36, 12]; labels are a class an image: [36]"),

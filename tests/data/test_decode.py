@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from kfbench.data import decode
 from kfbench.data.decode import Form
@@ -139,6 +139,24 @@ def test_pictures_are_turned_upright(form: str) -> None:
     found = decode.decode(file_of(image, form, exif=exif))
     assert found.shape == (3, 32, 16)
     assert found[:, :, 10:].min() > 230 and found[:, :, :6].max() < 25
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_each_way_to_hold_a_camera_is_turned_as_pillow_turns_it(turn: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    content = file_of(image, "png", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(decode.decode(content), np.asarray(upright).transpose(2, 0, 1))
+
+
+def test_notes_that_are_damaged_cost_no_picture() -> None:
+    image = Image.new("RGB", (4, 4), "red")
+    content = file_of(image, "png", exif=b"Exif\0\0XX*\0\x08\0\0\0\0\0")
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(content)).getexif()
+    assert decode.decode(content).shape == (3, 4, 4)
 
 
 def test_sizes_are_stretched_or_cut_from_the_middle() -> None:

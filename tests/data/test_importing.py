@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,17 @@ def test_images_in_two_splits_or_two_classes_are_told(tmp_path: Path, type_in: C
         "note: 3 image(s) are in another class, too: 'pets: train/a/0.png' and 'pets: train/b/copy-0.png' are the same"
     )
     assert said in done.err.replace(f"{tmp_path}/", "")
+
+
+def test_test_images_among_those_to_validate_on_and_copies_are_told(tmp_path: Path, type_in: Console) -> None:
+    where = folder(tmp_path / "pets", "train/a", "train/b", "val/a", "val/b")
+    shutil.copytree(where / "val", where / "test")
+    done = type_in("data", "import", "pets", "pets")
+    assert done.code == 0 and done.err == "note: 20 of 20 test images are also validation images\n"
+    shutil.rmtree(where / "val")
+    shutil.copy(where / "train" / "a" / "0.png", where / "train" / "a" / "again.png")
+    done = type_in("data", "import", "pets", "pets")
+    assert done.code == 0 and "1 training images are there more than once, and images to validate on are" in done.err
 
 
 def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) -> None:
@@ -227,6 +239,24 @@ def test_a_macs_names_are_those_of_linux(tmp_path: Path) -> None:
     folder(tmp_path / "one", unicodedata.normalize("NFD", "train/bär"), "train/fuß")
     folder(tmp_path / "two", unicodedata.normalize("NFC", "test/bär"), "test/fuß")
     assert import_images("pets", [tmp_path / "one", tmp_path / "two"]).classes == ("bär", "fuß")
+
+
+def test_an_archive_with_the_separators_of_windows(tmp_path: Path) -> None:
+    where = folder(tmp_path / "given", "train/a", "test/a", "train/b", "test/b")
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        for file in sorted(where.rglob("*.png")):
+            name = str(file.relative_to(where)).replace("/", "\\")
+            info = zipfile.ZipInfo("x")
+            info.filename = name  # as it is in the file: the constructor would mend it on Windows
+            archive.writestr(info, file.read_bytes())
+    assert import_images("pets", [tmp_path / "windows.zip"]).checksum == import_images("same", [where]).checksum
+
+
+def test_folders_beside_the_one_that_holds_the_images_are_no_classes(tmp_path: Path) -> None:
+    where = folder(tmp_path / "pets" / "images", "a", "b").parent
+    (where / "annotations" / "xmls").mkdir(parents=True)
+    (where / "annotations" / "xmls" / "1.xml").write_text("<a/>")
+    assert import_images("pets", [where], test=0.2).classes == ("a", "b")
 
 
 def test_a_zip_without_the_flag_for_utf_8(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from kfbench.data import packs
 from kfbench.data.importing import import_images
+from kfbench.errors import KfbenchError
 
 RNG = np.random.default_rng(0)
 
@@ -85,6 +86,20 @@ def test_paths_may_begin_with_the_folder_that_was_given(tmp_path: Path, pets: di
     file = table(tmp_path / "one.csv", "images/000.png,cat", *(f"{name},{pets[name]}" for name in [*pets][1:]))
     found = import_images("pets", [tmp_path / "images"], tables=[file], test=0.2)
     assert sum(found.counts.values()) == 40 and found.checksum != wanted
+
+
+def test_the_numbers_that_pandas_puts_before_are_no_names(tmp_path: Path, pets: dict[str, str]) -> None:
+    """They are names of images too, without their suffix, but of others: rows are sorted as text."""
+    for name in pets:
+        (tmp_path / "images" / name).rename(tmp_path / "images" / f"{int(name[:3])}.png")
+    plain = {f"{int(name[:3])}.png": label for name, label in pets.items()}
+    rows = [f"{row},{name},{plain[name]}" for row, name in enumerate(sorted(plain))]
+    wanted = import_images("sorted", [tmp_path / "sorted"], test=0.2).checksum
+    file = table(tmp_path / "labels.csv", ",filename,label", *rows)
+    assert import_images("pets", [tmp_path / "images"], tables=[file], test=0.2).checksum == wanted
+    file = table(tmp_path / "labels.csv", ",filename,label", *(row.replace(".png", "_x.png") for row in rows))
+    with pytest.raises(KfbenchError, match="no column of .* names the images that were given"):
+        import_images("pets", [tmp_path / "images"], tables=[file], test=0.2)
 
 
 def test_classes_that_are_numbers_stand_in_their_order(tmp_path: Path, pets: dict[str, str]) -> None:

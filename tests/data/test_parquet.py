@@ -47,7 +47,7 @@ def test_the_hubs_files_are_a_data_set(tmp_path: Path, type_in: Console) -> None
     train, test = pictures(18), pictures(6)
     for shard in (0, 1):
         as_hub(
-            tmp_path / "pets" / "data" / f"train-{shard:05}-of-00002.parquet",
+            tmp_path / "pets" / "data" / f"train-{shard:05}-of-00002-1359597a978bc4f{shard}.parquet",
             [picture(each) for each in train[9 * shard : 9 * shard + 9]],
             label=[0, 1, 2] * 3,
         )

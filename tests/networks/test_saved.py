@@ -247,6 +247,21 @@ def refusal(tensors: dict[str, Tensor], name: str = "resnet8", *, is_ordered: bo
     return str(caught.value)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_no_length_of_a_header_makes_safetensors_a_pickle(length: int, tmp_path: Path) -> None:
+    """These begin with the bytes that a pickle begins with."""
+    path = tmp_path / "a.safetensors"
+    filler = ""
+    while True:
+        save_file({"a": torch.ones(2)}, path, metadata={"note": filler})
+        if int.from_bytes(path.read_bytes()[:8], "little") >= length:
+            break
+        filler += "x"
+    assert path.read_bytes()[0] == 0x80 and int.from_bytes(path.read_bytes()[:8], "little") == length
+    kept = saved.read(path, "")
+    assert not kept.is_ordered and kept.tensors["a"].tolist() == [1, 1]
+
+
 def test_what_differs_is_told_with_its_first_name_and_number() -> None:
     tensors = bare(network())
     del tensors["stages.1.0.conv2.weight"], tensors["norm.bias"]

@@ -140,6 +140,10 @@ def test_a_data_set_of_the_hub_is_imported_by_its_name(served: Hub, tmp_path: Pa
         f"default/{split}/0000.parquet": content
         for split, content in zip(("train", "test"), pets.values(), strict=True)
     }
+    served.files["datasets/lab/large"] = {"README.md": b"---"}
+    served.files["datasets/lab/large@refs/convert/parquet"] = {
+        "default/partial-train/0000.parquet": pets["data/train-00000-of-00001.parquet"]
+    }
     served.files["datasets/lab/text"] = {"README.md": b"---"}
     served.files["datasets/lab/two"] = {f"{folder}/{name}": pets[name] for folder in ("one", "other") for name in pets}
     data = {"KFBENCH_DATA": str(tmp_path / "data"), "HF_TOKEN": ""}
@@ -149,6 +153,7 @@ def test_a_data_set_of_the_hub_is_imported_by_its_name(served: Hub, tmp_path: Pa
         (("zipped", "hf:lab/zipped"), 0, "zipped: 8 training"),
         (("one", "hf:lab/two/one"), 0, "one: 8 training"),
         (("two", "hf:lab/two"), 2, "as if they were two data sets; give one of them"),
+        (("large", "hf:lab/large"), 2, "the hub has converted only a part of 'hf:lab/large'; fetch its images"),
         (("text", "hf:lab/text"), 2, "'hf:lab/text' holds no Parquet files; fetch its images"),
         (("none", "hf:lab/none"), 2, "could not fetch 'hf:lab/none': "),
         (("none", "hf:lab/pets@old"), 2, "could not fetch 'hf:lab/pets@old': "),

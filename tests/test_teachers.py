@@ -103,6 +103,14 @@ def test_wrong_names_of_teachers_are_told_in_a_line(text: str, said: str) -> Non
         teacher_names.read(text, budget="smoke")
 
 
+def test_no_teacher_was_trained_on_the_students_test_images() -> None:
+    """`mnist/5k` is a part of MNIST's training images, with a test split of its own."""
+    with pytest.raises(KfbenchError, match="'mnist/cnn-16@smoke' was trained on images that 'mnist/5k' is tested on"):
+        resolve.resolve("kf", "mnist/5k", budget="smoke", teachers=["digits", "mnist"])
+    for task, teacher in (("mnist", "mnist/5k"), ("mnist/5k", "random:mnist"), ("mnist/5k/0-4", "mnist/5k/5-9")):
+        assert resolve.resolve("kf", task, budget="smoke", teachers=[teacher]).teachers[0].startswith(teacher)
+
+
 def test_a_random_teacher_of_a_game_has_the_actions_that_are_asked_for(tmp_path: Path) -> None:
     spec = resolve.resolve("kf", "atari/pong", budget="smoke", teachers=["random:atari/pong"])
 

@@ -6,6 +6,7 @@ not known yet passes.
 
 from dataclasses import dataclass
 
+from kfbench.data.named import PARTS
 from kfbench.errors import KfbenchError, warn_once
 from kfbench.kinds import FEATURES, Declared, Refusal
 from kfbench.methods import Method
@@ -52,7 +53,13 @@ class Unsuitable(KfbenchError):
 
 
 def require(student: Student, teacher: Candidate) -> None:
-    """Raise Unsuitable if a teacher cannot serve."""
+    """Raise Unsuitable if a teacher cannot serve, or was trained on images that the student is tested on."""
+    own, theirs = (getattr(task, "dataset", "") for task in (student.task, teacher.task))
+    if own and PARTS.get(own) == theirs and not teacher.name.startswith("random:"):
+        raise Unsuitable(
+            f"teacher '{teacher.name}' was trained on images that '{student.task.name}' is tested on, a part of "
+            f"'{theirs}'; use a teacher of another task"
+        )
     judge = {"features": _features, "outputs": _outputs, "architecture": _architecture}.get(student.method.needs)
     refusal = judge(student, teacher) if judge else None
     if refusal is not None:

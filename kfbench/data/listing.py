@@ -3,6 +3,7 @@
 import io
 import os
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -84,6 +85,10 @@ def _in_zip(path: Path) -> Iterator[Listed]:
                 "images into class folders, and give the folder that holds those"
             ) from error
         raise KfbenchError(f"'{path}' is no sound zip archive ({error}); fetch or make it again") from error
+    if (
+        archive.fp is not None
+    ):  # closed before all that goes with the archive: of a circle, the collector takes any first
+        weakref.finalize(archive, archive.fp.close)
     for info in archive.infolist():
         name = _decoded_name(info).replace("\\", "/")  # as some programs of Windows write it
         yield Listed(name, name.endswith("/"), partial(_bounded, partial(archive.open, info)))

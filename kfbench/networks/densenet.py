@@ -38,14 +38,15 @@ RECOMPUTE_ABOVE = 64 * 2**20  # bytes of joined maps an image; densenet-100-24 k
 
 
 @contextmanager
-def statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """Normalise by the batch without counting it in the running statistics: a recomputed batch was counted before."""
+def statistics_kept(norm: nn.BatchNorm2d, training: bool) -> Iterator[None]:
+    """Normalise as in the first pass, in its mode, without counting the batch in the running statistics once more."""
+    mode, norm.training = norm.training, training
     momentum, norm.momentum = norm.momentum, 0.0
     count, norm.num_batches_tracked = norm.num_batches_tracked, None
     try:
         yield
     finally:
-        norm.momentum, norm.num_batches_tracked = momentum, count
+        norm.training, norm.momentum, norm.num_batches_tracked = mode, momentum, count
 
 
 class DenseLayer(nn.Module):
@@ -75,11 +76,12 @@ class DenseLayer(nn.Module):
 
     def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Return what surrounds the first computation of `join`, and its repetition in the backward pass."""
-        return nullcontext(), statistics_kept(self.norm1)
+        return nullcontext(), statistics_kept(self.norm1, self.norm1.training)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map all maps so far, each [B, any, H, W], to the next `growth` ones [B, growth, H, W]."""
-        if self.recomputes and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        is_swapped = not isinstance(self.conv1.weight, nn.Parameter)  # for this pass: its repetition would miss it
+        if self.recomputes and torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_swapped:
             x = checkpoint(self.join, *maps, use_reentrant=False, preserve_rng_state=False, context_fn=self.contexts)
         else:
             x = self.join(*maps)

@@ -255,6 +255,24 @@ def test_densenet_recomputes_the_same_numbers(name: str, monkeypatch: pytest.Mon
         assert all(torch.equal(recomputed[key], kept[key]) for key in kept)
 
 
+def test_densenet_recomputes_what_a_method_changes_for_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms in evaluation mode (`lp_ft`), weights of `functional_call` (`lora`): both are over before the backward."""
+    images, left = torch.rand(4, *CIFAR), []
+    for limit in (0, 2**60):
+        monkeypatch.setattr(densenet, "RECOMPUTE_ABOVE", limit)
+        network = make("densenet-13-4")
+        torch.manual_seed(5)
+        output = network.eval()(images).logits
+        network.train()
+        output.square().sum().backward()
+        swapped = {key: value * 1.5 for key, value in network.named_parameters()}
+        torch.manual_seed(5)
+        torch.func.functional_call(network, swapped, (images,)).logits.square().sum().backward()
+        left.append({key: value.grad for key, value in network.named_parameters()})
+    for key, kept in left[1].items():
+        assert torch.equal(left[0][key], kept), key
+
+
 def test_densenet_recomputes_where_it_would_fill_the_memory() -> None:
     def recomputes(name: str, shape: tuple[int, int, int] = CIFAR) -> bool:
         return any(m.recomputes for m in outline(name, shape).modules() if isinstance(m, densenet.DenseLayer))

@@ -131,6 +131,7 @@ def search(
     task: options.Task,
     trials: Annotated[int, typer.Option(min=1, help="How many settings to try.")] = 25,
     seeds_per_trial: Annotated[int, typer.Option(min=1, help="Above 1: Wilcoxon pruning across seeds.")] = 1,
+    # from the thousandth on, seeds are the search's own
     seeds: Annotated[int, typer.Option(min=0, max=1000, help="Fresh seeds to run the best settings on.")] = 3,
     budget: options.Budget = "small",
     teachers: Annotated[

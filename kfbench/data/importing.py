@@ -126,7 +126,7 @@ def _held(path: Path, place: Path, column: str) -> Iterator[Entry] | None:
 
 
 def _twice(rows: dict[str, Rows], labels: torch.Tensor, digests: list[bytes], found: Found) -> Iterator[str]:
-    """Say which images are in two splits, and which in two classes."""
+    """Say which images are in two splits, or may come to be as `val` is drawn, and which are in two classes."""
     held = {split: [digests[row] for row in part.rows().tolist()] for split, part in rows.items()}
     called = {"train": "training", "val": "validation", "test": "test"}
     for split, other in (("test", "train"), ("val", "train"), ("test", "val")):
@@ -135,8 +135,8 @@ def _twice(rows: dict[str, Rows], labels: torch.Tensor, digests: list[bytes], fo
             yield f"{same:,} of {len(held[split]):,} {called[split]} images are also {called[other]} images"
     if "val" not in held and (more := len(held["train"]) - len({*held["train"]})):
         yield (
-            f"{more:,} training images are there more than once, and images to validate on are drawn from them; remove "
-            "the copies, or give a val folder"
+            f"{more:,} training image(s) are there more than once, and images to validate on are drawn from them; "
+            "remove the copies, or give a val folder"
         )
     first: dict[bytes, int] = {}
     odd = [row for row, digest in enumerate(digests) if labels[first.setdefault(digest, row)] != labels[row]]

@@ -85,9 +85,8 @@ def _in_zip(path: Path) -> Iterator[Listed]:
                 "images into class folders, and give the folder that holds those"
             ) from error
         raise KfbenchError(f"'{path}' is no sound zip archive ({error}); fetch or make it again") from error
-    if (
-        archive.fp is not None
-    ):  # closed before all that goes with the archive: of a circle, the collector takes any first
+    # else the collector, which takes what stands in a circle in any order, may find it before its archive, and warn
+    if archive.fp is not None:
         weakref.finalize(archive, archive.fp.close)
     for info in archive.infolist():
         name = _decoded_name(info).replace("\\", "/")  # as some programs of Windows write it

@@ -102,7 +102,7 @@ def test_test_images_among_those_to_validate_on_and_copies_are_told(tmp_path: Pa
     shutil.rmtree(where / "val")
     shutil.copy(where / "train" / "a" / "0.png", where / "train" / "a" / "again.png")
     done = type_in("data", "import", "pets", "pets")
-    assert done.code == 0 and "1 training images are there more than once, and images to validate on are" in done.err
+    assert done.code == 0 and "1 training image(s) are there more than once, and images to validate on are" in done.err
 
 
 def test_a_validation_split_of_ones_own_is_what_is_validated_on(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from kfbench.errors import KfbenchError
+from kfbench.studies.place import CHECKPOINT_MB
 
 if TYPE_CHECKING:
     import pandas
@@ -50,8 +51,11 @@ def run(
     `teachers` are names as on the command line, by commas or as a sequence, "best:3" for those that promise most (see
     `kfbench/ranking/best.py`); None: the method's defaults. `settings` are the method's, `recipe` fields of the
     training recipe; the recipe's fields may also be given by name: `epochs=3, train_size="all"`. `threads` is the
-    number of CPU threads (None: torch's own, and one in games). `log` names where curves go as they come:
-    "tensorboard", "wandb", "trackio". `progress` shows a bar, and news above it.
+    number of CPU threads (None: torch's own, and one in games); `device` is cpu, cuda, cuda:N, mps or auto. `compile`
+    has torch compile the student; `memory` keeps what teachers say of an image where the recipe has fixed `views`.
+    `force` runs again what is recorded. A run that is stopped goes on from its last checkpoint, of which there is one
+    every `checkpoint_seconds`. `log` names where curves go as they come: "tensorboard", "wandb", "trackio". `progress`
+    shows a bar, and news above it.
 
     Raises KfbenchError for anything that cannot work, before anything is trained; Diverged after a failed run.
     """
@@ -63,6 +67,7 @@ def run(
     _require((Mapping, NoneType), "names with their values, as {'epochs': 3}", settings=settings, recipe=recipe)
     _require((Integral, NoneType), "a whole number", threads=threads)
     _require(Real, "a number of seconds", checkpoint_seconds=checkpoint_seconds)
+    _require(bool, "True or False", compile=compile, memory=memory, force=force, progress=progress)
     if twice := sorted(fields.keys() & (recipe or {}).keys()):
         raise KfbenchError(f"'{twice[0]}' is given by its name and in recipe; leave one out")
     from kfbench import registry
@@ -134,7 +139,8 @@ def curves(
 ) -> "pandas.DataFrame":
     """Return learning curves as a long frame for seaborn: a row a run, point and metric.
 
-    `keys` picks runs, by the beginnings of their keys; `metrics` picks metrics, such as "val_error".
+    `keys` picks runs, by the beginnings of their keys; `metrics` picks metrics, such as "val_error". Raises
+    KfbenchError for a key that fits no run, or several, and for a metric that no curve has.
     """
     from kfbench.reporting import frames
 
@@ -225,14 +231,18 @@ def study(
     storage: str = "",
     results: Folder = "results",
     checkpoint_seconds: float = 60.0,
-    checkpoint_mb: float = 500.0,
+    checkpoint_mb: float = CHECKPOINT_MB,
 ) -> "Page":
     """Run what a study lacks, teachers first, make its report, and return what the index says of it.
 
     `folder` has the study.toml; `row` and `column` pick by label. `on` is the engine, "local", "ray" or "slurm" (whose
-    options `slurm` has), `jobs` how many runs at once, `memory` GB a run. `Page.failed` counts runs that failed now:
-    they are records too. Started again it goes on. A script that calls this needs `if __name__ == "__main__"`, for runs
-    are processes.
+    options `slurm` has), `jobs` how many runs at once; a run gets `threads` CPUs, `gpus_per_run` GPUs, of which it may
+    be a part, and `memory` GB. `device` "" is cuda where GPUs are asked for, else cpu. `storage` is Optuna's database,
+    as postgresql://…; "": a SQLite file beside the results. There is a checkpoint every `checkpoint_seconds`; one of
+    more than `checkpoint_mb` MB stays on its node (ray). `Page.failed` counts runs that failed now: they are records
+    too. Started again it goes on. A script that calls this needs `if __name__ == "__main__"`, for runs are processes.
+
+    Raises KfbenchError for a study that is not sound, and for an option that the engine would not heed.
     """
     _require((str, NoneType), "a label", row=row, column=column)
     _require(str, "text", on=on, device=device, storage=storage)
@@ -302,5 +312,5 @@ def _several(names: str | Iterable[str] | None, what: str) -> list[str] | None:
 def _require(kind: type | tuple[type, ...], words: str, **given: object) -> None:
     """Raise KfbenchError for an argument that is of another kind than the words say."""
     for name, value in given.items():
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise KfbenchError(f"{name} cannot be {value!r}; give {words}")

@@ -46,6 +46,8 @@ def seed_step(seed: int, step: int) -> None:
     torch.default_generator.manual_seed(number(seed, "step", step))
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(number(seed, "step", step))
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number(seed, "step", step))
 
 
 def uniform(*shape: int, rng: torch.Generator, device: torch.device) -> torch.Tensor:

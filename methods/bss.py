@@ -22,7 +22,7 @@ from kfbench.methods import Batch, Group, Method, Output, Parts
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transfer.transplant import below_head, carry, groups
+from kfbench.transfer.transplant import below_head, carry, groups, head
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class BatchSpectralShrinkage(Method):
     }
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> Network:
-        """Return the teacher's body below a fresh head."""
+        """Return the teacher's body below a fresh head. Raises KfbenchError for one that reads maps."""
         network = task.make_network()
+        head(network)
         carry(teachers[0].network, network)
         return network
 

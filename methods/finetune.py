@@ -30,7 +30,7 @@ from kfbench.transfer.transplant import carry, is_head
 class Finetune(Method):
     """Settings of fine-tuning."""
 
-    train: Literal["all", "last"] = "all"
+    train: Literal["all", "last"] = "all"  # everything, or the heads alone
     body_rate: Annotated[float, Gt(0)] = 1.0  # learning rate of what was carried over, as a multiple of the heads'
     start_penalty: Annotated[float, Ge(0)] = 0.0  # a of L2-SP
     head_penalty: Annotated[float, Ge(0)] = 0.0  # b of L2-SP

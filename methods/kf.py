@@ -100,9 +100,8 @@ class KnowledgeFlow(Method):
     agree: Weight = 0.0  # weight of T² KL(mixed || alone) in that pass
     temperature: Annotated[float, Gt(0)] = 4.0  # T of that KL
     hint: Weight = 0.0  # weight of the regression onto teachers' features, falling linearly to 0 at the cut
-    start: Literal["fresh", "teacher"] = (
-        "fresh"  # the student's weights, or those of a teacher with its network; choice
-    )
+    # the student's first weights: its own, or those of a teacher with its network; choice
+    start: Literal["fresh", "teacher"] = "fresh"
 
     teachers = (1, None)
     needs = "features"

@@ -73,6 +73,7 @@ WRONG = [
     ({"device": 0}, "device cannot be 0; give a name"),
     ({"threads": "2"}, "threads cannot be '2'; give a whole number"),
     ({"log": 5}, "log cannot be 5; give a name, or a list of names"),
+    ({"memory": 4}, "memory cannot be 4; give True or False"),
     ({"recipe": {"epochs": 1}, "epochs": 2}, "'epochs' is given by its name and in recipe; leave one out"),
 ]
 
@@ -101,6 +102,18 @@ def test_the_other_functions_look_at_types_too(tmp_path: Path) -> None:
     for function, words, more in asked:
         with pytest.raises(KfbenchError, match="cannot be .*; give "):
             function(*words, **more)
+
+
+def test_an_option_that_an_engine_does_not_heed_is_refused(tmp_path: Path) -> None:
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({"memory": 4}, "memory is for on='ray' and on='slurm', and this is on='local'"),
+        ({"slurm": {"partition": "gpu"}, "on": "ray"}, "slurm is for on='slurm', and this is on='ray'"),
+        ({"checkpoint_mb": 9, "on": "slurm"}, "checkpoint_mb is for on='ray', and this is on='slurm'"),
+    ]
+    for given, said in asked:
+        with pytest.raises(KfbenchError) as told:
+            library.study(tmp_path, **given)
+        assert str(told.value) == said
 
 
 def test_report_from_python(small: tuple[Path, Path]) -> None:

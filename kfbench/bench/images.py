@@ -25,7 +25,7 @@ from kfbench.running import resolve, stand_in
 from kfbench.running.device import synchronize, torch_device
 from kfbench.spec import Recipe, RunSpec, Setting
 from kfbench.train import optimizer
-from kfbench.train.images import ImageTraining, shortened
+from kfbench.train.images import ImageTraining, still
 from kfbench.train.precision import autocast
 from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
@@ -93,11 +93,16 @@ def measure(
 def _warmed_up(
     spec: RunSpec, *, batch_size: int, repeats: int, device: str, remembers: bool
 ) -> tuple[Turn, dict[int, set[str] | None]]:
-    """Return a step of a run's loop, of which one has been taken, and what it asks of each teacher."""
-    steps = 20 * (repeats + WARM)  # what is timed lies in the first twentieth: before any cut or second stage
-    setup = stand_in.setup(shortened(spec, steps=steps), rows=batch_size, device=device)
+    """Return a step of a run's longest stage, the last of equals, and what it asks of each teacher; one is taken."""
+    steps = 20 * (repeats + WARM)  # what is timed lies in the first twentieth of a stage: before any cut
+    setup = stand_in.setup(still(spec, steps=steps), rows=batch_size, device=device)
     loop = Supervised(setup)
     step = iter(loop).__next__
+    longest = max(range(len(loop.stages)), key=lambda which: (round(loop.stages[which][0].share, 6), which))
+    for _, first, _ in loop.stages[:longest]:
+        loop.skip(first)
+        step()
+    loop.skip(loop.stages[longest][1])
     with tempfile.TemporaryDirectory(prefix="kfbench-bench-") as folder:
         if remembers:
             setup.memory = ImageTraining().memory(setup, Path(folder), source={}, say=print)

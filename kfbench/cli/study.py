@@ -12,6 +12,7 @@ from kfbench.cli.options import DEFAULT_RESULTS, AsJson, Results, json_text, pai
 from kfbench.errors import KfbenchError
 from kfbench.running.files import require_folder
 from kfbench.studies.engines import ENGINES
+from kfbench.studies.place import CHECKPOINT_MB, unheeded
 
 On = Annotated[
     str,
@@ -43,7 +44,6 @@ Megabytes = Annotated[
     float,
     typer.Option("--checkpoint-mb", min=0, help="Larger ones stay on their node (ray).", callback=options.finite),
 ]
-CHECKPOINT_MB = 500.0
 
 
 def register(app: typer.Typer) -> None:
@@ -54,13 +54,9 @@ def register(app: typer.Typer) -> None:
 
 def _fit(on: str, *, memory: float, slurm: list[str] | None, checkpoint_mb: float) -> None:
     """Raise KfbenchError for an option that the engine would not heed."""
-    for given, option, engines in (
-        (slurm, "--slurm", ("slurm",)),
-        (memory, "--memory", ("ray", "slurm")),
-        (checkpoint_mb != CHECKPOINT_MB, "--checkpoint-mb", ("ray",)),
-    ):
-        if given and on not in engines:
-            raise KfbenchError(f"{option} is for --on {' and --on '.join(engines)}, and this is --on {on}")
+    if lost := unheeded(on, memory=memory, slurm=slurm, checkpoint_mb=checkpoint_mb):
+        option, engines = lost[0].replace("_", "-"), " and --on ".join(lost[1])
+        raise KfbenchError(f"--{option} is for --on {engines}, and this is --on {on}")
 
 
 def study(

@@ -78,10 +78,15 @@ class DenseLayer(nn.Module):
         """Return what surrounds the first computation of `join`, and its repetition in the backward pass."""
         return nullcontext(), statistics_kept(self.norm1, self.norm1.training)
 
+    def is_changed(self) -> bool:
+        """Say whether hooks or other weights change `join` in this pass alone: its repetition would miss them."""
+        modules = self.norm1, self.relu1, self.conv1
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+        return hooked or not isinstance(self.conv1.weight, nn.Parameter)
+
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map all maps so far, each [B, any, H, W], to the next `growth` ones [B, growth, H, W]."""
-        is_swapped = not isinstance(self.conv1.weight, nn.Parameter)  # for this pass: its repetition would miss it
-        if self.recomputes and torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_swapped:
+        if self.recomputes and torch.is_grad_enabled() and not torch.compiler.is_compiling() and not self.is_changed():
             x = checkpoint(self.join, *maps, use_reentrant=False, preserve_rng_state=False, context_fn=self.contexts)
         else:
             x = self.join(*maps)

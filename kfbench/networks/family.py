@@ -91,7 +91,7 @@ def load(family: Family) -> ModuleType:
         module = module_of(family.module)
     except KfbenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise KfbenchError(
             f"the network file '{family.file}' cannot be imported: {type(error).__name__}: {error}"
         ) from error

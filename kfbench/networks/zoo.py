@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from kfbench.errors import KfbenchError, near
 from kfbench.networks.calls import Call, seen
@@ -130,9 +131,10 @@ def _positioned(model: str, weights: Any, side: int) -> nn.Module:
 def _tell(net: Any) -> None:
     """Give torchvision's transformers the list of their blocks that timm's carry, in timm's words.
 
-    A vision transformer's class token is the vector before the head: it passes a module that can be read.
+    A vision transformer's class token is the vector before the head: it passes a module that can be read. So does a
+    DenseNet's last activation, which is a function there that overwrites what `norm5` put out.
     """
-    from torchvision.models import SwinTransformer, VisionTransformer
+    from torchvision.models import DenseNet, SwinTransformer, VisionTransformer
 
     if isinstance(net, VisionTransformer):
         net.num_prefix_tokens, net.global_pool = 1, "token"
@@ -147,6 +149,18 @@ def _tell(net: Any) -> None:
             {"module": f"features.{name}", "num_chs": width, "reduction": 4 << n}
             for n, (name, width) in enumerate(zip(stages, widths, strict=True))
         ]
+    elif isinstance(net, DenseNet):
+
+        class Activated(DenseNet):  # type: ignore[misc]
+            """Whose features are activated by a module."""
+
+            def forward(self, x: Tensor) -> Tensor:
+                """Map images [B, 3, H, W] to logits [B, K]."""
+                logits: Tensor = self.classifier(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+                return logits
+
+        net.features.add_module("relu5", nn.ReLU())
+        net.__class__ = Activated
 
 
 def _of_timm(

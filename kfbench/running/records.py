@@ -28,7 +28,7 @@ class RunRecord(BaseModel):
     spec: dict[str, Any] = Field(description="Method, task, teachers, seed, budget, recipe and settings, in full.")
     identity: dict[str, Any] = Field(
         description="What decides the numbers: the spec, the data's checksum, digests of the teachers' weights, "
-        "revisions of method and harness, own files of method and network."
+        "revisions of method and harness, own files of method, network and tasks."
     )
     status: Literal["done", "failed"]
     scores: dict[str, dict[str, float]] = Field(

@@ -22,6 +22,7 @@ OTHERS = {  # parts of an identity with which it is another run, whatever it sco
     "teachers": "the teachers' weights",
     "method_file": "the lines of the method's file",
     "network_file": "the lines of the network's file",
+    "task_file": "the lines of a task's file",  # a stage's, too, which has its task's name before it
 }
 Word = Literal["bit-equal", "equal within its interval", "different"]
 TIMES = ("seconds", "images_per_second", "frames_per_second", "rate")  # of a curve's row: no two runs agree on these
@@ -92,7 +93,7 @@ def compare(old: RunRecord, new: RunRecord, siblings: list[RunRecord]) -> Compar
             name for name in {**old.identity, **new.identity} if old.identity.get(name) != new.identity.get(name)
         ]
         differ = (f"identity: {', '.join(changed)}", *differ)
-        if others := [OTHERS[name] for name in changed if name in OTHERS]:
+        if others := [OTHERS[kind] for name in changed if (kind := name.rpartition(" ")[2]) in OTHERS]:
             return Comparison("different", differ, f"{' and '.join(others)} are not those of the record")
     if not differ:
         return Comparison("bit-equal", (), "every score and every point of the curve is equal to the bit")

@@ -23,7 +23,7 @@ class Home:
 
     def __init__(self, place: Place, *, driver: str) -> None:
         self._place, self._driver = place, driver
-        stored = missing.recorded(teacher_store.folder(place.results))
+        stored = missing.recorded(teacher_store.folder(place.results), is_store=True)
         self._recorded = {teacher_called(name): path for name, path in stored.items()} | missing.recorded(place.results)
         self._read: dict[Path, int] = {}  # other records that were looked at, and when those were written
 
@@ -39,7 +39,7 @@ class Home:
                     continue
                 record = records.read(path)
                 self._read[path] = written
-                if missing.Present(folder).counts(record, path):
+                if missing.Present(folder, is_store=job.is_teacher).counts(record, path):
                     name = digest(record.spec)
                     self._recorded[teacher_called(name) if job.is_teacher else name] = path
         return job.name in self._recorded

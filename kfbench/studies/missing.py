@@ -15,12 +15,12 @@ from kfbench.studies.plan import Planned
 from kfbench.studies.trials import Job, name_of
 
 
-def recorded(results: Path) -> dict[str, Path]:
+def recorded(results: Path, *, is_store: bool = False) -> dict[str, Path]:
     """Return {name: its record's path} of finished runs that today's code, data and teachers would make the same.
 
     In a teacher store only those whose weights are there count.
     """
-    found, present = {}, Present(results)
+    found, present = {}, Present(results, is_store=is_store)
     for path in record_files(results) if results.is_dir() else ():
         record = records.read(path)
         if present.counts(record, path):
@@ -31,13 +31,13 @@ def recorded(results: Path) -> dict[str, Path]:
 class Present:
     """The data sets, teachers and code of this machine, each looked at once; see `identity.of`."""
 
-    def __init__(self, results: Path) -> None:
-        self._results = results
+    def __init__(self, results: Path, *, is_store: bool) -> None:
+        self._results, self._is_store = results, is_store
         self._known: dict[tuple[str, str], str | None] = {}
 
     def counts(self, record: records.RunRecord, path: Path) -> bool:
         """Say whether a record of the folder counts for its run; in a teacher store it must have its weights."""
-        whole = self._results.name != "teachers" or path.with_suffix(".safetensors").is_file()
+        whole = not self._is_store or path.with_suffix(".safetensors").is_file()
         return whole and is_current(record) and self.fits(record)
 
     def fits(self, record: records.RunRecord) -> bool:

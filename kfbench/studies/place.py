@@ -12,6 +12,19 @@ from kfbench.folders import at_home
 from kfbench.running.files import write_text
 
 SQLITE = "sqlite:///"
+CHECKPOINT_MB = 500.0
+
+
+def unheeded(on: str, *, memory: float, slurm: object, checkpoint_mb: float) -> tuple[str, tuple[str, ...]] | None:
+    """Return an option that was given and that the engine would not heed, with the engines that do."""
+    for given, option, engines in (
+        (slurm, "slurm", ("slurm",)),
+        (memory, "memory", ("ray", "slurm")),
+        (checkpoint_mb != CHECKPOINT_MB, "checkpoint_mb", ("ray",)),
+    ):
+        if given and on not in engines:
+            return option, engines
+    return None
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class Place:
     gpus: float = 0.0  # a run; several runs may share one
     memory: float = 0.0  # GB a run; 0: not asked for
     checkpoint_seconds: float = 60.0
-    checkpoint_mb: float = 500.0  # above that a checkpoint stays where it was made, on engines that move them
+    checkpoint_mb: float = CHECKPOINT_MB  # above that a checkpoint stays where it was made, on engines that move them
     options: dict[str, str] = field(default_factory=dict)  # of sbatch
 
     def __post_init__(self) -> None:
@@ -41,6 +54,10 @@ class Place:
         ):
             if not least <= value < math.inf:
                 raise KfbenchError(f"{name} cannot be {value}; give a number from {least}")
+        lost = unheeded(self.on, memory=self.memory, slurm=self.options, checkpoint_mb=self.checkpoint_mb)
+        if lost is not None:
+            engines = " and ".join(f"on={name!r}" for name in lost[1])
+            raise KfbenchError(f"{lost[0]} is for {engines}, and this is on={self.on!r}")
 
     @property
     def cache(self) -> Path:

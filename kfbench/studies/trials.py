@@ -1,4 +1,4 @@
-"""What Optuna keeps: the database, and a grid's runs as trials with fixed parameters; the driver alone writes it."""
+"""What Optuna keeps: the database, and a grid's runs as trials without parameters; the driver alone writes it."""
 
 import contextlib
 import warnings
@@ -137,8 +137,8 @@ class Grid:
         if job is not None:
             self._left.remove(job)
             about = {"key": job.name, "label": job.label, "spec": job.spec.to_json()}
-            self._study.enqueue_trial({"seed": job.spec.seed}, user_attrs=about)
-            self._trials[job.name] = self._study.ask({"seed": optuna.distributions.IntDistribution(0, 2**31 - 1)})
+            self._study.enqueue_trial({}, user_attrs=about)
+            self._trials[job.name] = self._study.ask()
         return job
 
     def report(self, job: Job, step: int, score: float) -> Word:

@@ -97,6 +97,10 @@ class ActorCritic:
             self.meter.check()
             self._since = 0
 
+    def skip(self, step: int) -> None:
+        """Go to a later rollout of the present stage, or to the first of the next: for what only measures."""
+        self.position, self._ahead = step, None
+
     def batch(self) -> Batch:
         """Play a rollout, learn nothing, and return its rows."""
         return self._play(self.position).batch(None, self.setup.rng)

@@ -10,6 +10,7 @@ from kfbench.networks.network import Network
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
 from kfbench.train.actor_critic import ActorCritic, rollouts
+from kfbench.train.loop import phases
 from kfbench.train.objective import Objective
 from kfbench.train.setup import Setup
 from kfbench.train.training import BACKWARD, StandIn, Training
@@ -68,9 +69,14 @@ class GameTraining(Training[GameTask, GameRecipe]):
         return dataclasses.replace(recipe, frames=round(recipe.frames * factor))
 
     def seconds(self, spec: RunSpec, task: GameTask, stand_in: StandIn, *, tried: int) -> float:
-        """Return the seconds of all rollouts by that of one; episodes to evaluate by have no known length."""
+        """Return the seconds of all rollouts by that of one in each phase; evaluation has no known length."""
         loop = ActorCritic(stand_in(spec, 0))
-        loop.advance()
-        started = time.perf_counter()
-        loop.advance()
-        return (time.perf_counter() - started) * loop.total
+        whole = took = 0.0
+        for first, last in phases(loop.setup.method, loop.total):
+            loop.skip(first)
+            for _ in range(min(2, last - first)):  # the first warms up
+                started = time.perf_counter()
+                loop.advance()
+                took = time.perf_counter() - started
+            whole += took * (last - first)
+        return whole

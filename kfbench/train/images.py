@@ -15,6 +15,7 @@ from kfbench.data.images import Images, Split
 from kfbench.networks.network import Network
 from kfbench.spec import Recipe, RunSpec
 from kfbench.tasks import ImageTask, Task
+from kfbench.train.loop import phases
 from kfbench.train.memory import Memory
 from kfbench.train.objective import CrossEntropy
 from kfbench.train.setup import Setup
@@ -101,27 +102,36 @@ class ImageTraining(Training[ImageTask, Recipe]):
         return dataclasses.replace(recipe, epochs=round(recipe.epochs * factor, 2))
 
     def seconds(self, spec: RunSpec, task: ImageTask, stand_in: StandIn, *, tried: int) -> float:
-        """Return the seconds of all steps by the median of a few, evaluations among them."""
+        """Return the seconds of all steps by the median of a few in each phase, evaluations among them."""
         recipe = Recipe.of(spec)
         whole, held = images.counts(task)
         rows = recipe.train_size or whole
-        size, warm = min(recipe.batch_size, rows), 2
-        loop = Supervised(stand_in(shortened(spec, steps=4 * (warm + tried)), size))
-        times = []
-        turns = iter(loop)
-        for _ in range(warm + tried):
-            started = time.perf_counter()
-            next(turns)
-            loop.status()  # waits for the device
-            times.append(time.perf_counter() - started)
+        size, warm, short = min(recipe.batch_size, rows), 2, 1000
+        loop = Supervised(stand_in(still(spec, steps=short), size))
+        mean, turns = 0.0, iter(loop)
+        for first, last in phases(loop.setup.method, short):
+            loop.skip(first)
+            times = []
+            for _ in range(min(warm + tried, last - first)):
+                started = time.perf_counter()
+                next(turns)
+                loop.status()  # waits for the device
+                times.append(time.perf_counter() - started)
+            mean += statistics.median(times[warm:] or times) * (last - first) / short
         evaluating = recipe.evaluations * held / size / 3  # forward only: a third of a step
-        return statistics.median(times[warm:]) * (steps(recipe, rows) + evaluating)
+        return mean * (steps(recipe, rows) + evaluating)
 
 
 def shortened(spec: RunSpec, *, steps: int) -> RunSpec:
     """Return a spec whose stand-in of one batch of rows trains for `steps` steps, evaluated once, at the end."""
     recipe = dataclasses.replace(Recipe.of(spec), epochs=steps, train_size=None, evaluations=1)
     return dataclasses.replace(spec, recipe=recipe)
+
+
+def still(spec: RunSpec, *, steps: int) -> RunSpec:
+    """Return a shortened spec whose weights hardly move: what only shows what a step costs must not diverge."""
+    short = shortened(spec, steps=steps)
+    return dataclasses.replace(short, recipe=dataclasses.replace(Recipe.of(short), lr=1e-9))
 
 
 def calibrate(network: Network, taken: torch.Tensor) -> None:

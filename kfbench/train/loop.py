@@ -1,13 +1,14 @@
 """The surface that both training loops have, who looks on, and what they share."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from kfbench.batch import Batch
 from kfbench.errors import KfbenchError
-from kfbench.methods import Stage
+from kfbench.methods import Method, Stage
 from kfbench.spec import RunSpec
 from kfbench.train.setup import Setup
 
@@ -66,6 +67,18 @@ def spans(stages: tuple[Stage, ...], total: int) -> list[tuple[Stage, int, int]]
     ends = [round(total * sum(shares[: i + 1])) for i in range(len(shares))]
     starts = [0, *ends[:-1]]
     return [(stage, first, last) for stage, first, last in zip(stages, starts, ends, strict=True) if last > first]
+
+
+def phases(method: Method, total: int) -> list[tuple[int, int]]:
+    """Return the first step, and the step after the last, of each part of a run whose steps cost alike.
+
+    They are the method's stages, and what lies before and after its teachers leave, as far as a thousandth shows.
+    """
+    looks = min(total, 1000)
+    seen = [(step, method.is_attached(step / total)) for step in (round(total * i / looks) for i in range(looks))]
+    begins = {first for _, first, _ in spans(method.stages, total)}
+    begins |= {step for (_, before), (step, now) in pairwise(seen) if now != before}
+    return list(pairwise([*sorted(begins), total]))
 
 
 def set_training(student: nn.Module) -> None:

@@ -69,6 +69,10 @@ class Supervised:
             self.seconds += time.perf_counter() - started
             yield row
 
+    def skip(self, step: int) -> None:
+        """Go to a later step of the present stage, or to the first of the next: for what only measures."""
+        self.position = step
+
     def _begin(self, which: int) -> None:
         setup, (stage, _, _) = self.setup, self.stages[which]
         self._enter(stage)

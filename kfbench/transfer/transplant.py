@@ -60,10 +60,13 @@ def carry(source: Network, target: Network) -> None:
 
 
 def head(network: Network) -> nn.Module:
-    """Return the network's one head. Raises KfbenchError if it has several."""
+    """Return the network's one head, which reads a vector. Raises KfbenchError if it has several, or another one."""
     if len(network.heads) != 1:
         raise KfbenchError(f"network '{network.name}' has {len(network.heads)} heads; this method is for one")
-    return network.get_submodule(network.heads[0])
+    last = network.get_submodule(network.heads[0])
+    if isinstance(last, nn.Conv2d):
+        raise KfbenchError(f"the head of network '{network.name}' is a convolution; this method needs a linear one")
+    return last
 
 
 def old_head(source: Network) -> nn.Module:

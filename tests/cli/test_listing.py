@@ -189,3 +189,7 @@ def test_a_file_that_says_too_little_is_listed_as_what_it_is(type_in: Any, monke
     run = ("run", "--task", "digits", "--budget", "smoke", "--method")
     assert "teachers = 1 is no range; write (fewest, most), as (1, 1)" in type_in(*run, "own/odd.py").err
     assert "leaves.py' cannot be imported: SystemExit: 3" in type_in(*run, "own/leaves.py").err
+    family = 'FAMILY = Family(about="x", pattern="gone", form="gone", examples=("gone",))'
+    (own / "gone.py").write_text(f"from kfbench.networks.family import Family\n\n{family}\nraise SystemExit(0)\n")
+    done = type_in(*run, "scratch", "--network", "gone")
+    assert done.code == 2 and "the network file 'gone' cannot be imported: SystemExit: 0" in done.err

@@ -258,6 +258,21 @@ def numbers_task(classes: int = 3) -> tuple[Task, Teacher]:
     return made, Teacher(network, "teacher", "tiny", tuple("abc"), "")
 
 
+@pytest.mark.parametrize("name", ["bss", "lwf", "co_tuning", "bi_tuning"])
+def test_what_reads_below_a_head_refuses_one_that_reads_maps(name: str) -> None:
+    """torchvision's SqueezeNets end so: the vector below their head is none."""
+    task, teacher = numbers_task()
+    body = nn.Sequential()
+    body.add_module("fc", nn.Conv2d(3, 4, 1))
+    body.add_module("head", nn.Conv2d(4, 3, 1))
+    body.add_module("flat", nn.Flatten())
+    network = Network(body, name="maps", shape=(3, 1, 1), outputs=3, layers=("body.fc",), heads=("body.head",))
+    object.__setattr__(task, "make_network", lambda: network)
+    rest = teacher.name, teacher.task, teacher.classes, teacher.digest
+    with pytest.raises(KfbenchError, match=r"^the head of network 'maps' is a convolution; this method needs"):
+        registry.load_method(name).make_student(task, [Teacher(network, *rest)], torch.Generator())
+
+
 def test_bi_tuning_is_the_authors() -> None:
     task, teacher = numbers_task()
     method = registry.load_method("bi_tuning", {"queue": 4, "momentum": 0.9, "dimensions": 5, "shift": 0})

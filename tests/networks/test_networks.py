@@ -3,14 +3,14 @@
 import re
 import subprocess
 import sys
-from collections import Counter
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 
-from kfbench import networks
+from kfbench import networks, registry
 from kfbench.errors import KfbenchError
 from kfbench.networks import densenet, resnet, wide_resnet
 from kfbench.networks.family import families
@@ -243,20 +243,20 @@ def test_densenet_recomputes_the_same_numbers(name: str, monkeypatch: pytest.Mon
         monkeypatch.setattr(densenet, "RECOMPUTE_ABOVE", limit)
         network = make(name)
         assert all(m.recomputes == (limit == 0) for m in network.modules() if isinstance(m, densenet.DenseLayer))
-        calls: Counter[str] = Counter()
-        norm = network.get_submodule("body.blocks.2.1.norm1")
-        norm.register_forward_hook(lambda *_, calls=calls: calls.update(["norm"]))
+        layer = network.get_submodule("body.blocks.2.1")
+        assert isinstance(layer, densenet.DenseLayer)
+        monkeypatch.setattr(layer, "join", joined := Mock(wraps=layer.join))
         for _ in range(2):
             torch.manual_seed(5)  # dropout
             network(images).logits.square().sum().backward()
-        assert calls["norm"] == (4 if limit == 0 else 2)
+        assert joined.call_count == (4 if limit == 0 else 2)
         left.append((network.state_dict(), {key: value.grad for key, value in network.named_parameters()}))
     for recomputed, kept in zip(*left, strict=True):
         assert all(torch.equal(recomputed[key], kept[key]) for key in kept)
 
 
 def test_densenet_recomputes_what_a_method_changes_for_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Norms in evaluation mode (`lp_ft`), weights of `functional_call` (`lora`): both are over before the backward."""
+    """Norms in evaluation mode (`lp_ft`), weights of `functional_call` (`lora`), hooks (`stochnorm`): over by then."""
     images, left = torch.rand(4, *CIFAR), []
     for limit in (0, 2**60):
         monkeypatch.setattr(densenet, "RECOMPUTE_ABOVE", limit)
@@ -268,6 +268,10 @@ def test_densenet_recomputes_what_a_method_changes_for_a_pass(monkeypatch: pytes
         swapped = {key: value * 1.5 for key, value in network.named_parameters()}
         torch.manual_seed(5)
         torch.func.functional_call(network, swapped, (images,)).logits.square().sum().backward()
+        torch.manual_seed(5)
+        with registry.load_module("methods", "stochnorm").stochastic(network, 0.5, torch.Generator().manual_seed(5)):
+            chosen = network(images).logits
+        chosen.square().sum().backward()
         left.append({key: value.grad for key, value in network.named_parameters()})
     for key, kept in left[1].items():
         assert torch.equal(left[0][key], kept), key

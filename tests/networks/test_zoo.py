@@ -59,6 +59,22 @@ def test_torchvision_layers_are_no_branches(name: str, size: int) -> None:
         torch.testing.assert_close(logits[0], logits[1])
 
 
+def test_nothing_overwrites_what_is_read_of_a_torchvision_densenet() -> None:
+    """Its last activation is a function there, which works in place on what `norm5` put out."""
+    from torchvision.models import densenet121
+
+    network, theirs = make("torchvision:densenet121"), densenet121(num_classes=10)
+    theirs.load_state_dict(network.get_submodule("body.net").state_dict())
+    images = torch.rand(2, *CIFAR)
+    taken: list[torch.Tensor] = []
+    last = network.get_submodule(network.layers[-1])
+    last.register_forward_hook(lambda _m, _t, put: taken.extend((put, put.detach().clone())))
+    logits = network.train()(images).logits
+    assert torch.equal(*taken) and (taken[0] >= 0).all() and taken[0]._version == 0
+    normalised = (images - network.mean) / network.std
+    torch.testing.assert_close(logits, theirs.train()(normalised))
+
+
 def test_blocks_of_torchvisions_transformers_are_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their tokens as maps, then the vector that the head takes: the first layer says nothing of what was learned."""
     swin = make("torchvision:swin_t", (3, 64, 64))

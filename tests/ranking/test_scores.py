@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kfbench.ranking import scores
-from kfbench.ranking.probe import STRENGTHS, _left_out, probe
+from kfbench.ranking.probe import STRENGTHS, probe
 
 
 def made(rows: int, dimensions: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,20 +131,24 @@ def test_parc_by_loops() -> None:
 
 def test_the_probe_leaves_one_out_as_training_without_it_would() -> None:
     features, _, labels = made(25, 4, 3)
-    taken = scores.standardised(features)
-    targets = np.eye(3)[labels]
-    left, singular, _ = np.linalg.svd(taken, full_matrices=False)
-    for strength in (0.1, 10.0):
-        total = 0.0
-        for i in range(25):
-            others = np.arange(25) != i
-            inputs = np.hstack([taken[others], np.ones((24, 1))])
-            ridge = np.diag([strength] * 4 + [0.0])  # the mean is not shrunk
-            weights = np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ targets[others])
-            total += ((targets[i] - np.append(taken[i], 1) @ weights) ** 2).sum()
-        told = _left_out(left, singular**2, targets - targets.mean(0), strength)
-        assert told == pytest.approx(total / 75, rel=1e-9)
-    assert STRENGTHS[0] < 0.1 < 10 < STRENGTHS[-1]
+    taken, targets = scores.standardised(features), np.eye(3)[labels]
+
+    def fitted(rows: np.ndarray, strength: float) -> np.ndarray:
+        inputs = np.hstack([taken[rows], np.ones((rows.sum(), 1))])
+        ridge = np.diag([strength] * 4 + [0.0])  # the mean is not shrunk
+        return np.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ targets[rows])
+
+    errors = []
+    for strength in STRENGTHS:
+        each = [targets[i] - np.append(taken[i], 1) @ fitted(np.arange(25) != i, strength) for i in range(25)]
+        errors.append(np.square(each).sum())
+    best = int(np.argmin(errors))
+    assert 0 < best < len(STRENGTHS) - 1
+    others, _, theirs = made(200, 4, 3)
+    told = (np.hstack([scores.standardised(others, by=features), np.ones((200, 1))])) @ fitted(
+        np.full(25, True), STRENGTHS[best]
+    )
+    assert probe(features, labels, others, theirs) == 100 * (told.argmax(1) == theirs).mean()
 
 
 def test_the_probe_tells_what_a_linear_classifier_can_tell() -> None:

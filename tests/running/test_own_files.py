@@ -4,13 +4,15 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from console import TINY, Console
 
 from kfbench import registry
 from kfbench.cli import new
-from kfbench.running import execute, identity, records, resolve
+from kfbench.running import execute, identity, records, resolve, verify
+from kfbench.spec import RunSpec, digest
 
 RUN = ["run", "--method", "mine", "--task", "digits", "--teachers", "random:digits/cnn-4", *TINY, "--json"]
 
@@ -104,7 +106,16 @@ def test_so_is_an_edited_task(own: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "task_file" in before[0] and "part task_file" in before[1]
     edit(path, "keep=(0, 1, 2)", "keep=(7, 8, 9)")
     assert registry.load_task("part").keep == (7, 8, 9)  # type: ignore[attr-defined]
-    assert all(now != then for now, then in zip((identity.of(spec, []) for spec in runs), before, strict=True))
+
+    def record_of(spec: RunSpec, of: dict[str, Any]) -> records.RunRecord:
+        return records.RunRecord(key=digest(of), spec=spec.to_json(), identity=of, status="done")
+
+    after = [identity.of(spec, []) for spec in runs]
+    for then, now, spec in zip(before, after, runs, strict=True):
+        old, new = (record_of(spec, each) for each in (then, now))
+        told = verify.compare(old, new, [])
+        assert old.key != new.key and told.word == "different"
+        assert told.told.endswith("the lines of a task's file are not those of the record")
 
 
 def test_a_changed_file_of_the_checkout_is_told_and_ends_no_run_of_before(

@@ -255,7 +255,6 @@ def study(
 
     from rich.console import Console
 
-    from kfbench.reporting import page
     from kfbench.studies import steps
     from kfbench.studies.place import Place
 
@@ -274,20 +273,30 @@ def study(
     )
     console = Console(stderr=True, highlight=False)
     failed = steps.full(_path(folder), place, row=row, column=column, console=console)
-    return dataclasses.replace(page.make(_path(folder), place.results), failed=failed)
+    return dataclasses.replace(report(folder, results=results), failed=failed)
 
 
 def report(study: Folder, *, results: Folder = "results") -> "Page":
     """Make a study's tables, plots and page from its records, and return what the index says of it.
 
-    `study` is the folder with its study.toml. Raises KfbenchError if study, plan or a record is not sound, or
-    there is no such folder of records.
+    `study` is the folder with its study.toml; the index is that of the folder in which it lies. Raises KfbenchError if
+    study, plan or a record is not sound, or there is no such folder of records; warns of another study at fault.
     """
+    import warnings
+
+    from kfbench.errors import KfbenchWarning
     from kfbench.reporting import page
     from kfbench.running.files import require_folder
 
-    require_folder(_path(results))
-    return page.make(_path(study), _path(results))
+    folder, records = _path(study).resolve(), _path(results)
+    require_folder(records)
+    made = page.make(_path(study), records)
+
+    def say(line: str) -> None:
+        warnings.warn(line, KfbenchWarning, stacklevel=2)
+
+    page.index(folder.parent, records, {folder: made}, say)
+    return made
 
 
 def _path(folder: Folder) -> Path:

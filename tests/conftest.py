@@ -179,7 +179,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     from kfbench.reporting import page
 
     folder, results = make_small(tmp_path_factory.mktemp("reported"))
-    page.index(folder.parent, [page.make(folder, results)])
+    page.index(folder.parent, results, {folder.resolve(): page.make(folder, results)}, str)
     return folder, results
 
 

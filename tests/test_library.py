@@ -122,5 +122,6 @@ def test_report_from_python(small: tuple[Path, Path]) -> None:
         path.unlink()
     page = library.report(str(folder), results=str(results))
     assert (page.name, page.done) == ("small", 1) and (folder / "index.html").is_file()
+    assert "small/index.html" in (folder.parent / "index.html").read_text()  # to which the page's head leads
     with pytest.raises(KfbenchError, match="no folder 'nowhere'"):
         library.report(folder, results="nowhere")

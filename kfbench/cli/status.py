@@ -1,11 +1,15 @@
 """What `kfbench status` shows: what runs now, where, how far, how long still; what failed and why."""
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
 
 from kfbench.cli import listing
 from kfbench.running.status import read, spoken
+from kfbench.spec import RunSpec, digest
+
+SPEC = tuple(field.name for field in dataclasses.fields(RunSpec))
 
 
 def status(results: Path) -> dict[str, list[dict[str, Any]]]:
@@ -14,12 +18,14 @@ def status(results: Path) -> dict[str, list[dict[str, Any]]]:
     runs, studies = ([row for row in told if kind in row] for kind in ("run", "study"))
     failed = [row for row in runs if row["state"] == "failed"]
     named = {row["run"] for row in failed}
+    recorded = [row for row in listing.records(results) if row["status"] in ("done", "failed")]
     failed += [
         {"run": row["name"], "label": f"{row['method']} on {row['task']}, seed {row['seed']}", "why": row["error"]}
-        for row in listing.records(results)
+        for row in recorded
         if row["status"] == "failed" and row["name"] not in named
     ]
-    failed += [{**row, "study": study["study"]} for study in studies for row in study["failed"]]
+    known = {digest({name: row[name] for name in SPEC}) for row in recorded}  # made good meanwhile, or told above
+    failed += [{**row, "study": s["study"]} for s in studies for row in s["failed"] if row.get("name") not in known]
     return {
         "running": [row for row in runs if row["state"] == "running"],
         "studies": [row for row in studies if not row["over"]],

@@ -221,14 +221,7 @@ def report(
         made[folder.resolve()] = page = making.make(folder, results)
         typer.echo(f"{folder / 'index.html'}: {page.told}")
     for parent in dict.fromkeys(folder.resolve().parent for folder in chosen):
-        every = sorted(path.parent for path in parent.glob("*/study.toml") if (path.parent / "plan.json").is_file())
-        pages = []
-        for folder in every:
-            try:
-                pages.append(made.get(folder) or making.page_of(folder, results))
-            except KfbenchError as error:  # a neighbour's fault costs only its own line
-                typer.echo(f"left out of {parent / 'index.html'}: {error}", err=True)
-        making.index(parent, pages)
+        making.index(parent, results, made, partial(typer.echo, err=True))
 
 
 def verify(

@@ -27,6 +27,7 @@ class Verdict:
     impossible: tuple[str, ...]  # those of them that a row cannot run on
     unmade: int  # runs of the claim that are planned and not made yet: it is not decided before
     failed: int  # runs of the claim that failed, and are in no pair
+    is_everywhere: bool = True  # whether the difference is of one size in every task
     unscaled: str = ""  # which columns have no score on the scale that tasks share, where that is the unit's
 
     @property
@@ -40,7 +41,8 @@ class Verdict:
         text = f"{_signed(plain.value)} {self.unit}" + (f" (claimed: above {_signed(margin)})" if margin else "")
         runs = count(gap.pairs, "pair of runs" if self.claim.better else "run")
         if gap.is_constant:
-            text += f" in each of {runs}: without any spread there is no interval"
+            same = "in each of" if self.is_everywhere else "on average, the same in every run of a task, from"
+            text += f" {same} {runs}: without any spread there is no interval"
         elif np.isnan(gap.low):
             return f"{text} from {runs}: too few to decide"
         else:
@@ -89,7 +91,9 @@ def verdict(claim: Claim, grid: Grid) -> Verdict:
     absent = tuple(column for column in columns if column not in ready and column in known)
     refused = {at for at, cell in grid.cells.items() if cell.planned.spec is None}
     impossible = tuple(column for column in absent if any((row, column) in refused for row in rows))
-    return Verdict(claim, word, gap, plain, unit, ready, absent, impossible, unmade, failed, unscaled)
+    gaps = (ours - theirs)[np.isfinite(ours - theirs)]
+    is_everywhere = not gap.is_constant or bool(np.allclose(gaps, gaps[0]))
+    return Verdict(claim, word, gap, plain, unit, ready, absent, impossible, unmade, failed, is_everywhere, unscaled)
 
 
 def _can_run(grid: Grid, row: str, column: str) -> bool:

@@ -6,7 +6,7 @@ seed, and so initialisation, batch order and augmentation.
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kfbench.reporting.stats import Array
 from kfbench.running import records
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
+from kfbench.studies.definition import FIRST_SEED
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Contender:
 
     def scores(self, seeds: Sequence[int]) -> Array:
         """Return the score after the last step of each seed [N, 1], NaN where there is no run."""
-        of = {record.spec["seed"]: record.scores["last"][self.kind.metric] for record in self.runs}
+        metric = self.kind.metric
+        of = {record.spec["seed"]: record.scores.get("last", {}).get(metric, np.nan) for record in self.runs}
         return np.array([[of.get(seed, np.nan)] for seed in seeds])
 
 
@@ -50,6 +52,7 @@ class Table:
     title: str
     contenders: tuple[Contender, ...]
     left_out: int = 0  # single runs with other settings, as a search leaves them, of methods that have several runs
+    of_search: int = 0  # runs with a seed by which searches choose: who was chosen by a run is not judged by it
 
 
 def of_keys(results: Path, keys: Sequence[str], *, all_seeds: bool = False) -> Table:
@@ -72,7 +75,15 @@ def of_keys(results: Path, keys: Sequence[str], *, all_seeds: bool = False) -> T
     groups = [[record for record in chosen if _but_seed(record) == each] for each in wanted]
     if len(groups) < 2:
         raise KfbenchError("that is one contender: the runs differ in nothing but their seeds; give another's key too")
-    return _table(tasks[0], groups, what=(*PARTS, "recipe"))
+    kept = [_reported(group, {*keys}) for group in groups]
+    lost = sum(map(len, groups)) - sum(map(len, kept))
+    return _table(tasks[0], kept, what=(*PARTS, "recipe"), of_search=lost)
+
+
+def _reported(group: list[RunRecord], named: Container[str] = ()) -> list[RunRecord]:
+    """Leave out runs with a seed of searches where there are others, but for keys that are named."""
+    kept = [record for record in group if record.spec["seed"] < FIRST_SEED or record.key in named]
+    return kept or group
 
 
 def _require_one_a_seed(chosen: Sequence[RunRecord]) -> None:
@@ -109,14 +120,17 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
                 recipes.setdefault(json.dumps(record.spec["recipe"], sort_keys=True), []).append(record)
     tables = []
     for runs in recipes.values():
-        groups = [[r for r in runs if _but_seed(r) == each] for each in dict.fromkeys(map(_but_seed, runs))]
+        every = [[r for r in runs if _but_seed(r) == each] for each in dict.fromkeys(map(_but_seed, runs))]
+        groups = [_reported(group) for group in every]
         most = {
             each: max(len(g) for g in groups if g[0].spec["method"] == each) for each in methods if _has(groups, each)
         }
         several = [group for group in groups if len(group) > 1 or most[group[0].spec["method"]] == 1]
         if len(several) > 1:
             title = f"{task}, {_recipe(runs[0])}"
-            tables.append(_table(title, several, what=PARTS, left_out=len(groups) - len(several)))
+            lost = sum(len(all_) - len(group) for all_, group in zip(every, groups, strict=True) if group in several)
+            table = _table(title, several, what=PARTS, left_out=len(groups) - len(several), of_search=lost)
+            tables.append(table)
     if not tables:
         raise KfbenchError(f"no two of {', '.join(methods)} ran on '{task}' with the same recipe; compare keys instead")
     shown = {contender.runs[0].spec["method"] for table in tables for contender in table.contenders}
@@ -156,7 +170,9 @@ def _has(groups: list[list[RunRecord]], method: str) -> bool:
     return any(group[0].spec["method"] == method for group in groups)
 
 
-def _table(title: str, groups: list[list[RunRecord]], *, what: Sequence[str], left_out: int = 0) -> Table:
+def _table(
+    title: str, groups: list[list[RunRecord]], *, what: Sequence[str], left_out: int = 0, of_search: int = 0
+) -> Table:
     names = [group[0].spec["method"] for group in groups]
     contenders = []
     for name, group in zip(names, groups, strict=True):
@@ -164,7 +180,7 @@ def _table(title: str, groups: list[list[RunRecord]], *, what: Sequence[str], le
         more = naming.differing(group[0].spec, rivals, what) if len(rivals) > 1 else []
         runs = sorted(group, key=lambda record: record.spec["seed"])
         contenders.append(Contender(", ".join([name, *more]), tuple(runs)))
-    return Table(title, tuple(contenders), left_out)
+    return Table(title, tuple(contenders), left_out, of_search)
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
@@ -249,6 +265,9 @@ def text(table: Table) -> str:
     if table.left_out:
         lone = count(table.left_out, "single run")
         lines += folded(f"left out: {lone} with other settings; compare their keys to see them", indent=2)
+    if table.of_search:
+        lost = count(table.of_search, "run")
+        lines += folded(f"left out: {lost} with a seed by which searches choose ({FIRST_SEED} or more)", indent=2)
     return "\n".join(lines)
 
 
@@ -270,10 +289,12 @@ def picture(tables: Sequence[Table], out: Path) -> None:
     """
     from kfbench.reporting import style
 
+    order = list(dict.fromkeys(contender.label for table in tables for contender in table.contenders))
     with style.in_style():
         figure, axes = style.panels(len(tables))
         for table, axis in zip(tables, axes, strict=True):
-            _draw(table, axis)
+            _draw(table, axis, order)
+            axis.set_title(style.folded(table.title, figure, axis))
         style.legend(figure, axes)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -284,18 +305,21 @@ def picture(tables: Sequence[Table], out: Path) -> None:
             raise KfbenchError(f"cannot write '{out}' ({error.strerror}); give another place") from error
 
 
-def _draw(table: Table, axis: Any) -> None:
-    from kfbench.reporting.curve_plots import draw_line
+def _draw(table: Table, axis: Any, order: Sequence[str]) -> None:
+    """Draw a table's curves; `order` are the labels of all panels, for one label is one line in the legend."""
+    from kfbench.reporting.curve_plots import draw_line, frame
 
     kind = table.contenders[0].kind
-    for index, contender in enumerate(table.contenders):
+    for contender in table.contenders:
         whole, unit = kind.duration(contender.runs[0].spec["recipe"])  # its own: keys may be of any recipes
         metric = f"val_{kind.metric}"
         points = [
-            {round(row["progress"], 6): row[metric] for row in record.curve if metric in row}
+            {round(row["progress"], 6): row[metric] for row in record.curve if metric in row and "progress" in row}
             for record in contender.runs
         ]
         times = sorted({time for each in points for time in each})
         values = np.array([[each.get(time, np.nan) for time in times] for each in points])
-        draw_line(axis, np.array(times) * whole, values, contender.label, index)
-    axis.set(title=table.title, xlabel=unit, ylabel=f"validation {kind.scored}")
+        if times:
+            draw_line(axis, np.array(times) * whole, values, contender.label, order.index(contender.label))
+    axis.set(xlabel=unit, ylabel=f"validation {kind.scored}")
+    frame(axis, is_percent=kind.is_percent)

@@ -32,7 +32,8 @@ def cost(grid: Grid) -> Table:
     caption = (
         "Of the network that is kept: parameters, multiply-adds and latency of one input (a range where tasks differ)"
         f"{f', the smallest that any run which keeps it measured on {latency.machine}' if latency.of else ''}. "
-        "Training: mean seconds a run of the student, and of its teachers' own training, on whatever machine made it. "
+        "Training: mean seconds a run of the student, and of its teachers' own training, on whatever machine made it; "
+        "of several tasks the mean of their means. "
         f"Last: its time over that of {base}, where both ran a seed with the same processor, device and number of "
         "threads (in brackets the smallest and the largest of a seed). All times are wall time, and machines may be "
         "shared: they tell the load too, which records do not hold. `kfbench bench` times steps in turns instead; "
@@ -94,7 +95,7 @@ def _cost(grid: Grid, row: str, latency: Latency) -> tuple[Shown, ...]:
     fast = _range([latency.of[network] for network in networks if network in latency.of])
     if not networks <= latency.of.keys():
         fast = replace(fast, note=f"not all that it keeps was measured on {latency.machine}")
-    seconds = [_mean([r.cost[name] for r in done if name in r.cost]) for name in ("seconds", "teacher_seconds")]
+    seconds = [_mean(grid, row, name) for name in ("seconds", "teacher_seconds")]
     every = (*kept, fast, *seconds, _ratio(grid, row))
     return tuple(replace(shown, keys=keys if shown.values else ()) for shown in every)
 
@@ -123,8 +124,18 @@ def _range(stated: Sequence[float]) -> Shown:
     return Shown(text, values={"low": low, "high": high})
 
 
-def _mean(stated: Sequence[float]) -> Shown:
-    return Shown(short(float(np.mean(stated))), values={"mean": float(np.mean(stated))}) if stated else Shown("–")
+def _mean(grid: Grid, row: str, name: str) -> Shown:
+    """Return the mean of a cost over the columns of which a row states it; told where others have more columns."""
+
+    def means(of: str) -> list[float]:
+        there = (grid.cells[of, column].cost(name) for column in grid.columns if (of, column) in grid.cells)
+        return [mean for mean in there if not np.isnan(mean)]
+
+    own, most = means(row), max(len(means(other)) for other in grid.rows)
+    if not own:
+        return Shown("–")
+    note = f"over {count(len(own), 'column')}, others over {most}" if len(own) < most else ""
+    return Shown(short(float(np.mean(own))), note=note, values={"mean": float(np.mean(own))})
 
 
 def short(number: float) -> str:

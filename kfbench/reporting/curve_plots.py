@@ -72,8 +72,10 @@ def draw_line(axis: Axes, x: Array, values: Array, label: str, index: int, *, da
         axis.fill_between(x, low, high, color=style.colour(index), alpha=0.15, linewidth=0)
 
 
-def _frame(axis: Axes, *, is_percent: bool) -> None:
+def frame(axis: Axes, *, is_percent: bool) -> None:
     """Fit the axis to its lines with some room: the band of a few runs can be several times as high, or past 100 %."""
+    if not axis.lines:
+        return
     low, high = axis.get_ylim()
     lines = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.lines])
     bottom, top = np.nanmin(lines), np.nanmax(lines)
@@ -109,7 +111,7 @@ def curves(grid: Grid) -> Drawn:
                 form = "." if len(times) == 1 else "-"
                 axis.plot(times * whole, band(values)[0], form, color=style.INK, lw=0.7, alpha=0.3, label="others")
         axis.set(title=column, ylabel=_axis_name(grid, column))
-        _frame(axis, is_percent=grid.kind(column).is_percent)
+        frame(axis, is_percent=grid.kind(column).is_percent)
     style.legend(figure, axes)
     caption = (
         "The student as it would be kept, on validation data; mean over seeds with Student's pointwise 95 % interval."
@@ -137,7 +139,7 @@ def attached(grid: Grid) -> Drawn:
             times, values = curve(grid, row, column, metric)
             draw_line(axis, times * whole, values, label, 1 - index, dash="--" if index == 0 else "-")
         axis.set(title=f"{names[row]}\n{column}", xlabel=name, ylabel=_axis_name(grid, column))
-        _frame(axis, is_percent=grid.kind(column).is_percent)
+        frame(axis, is_percent=grid.kind(column).is_percent)
     style.legend(figure, axes)
     caption = (
         "What the teachers still give: the score of the student with its teachers attached (dashed, until they are cut "

@@ -1,6 +1,6 @@
 """Text that people wrote (titles, labels, claims, errors of runs), made safe for HTML, Markdown and LaTeX.
 
-What stands in backticks is code in HTML and in Markdown; nothing else is taken as markup.
+What stands in backticks is code; nothing else is taken as markup.
 """
 
 import re
@@ -64,5 +64,7 @@ def _mark(match: re.Match[str]) -> str:
 
 
 def tex(text: str) -> str:
-    """Escape text for LaTeX; characters that pdflatex does not know become a question mark."""
-    return "".join(char if " " <= char < "\u0250" else "?" for char in text.translate(SPECIAL))
+    """Escape text for LaTeX, code as such; characters that pdflatex does not know become a question mark."""
+    parts = (part.translate(SPECIAL) for part in re.split(r"`([^`]+)`", text))
+    whole = "".join(rf"\texttt{{{part}}}" if n % 2 else part for n, part in enumerate(parts))
+    return "".join(char if " " <= char < "\u0250" else "?" for char in whole)

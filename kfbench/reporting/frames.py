@@ -15,7 +15,7 @@ TIMES = ("step", "progress", "epoch", "frames", "seconds")  # of a point of a cu
 
 
 def runs(results: Path, *, teachers: bool = False) -> pd.DataFrame:
-    """Return one row a recorded run, in order of task, method and key; failed runs too.
+    """Return one row a recorded run, by task and method in the order of their files; failed runs too.
 
     Columns: key, status, method, task, budget, seed, teachers (joined by commas), error, then flat what the record has:
     `recipe.FIELD`, `settings.NAME`, test scores `last.METRIC` and `best.METRIC`, `val.METRIC`, `cost.NAME`, `commit`,

@@ -215,6 +215,14 @@ class Grid:
             data = {record.identity.get("data") for row in self.rows for record in self._done(row, column)}
             if len(data) > 1:
                 found.append(f"The runs of {column} were made with {len(data)} different versions of its data.")
+            every = [record for row in self.rows for record in self._done(row, column)]
+            if len({record.identity.get("harness_revision") for record in every}) > 1:
+                found.append(f"The runs of {column} were made by different revisions of kfbench.")
+            teachers = {
+                pair for r in every for pair in zip(r.spec["teachers"], r.identity.get("teachers", []), strict=False)
+            }
+            if len({name for name, _ in teachers}) < len(teachers):
+                found.append(f"Runs of {column} had different weights of teachers with one name.")
         for row, column in self.cells:
             used = {digest({**r.identity, "spec": None, "data": None}) for r in self._done(row, column)}
             if len(used) > 1:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from kfbench.reporting import style
-from kfbench.reporting.curve_plots import Plot, curve, scale
+from kfbench.reporting.curve_plots import ATTACHED, Plot, curve, scale
 from kfbench.reporting.grid import Array, Grid
 from kfbench.running.records import RunRecord
 
@@ -65,6 +65,19 @@ class Mix:
             row[np.searchsorted(every, times)] = np.nanmean(values, axis=0)
         return every, means
 
+    def until(self) -> float:
+        """Return the progress at which curves last tell of teachers: after the cut shares stand still. 1: they do not.
+
+        Influence, and the score of the student with its teachers, are told while these are there.
+        """
+        told = [
+            point["progress"]
+            for record in self.done()
+            for point in record.curve
+            if ATTACHED in point or any(name.startswith("influence/") for name in point)
+        ]
+        return max(told, default=1.0)
+
 
 def mixing(grid: Grid) -> list[Plot]:
     """Draw shares (the paper's figure 1c) and, where curves state it, influence, for each row that mixes."""
@@ -84,6 +97,8 @@ def _shares(number: int, mixes: list[Mix]) -> Plot:
         f"{mixes[0].row}: how much of each mixed layer is the student's own and how much comes from each teacher, "
         f"{_over(mixes, 'share')}; first the mean over all layers, then single layers from the lowest to the highest."
     )
+    if any(mix.until() < 1 for mix in mixes):
+        caption += " Bands end where the teachers are cut off: from there on all is the student's own."
     return _panels(f"shares-{number}", f"Shares of {mixes[0].row}", caption, mixes, "share", "mean of layers")
 
 
@@ -142,6 +157,8 @@ def _stack(axis: Axes, mix: Mix, layers: list[str], everyone: list[str]) -> None
     whole, unit = scale(mix.grid, mix.row, mix.column)
     for who in mix.members("share", layers):
         times, means = mix.means("share", layers, who)
+        attached = times <= mix.until() + 1e-9
+        times, means = times[attached], means[:, attached]
         mean = np.nansum(means, axis=0) / len(layers)  # a teacher has no share of a layer it is not linked to
         bottom = np.zeros_like(mean) if bottom is None else bottom
         look: dict[str, Any] = {"color": style.colour(everyone.index(who)), "alpha": 0.85, "linewidth": 0}

@@ -84,7 +84,8 @@ def of(grid: Grid, verdicts: list[Verdict]) -> Overview:
     base, unit = grid.study.baseline, _unit(grid)
     standings = _standings(grid) if base in grid.rows else []
     tasks = max((standing.tasks for standing in standings), default=0)
-    headline = " ".join(filter(None, (_headline(grid, standings, unit), _left_out(grid, standings))))
+    said = (_headline(grid, standings, unit), _left_out(grid, standings), _unmade(grid, tasks))
+    headline = " ".join(filter(None, said))
     return Overview(verdicts, standings, headline, base, unit, tasks)
 
 
@@ -152,6 +153,16 @@ def _left_out(grid: Grid, standings: list[Standing]) -> str:
     if not grid.scaled:
         return f"There is no mean over tasks: {told}."
     return f"All this is over {len(grid.scaled)} of {count(len(grid.columns), 'task')}: {told}." if standings else ""
+
+
+def _unmade(grid: Grid, tasks: int) -> str:
+    """Say of how many tasks the headline is, where runs of others are still to be made."""
+    unmade = grid.planned - len(grid.done()) - len(grid.failed())
+    if unmade <= 0 or not tasks:
+        return ""
+    every = len(grid.scaled or grid.columns)
+    where = f"This is over {tasks} of {count(every, 'task')}; " if 0 < tasks < every else ""
+    return f"{where}{unmade} of {count(grid.planned, 'run')} {'is' if unmade == 1 else 'are'} not made yet."
 
 
 def _undecided(standings: list[Standing], whole: list[Standing], base: str, unit: str) -> str:

@@ -6,6 +6,7 @@ Everything follows from `study.toml`, `plan.json` and the records: the same inpu
 import json
 import shlex
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from kfbench.errors import KfbenchWarning
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.reporting import claims, escape, grid, overview, plots, readme, render, run_list, style, tables
 from kfbench.reporting.curve_plots import Plot
 from kfbench.reporting.grid import Grid
@@ -74,7 +75,7 @@ def make(folder: Path, results: Path) -> Page:
     write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
     top = overview.of(cells, claims.verdicts(cells))
     drawings = _draw(cells, folder / "plots")
-    settings = _chosen(folder)
+    settings = _chosen(folder, cells)
     _write_own(folder / "index.html", _page(cells, top, every, drawings, settings, folder=folder, results=results))
     _write_own(folder / "README.md", readme.text(cells, top, every, drawings, settings))
     return _of(cells, top)
@@ -101,7 +102,7 @@ def _drop_tables(folder: Path, names: set[str]) -> None:
 
 
 def page_of(folder: Path, results: Path) -> Page:
-    """Return what the index says of a study, without making its page."""
+    """Return what the index says of a study, without making its page. Raises KfbenchError if it is not sound."""
     cells = grid.load(folder, definition.load(folder), results)
     return _of(cells, overview.of(cells, claims.verdicts(cells)))
 
@@ -117,9 +118,17 @@ def _of(cells: Grid, top: Overview) -> Page:
     )
 
 
-def index(folder: Path, pages: list[Page]) -> Path:
-    """Write the index of all studies."""
-    path = folder / "index.html"
+def index(folder: Path, results: Path, made: Mapping[Path, Page], say: Callable[[str], None]) -> Path:
+    """Write the index of the studies in a folder that are planned; `made` are pages that are known by their folder.
+
+    A study at fault costs its own line, which is said.
+    """
+    path, pages = folder / "index.html", list[Page]()
+    for each in sorted(place.parent for place in folder.glob("*/study.toml") if (place.parent / "plan.json").is_file()):
+        try:
+            pages.append(made.get(each) or page_of(each, results))
+        except KfbenchError as error:
+            say(f"left out of {path}: {error}")
     begun = sorted(pages, key=lambda page: page.done == 0)  # those with results first
     _write_own(path, _template("index.html").render(css=Markup(_asset("style.css")), pages=begun))
     return path
@@ -212,10 +221,12 @@ def _many(number: int, thing: str) -> str:
     return render.count(number, thing).partition(" ")[2]
 
 
-def _chosen(folder: Path) -> list[str]:
-    """Say what the study's searches chose, a sentence a row."""
+def _chosen(folder: Path, cells: Grid) -> list[str]:
+    """Say what the study's searches chose, a sentence a row; nothing of rows and searches that it has no more."""
     lines = []
-    for row, choice in plan.chosen(folder).items():
+    for row, choice in plan.chosen(folder).items() if cells.study.search is not None else ():
+        if row not in cells.rows:
+            continue
         values = ", ".join(
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in choice["settings"].items()

@@ -60,7 +60,9 @@ def gains(grid: Grid) -> Drawn:
                 continue
             if not np.isnan(gap.low):
                 axis.plot([gap.low, gap.high], [place, place], color=style.colour(index), linewidth=2.4)
-            axis.plot(gap.value, place, style.marker(index), color=style.colour(index), markersize=6)
+            is_lone = np.isnan(gap.low)
+            look: dict[str, Any] = {"markerfacecolor": style.PAPER} if is_lone else {}
+            axis.plot(gap.value, place, style.marker(index), color=style.colour(index), markersize=6, **look)
         axis.set(title=column, ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
         is_left = abs(axis.get_position().x0 - first) < 1e-3  # names stand left of the line
         axis.set_yticklabels([names[row] for row in rows] if is_left else [])
@@ -71,6 +73,8 @@ def gains(grid: Grid) -> Drawn:
         f"Difference to {base}, paired by seed, with its 95 % interval (the wider of the bootstrap's and Student's). "
         "To the right of the line: better; an interval that crosses it decides nothing."
     )
+    if any(gap.pairs and np.isnan(gap.low) for column in ready for gap in gaps[column]):
+        caption += " Hollow: pairs too few for an interval."
     colours = [style.colour(grid.rows.index(row)) for row in rows]
     if any([_cut(axis, gaps[column], colours) for column, axis in zip(ready, axes, strict=True)]):
         caption += " One that ends in an arrow goes on beyond the scale."

@@ -1,5 +1,6 @@
 """Plots of the test score over something else: number of labels, training time, size."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,24 +14,32 @@ from kfbench.reporting import intervals, stats, style
 from kfbench.reporting.cost_table import short, timed
 from kfbench.reporting.curve_plots import Drawn
 from kfbench.reporting.grid import Grid
+from kfbench.reporting.render import listed
+from kfbench.studies.definition import Column
 
 
 def labels(grid: Grid) -> Drawn:
-    """Score against the number of training images, for tasks that appear with several."""
-    groups: dict[str, list[tuple[int, str]]] = {}
+    """Score against the number of training images, for tasks that appear with several and the same teachers."""
+    found: dict[tuple[str, str], list[tuple[int, Column]]] = {}
     whole = set()  # sizes that are all images of a task
     for column in grid.study.tasks:
         if column.train_size is not None and any(_scored(grid, row, column.label) for row in grid.rows):
             name = column.task + (f", {column.network}" if column.network else "")
             size = _all_images(grid, column.label) if column.train_size == "all" else column.train_size
             whole |= {size} if column.train_size == "all" else set()
-            groups.setdefault(name, []).append((size, column.label))
-    groups = {name: sorted(sizes) for name, sizes in groups.items() if len(sizes) > 1}
+            found.setdefault((name, json.dumps(column.teachers)), []).append((size, column))
+    groups, others = list[tuple[str, list[tuple[int, str]]]](), list[str]()
+    for (name, _), sized in found.items():
+        for recipe, part in _lines(sized).items():
+            if len(part) > 1:
+                groups.append((name + recipe, sorted((size, column.label) for size, column in part)))
+                keys = sorted({key for _, column in part for key in column.recipe} - {*others})
+                others += [key for key in keys if len({json.dumps(c.recipe.get(key)) for _, c in part}) > 1]
     if not groups:
         return None
     has_lone = False
     figure, axes = style.panels(len(groups), width=4.8 if len(groups) == 1 else 3.4)
-    for (name, sizes), axis in zip(groups.items(), axes, strict=True):
+    for (name, sizes), axis in zip(groups, axes, strict=True):
         for index, row in enumerate(grid.rows):
             if not any(_scored(grid, row, column) for _, column in sizes):
                 continue
@@ -57,7 +66,20 @@ def labels(grid: Grid) -> Drawn:
     )
     if has_lone:
         caption += " Hollow: a single run."
+    if others:
+        caption += f" The columns differ in {listed(others)} too, as their names or the study say."
     return "Label efficiency", caption, figure
+
+
+def _lines(sized: list[tuple[int, Column]]) -> dict[str, list[tuple[int, Column]]]:
+    """Return the columns that one line joins: all, or by their recipes where a number of images stands twice."""
+    if len({size for size, _ in sized}) == len(sized):
+        return {"": sized}
+    lines: dict[str, list[tuple[int, Column]]] = {}
+    for size, column in sized:
+        told = "".join(f", {name} {value}" for name, value in sorted(column.recipe.items()))
+        lines.setdefault(told, []).append((size, column))
+    return lines
 
 
 def _all_images(grid: Grid, column: str) -> int:

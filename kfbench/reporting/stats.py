@@ -4,7 +4,7 @@ Scores come as an array [N, M], run (seed) by task; NaN marks a run that is miss
 `intervals` has the interval of each, `pairs` the difference of runs that share a seed.
 
 Source: Agarwal et al., NeurIPS 2021, arXiv 2108.13264, and the definitions in its library rliable.
-Differs: missing runs are left out.
+Differs: missing runs are left out, and in the interquartile mean tasks count alike however many runs each has.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,29 @@ def mean(scores: ArrayLike) -> Array:
 def iqm(scores: ArrayLike) -> Array:
     """Return the mean of the middle half of all scores (25 % trimmed mean, scipy's `trim_mean`), [..., N, M] -> [...].
 
-    The number of NaN must be the same along the leading axes, as it is in resamples.
+    Where tasks have different numbers of runs, the scores of each weigh as much as those of another, and of a score at
+    an end of the middle half a part is taken. The number of NaN in a task must be the same along the leading axes, as
+    it is in resamples.
     """
     x = as_scores(scores)
-    flat = np.sort(x.reshape(*x.shape[:-2], -1), axis=-1)  # NaN last
-    count = flat.shape[-1]
-    if count and np.isnan(flat[..., -1]).any():
-        counts = (~np.isnan(flat)).sum(-1)
-        count = int(counts.max())
-        if (counts != count).any():
-            raise ValueError("iqm: all resamples must have the same number of scores")
-    if count == 0:
+    runs = (~np.isnan(x)).sum(-2)  # [..., M]
+    if (runs != runs.reshape(-1, runs.shape[-1])[:1]).any():
+        raise ValueError("iqm: all resamples must have the same number of scores")
+    of_task = runs.reshape(-1, runs.shape[-1])[:1].max(0, initial=0)  # [M]
+    flat = x.reshape(*x.shape[:-2], -1)
+    if not of_task.any():
         return np.full(flat.shape[:-1], np.nan)
-    return np.asarray(flat[..., count // 4 : count - count // 4].mean(-1))
+    present = of_task[of_task > 0]
+    if (present == present[0]).all():
+        count = int(present.sum())
+        return np.asarray(np.sort(flat, axis=-1)[..., count // 4 : count - count // 4].mean(-1))  # NaN last
+    order = np.argsort(flat, axis=-1)
+    weights = np.broadcast_to(1 / np.maximum(of_task, 1) / len(present), x.shape[-2:]).reshape(-1)
+    weight = np.where(np.isnan(flat), 0.0, weights)
+    weight, ordered = (np.take_along_axis(each, order, -1) for each in (weight, np.nan_to_num(flat)))
+    ends = np.cumsum(weight, axis=-1)
+    taken = np.clip(np.minimum(ends, 0.75) - np.maximum(ends - weight, 0.25), 0, None)
+    return np.asarray((taken * ordered).sum(-1) / taken.sum(-1))
 
 
 def profile(scores: ArrayLike, thresholds: ArrayLike) -> Array:

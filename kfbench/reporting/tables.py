@@ -77,8 +77,12 @@ def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
 def _with_published(grid: Grid, row: str, column: str, shown: Shown) -> Shown:
     for known in grid.study.reference:
         if (known.row, known.column) == (row, column):
-            return replace(shown, published=str(known.value).removesuffix(".0"), source=known.source)
+            return replace(shown, published=_plain(known.value), source=known.source)
     return shown
+
+
+def _plain(value: float) -> str:
+    return str(value).removesuffix(".0").replace("-", "−")
 
 
 def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
@@ -105,7 +109,7 @@ def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
     whole = len(there) == len(cell.records)
     runs = f"{len(there)}" if whole else f"{len(there)} of {len(cell.records)}"
     return Shown(
-        f"{mean:.{digits}f}{spread} ({runs})",
+        f"{mean:.{digits}f}{spread} ({runs})".replace("-", "−"),
         is_best=is_best,
         mark=_mark(grid, row, column),
         note="; ".join(filter(None, ["" if whole else _lack(grid, cell), records.cut(cell.done, grid.study.score)])),
@@ -144,11 +148,11 @@ def summary(grid: Grid) -> Table:
     caption = (
         "IQM and mean of normalised scores (accuracy as a fraction; human-normalised returns, no-op references) over "
         "all runs, with 95 % intervals: the stratified bootstrap's, stretched for few runs, and Student's, cut where "
-        "accuracies end. The IQM of fewer than four runs trims nothing and is left out. Difference: "
-        "paired by seed, in hundredths of the normalised score (points of accuracy), with the wider of the bootstrap's "
-        f"and Student's intervals. P: probability that a run of the method beats one of {base}, mean over tasks, with "
-        "Newcombe's score interval, which holds near 0 and 1 too. Transfer: number of tasks where the method is "
-        f"clearly better than {base}, where neither is, where it is clearly worse."
+        "accuracies end. Tasks count alike, however many runs each has; the IQM of fewer than four runs trims nothing "
+        "and is left out. Difference: paired by seed, in hundredths of the normalised score (points of accuracy), with "
+        "the wider of the bootstrap's and Student's intervals. P: probability that a run of the method beats one of "
+        f"{base}, mean over tasks, with Newcombe's score interval, which holds near 0 and 1 too. Transfer: number of "
+        f"tasks where the method is clearly better than {base}, where neither is, where it is clearly worse."
     )
     head = ("columns", "IQM", "mean", f"difference to {base}", f"P(better than {base})", "transfer ▲ / · / ▼")
     return Table("summary", "Summary over tasks", caption, head, shown)

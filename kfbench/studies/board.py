@@ -61,7 +61,13 @@ class Board:
         self._status["ended"] += 1
         self._written = 0.0  # the next look writes the file: a driver that is killed then has told of it
         if state not in ("done", "pruned"):
-            row = {"label": job.label, "state": state, "why": why, "log": str(self._logs / f"{log}.log")}
+            row = {
+                "name": job.name,
+                "label": job.label,
+                "state": state,
+                "why": why,
+                "log": str(self._logs / f"{log}.log"),
+            }
             self._status["failed"].append(row)
             self.say(f"{job.label}: {state}: {why}")
         if not self._shown.console.is_terminal:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,14 @@ def tell(
     picked = picks.settle(folder, study, results=results, say=note)
     done = missing.recorded(results)
     cells = plan.make(study, plan.tuned(folder, study), picked, results=results, done=done)
-    plan.write(folder, study, cells)
+    every, kept = steps.searches(study, picked, results), plan.chosen(folder)
+    waiting = steps.unsearched(every, kept)
+    plan.write(folder, study, steps.without(cells, waiting))
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
-    students = missing.missing(runs, done)
-    searches = steps.to_search(steps.searches(study, picked, results), plan.chosen(folder), row=row)
+    now, later = ({name_of(s) for cell, s in runs if (cell.row in waiting) is wait} for wait in (False, True))
+    students = missing.missing(runs, done.keys() - (later - now))  # what is tuned first is another run than the record
+    searches = steps.to_search(every, kept, row=row)
     tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]
     teachers = missing.missing_teachers([*(job.spec for job in students), *tried], results)
     teller = _Teller(results, say)
@@ -60,7 +63,7 @@ def tell(
     found["teachers"] = teller.teachers(teachers)
     found["searches"] = teller.searches(searches)
     asked = [cell for cell in cells if row in (None, cell.row) and column in (None, cell.column)]
-    found["to_make"], found["refused"] = teller.cells(asked, runs, {job.name for job in students})
+    found["to_make"], found["refused"] = teller.cells(asked, runs, {job.name for job in students}, waiting)
     _sum_up(found, [*(job.spec for job in [*teachers, *students]), *tried], say)
     for line in missing.edited(runs, done):
         note(line)
@@ -95,9 +98,16 @@ class _Teller:
         return entries
 
     def cells(
-        self, cells: Iterable[Planned], runs: Sequence[tuple[Planned, RunSpec]], left: set[str]
+        self,
+        cells: Iterable[Planned],
+        runs: Sequence[tuple[Planned, RunSpec]],
+        left: set[str],
+        waiting: Container[str],
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the commands for runs whose name is `left` to make, and the cells that have none, with the reason."""
+        """Return the commands for runs whose name is `left` to make, and the cells that have none, with the reason.
+
+        Rows that are `waiting` for their search have no commands yet: None.
+        """
         to_make, refused = [], []
         for cell in cells:
             place = {"row": cell.row, "column": cell.column}
@@ -109,12 +119,14 @@ class _Teller:
             if own:
                 seconds = self._clock.seconds(own[0])
                 trouble = self._clock.troubles.get(_alike(own[0]))
-                entries = [{"seed": spec.seed, "command": self._typed(command.run(spec))} for spec in own]
+                waits = cell.row in waiting
+                entries = [{"seed": s.seed, "command": None if waits else self._typed(command.run(s))} for s in own]
                 told = {"seconds": seconds} | ({"trouble": trouble} if trouble else {})
                 to_make += [{**place, **entry, **told} for entry in entries]
                 seeds = f"seed{'s' if len(own) > 1 else ''} {', '.join(str(spec.seed) for spec in own)}"
                 why = f"; its first steps failed here: {trouble}" if trouble else ""
-                self._say(f"{cell.row} · {cell.column}: {seeds}: {_spoken(seconds)} a run{why}")
+                after = ", once its search is made" if waits else ""
+                self._say(f"{cell.row} · {cell.column}: {seeds}{after}: {_spoken(seconds)} a run{why}")
         return to_make, refused
 
     def _typed(self, words: list[str]) -> str:

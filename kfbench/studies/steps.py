@@ -26,14 +26,15 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     study = definition.load(folder)
     definition.require(study, row=row, column=column)
     picked = picks.settle(folder, study, results=place.results, say=say)
-    untuned = tune_all(folder, study, place, picked, row=row, console=console) if study.search is not None else {}
+    every = searches(study, picked, place.results)
+    untuned = tune_all(folder, study, place, every, row=row, console=console)
     done = missing.recorded(place.results)
     cells = _plan(folder, study, picked, untuned, place, done)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
     left = missing.missing(runs, done)
     for cell in cells:
-        if cell.spec is None:
+        if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
             say(f"{cell.row} on {cell.column}: n/a, because {cell.reason}")
     count = len({name_of(spec) for _, spec in runs})  # two cells may share a run
     say(f"{counted(count)}, {count - len(left)} recorded already, {len(left)} to make")
@@ -59,12 +60,25 @@ def _plan(
     done: Container[str],
 ) -> list[Planned]:
     """Plan every cell and keep the plan; rows whose search found nothing are not run with other settings instead."""
-    cells = [
-        dataclasses.replace(cell, spec=None, reason=untuned[cell.row]) if cell.spec and cell.row in untuned else cell
-        for cell in plan.make(study, plan.tuned(folder, study), picked, results=place.results, done=done)
-    ]
+    made = plan.make(study, plan.tuned(folder, study), picked, results=place.results, done=done)
+    waiting = unsearched(searches(study, picked, place.results), plan.chosen(folder))
+    cells = without(made, {**waiting, **untuned})
     plan.write(folder, study, cells)
     return cells
+
+
+def unsearched(every: Mapping[str, Search], kept: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return {row: why it has no settings yet} of rows whose search has chosen nothing, in as many trials as may be."""
+    waiting = [label for label, asked in every.items() if kept.get(label, {}).get("search") != asked.name]
+    return dict.fromkeys(waiting, "its search has not been made yet")
+
+
+def without(cells: list[Planned], rows: Mapping[str, str]) -> list[Planned]:
+    """Return a plan in which rows have no runs, for a reason each: records with other settings must not fill them."""
+    return [
+        dataclasses.replace(cell, spec=None, reason=rows[cell.row]) if cell.spec and cell.row in rows else cell
+        for cell in cells
+    ]
 
 
 def counted(runs: int) -> str:
@@ -112,18 +126,20 @@ def tune_all(
     folder: Path,
     study: Study,
     place: Place,
-    picked: dict[str, dict[str, Any]],
+    every: Mapping[str, Search],
     *,
     row: str | None = None,
     console: Console,
 ) -> dict[str, str]:
     """Search every row that has a space, or one, with the same number of trials; keep what was chosen in tuned.json.
 
-    What that file has of the same search is not searched again, whether its trials are in the database or not. Return
-    {row: why} of searches in which no trial finished, or that another study makes now: the others go on.
+    `every` are the study's searches. What that file has of the same search is not searched again, whether its trials
+    are in the database or not. Return {row: why} of searches in which no trial finished, or that another study makes
+    now: the others go on.
     """
-    assert study.search is not None
-    every, there, untuned = searches(study, picked, place.results), plan.chosen(folder), dict[str, str]()
+    if study.search is None:
+        return {}
+    there, untuned = plan.chosen(folder), dict[str, str]()
     chosen = {label: there[label] for label in every if label in there}
     if chosen != there:
         plan.write_chosen(folder, chosen)

@@ -12,7 +12,7 @@ import pytest
 from console import TINY, imported_by, key_of
 
 from kfbench.running import heartbeat, records, status
-from kfbench.spec import Recipe, RunSpec
+from kfbench.spec import Recipe, RunSpec, digest
 
 NOW = {"pid": os.getpid(), "node": platform.node(), "device": "cpu"}
 
@@ -83,6 +83,22 @@ def test_a_study_shows_its_workers_and_their_logs(type_in: Any, monkeypatch: pyt
     assert "its driver is gone: start it again, it goes on" in type_in("status").out
     put(Path("results"), "quick", {**study, "over": True})
     assert "study" not in type_in("status").out.partition("failed:")[0]
+
+
+def test_a_studys_failed_run_is_told_once_and_no_more_once_it_is_made_good(
+    type_in: Any, small: tuple[Path, Path]
+) -> None:
+    _, results = small
+    [bad] = [record for record in records.records(results) if record.status == "failed"]
+    row = {"name": digest(bad.spec), "label": "pathnet · seed 2", "why": "Diverged", "state": "failed", "log": "y.log"}
+    study = {"study": "small", "driver": NOW, "started": 0, "total": 1, "ended": 1, "failed": [row], "running": {}}
+    put(results, "small", {**study, "updated": time.time(), "over": True})
+    found = json.loads(type_in("status", "--results", results, "--json").out)["failed"]
+    assert [each["run"] for each in found] == [bad.key]
+    records.write(results, bad.model_copy(update={"status": "done", "error": None}))
+    assert json.loads(type_in("status", "--results", results, "--json").out)["failed"] == []
+    put(results, "small", {**study, "failed": [{**row, "name": "another"}], "updated": time.time(), "over": True})
+    assert "  pathnet · seed 2: Diverged  (log: y.log)" in type_in("status", "--results", results).out
 
 
 def test_a_run_is_seen_from_another_terminal_while_it_trains(type_in: Any) -> None:

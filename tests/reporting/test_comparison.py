@@ -55,6 +55,40 @@ def test_methods_on_a_task_are_a_table_a_recipe(small: tuple[Path, Path]) -> Non
                 assert row["verdict"] == expected
 
 
+def test_a_run_by_which_a_search_chose_does_not_judge_what_it_chose(small: tuple[Path, Path]) -> None:
+    """A search's trials have seeds from 1000 on; a run that is named by its key stays."""
+    _, results = small
+    first, *_ = some(results, "kf", "cifar10")
+    spec = {**first.spec, "seed": 1000}
+    identity = {**first.identity, "spec": spec}
+    records.write(results, first.model_copy(update={"key": digest(identity), "spec": spec, "identity": identity}))
+    [table] = [t for t in comparison.of_methods(results, ["scratch", "kf"], "cifar10") if t.of_search]
+    assert all(seed < 1000 for row in comparison.rows(table) for seed in row["seeds"])
+    assert "left out: 1 run with a seed by which searches choose (1000 or more)" in comparison.text(table)
+    other = some(results, "scratch", "cifar10")[0].key
+    keys = [record.key for record in records.records(results) if record.spec == spec]
+    assert comparison.of_keys(results, [first.key, other], all_seeds=True).of_search == 1
+    assert comparison.of_keys(results, [*keys, other], all_seeds=True).of_search == 0
+
+
+def test_one_label_is_one_line_in_all_panels(small: tuple[Path, Path]) -> None:
+    """The legend is shared: who is missing in a panel leaves its colour unused there; a curve may lack its points."""
+    runs = {method: tuple(some(small[1], method)) for method in ("scratch", "kf")}
+    bare = tuple(run.model_copy(update={"curve": [{"loss": 1.0}], "scores": {}}) for run in runs["kf"])
+    tables = [
+        comparison.Table("both", tuple(comparison.Contender(name, runs[name]) for name in ("kf", "scratch"))),
+        comparison.Table("one", (comparison.Contender("scratch", runs["scratch"]), comparison.Contender("kf", bare))),
+    ]
+    colours = []
+    for table in tables:
+        axis = Figure().subplots()
+        comparison._draw(table, axis, ["kf", "scratch"])
+        colours.append({line.get_label(): line.get_color() for line in axis.lines})
+        assert axis.get_ylim()[0] >= 0 and axis.get_ylim()[1] <= 103
+    assert colours[1] == {"scratch": colours[0]["scratch"]} and colours[0]["kf"] != colours[0]["scratch"]
+    assert comparison.rows(tables[1])[1]["score"] is None
+
+
 def test_games_are_better_when_they_are_higher(small: tuple[Path, Path]) -> None:
     _, results = small
     [table] = comparison.of_methods(results, ["scratch", "kf"], "atari/krull")
@@ -190,7 +224,7 @@ def test_runs_of_other_lengths_are_drawn_over_their_own(small: tuple[Path, Path]
         for label, of in (("short", spec), ("long", longer))
     ]
     axis = Figure().subplots()
-    comparison._draw(comparison.Table("t", tuple(contenders)), axis)
+    comparison._draw(comparison.Table("t", tuple(contenders)), axis, ["short", "long"])
     ends = {line.get_label(): max(line.get_xdata()) for line in axis.lines}
     assert ends == {"short": spec["recipe"]["epochs"], "long": 3 * spec["recipe"]["epochs"]}
 

@@ -41,6 +41,7 @@ def test_latex():
     assert escape.tex("50 % of a_b & c^d #1 {x} \\") == (
         r"50 \% of a\_b \& c\textasciicircum{}d \#1 \{x\} \textbackslash{}"
     )
+    assert escape.tex("see `kfbench a_b` or `") == r"see \texttt{kfbench a\_b} or `"
     assert escape.tex("<b>|\n\x07") == r"\textless{}b\textgreater{}\textbar{} ?"
 
 

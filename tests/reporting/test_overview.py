@@ -1,11 +1,16 @@
 """The top of a page: who won, by how much, and whether that is decided."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gains import made, only, without_reference
 
 from kfbench.reporting import claims, grid, overview
 from kfbench.studies import definition
+
+UNMADE = "7 of 60 runs are not made yet."
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +29,21 @@ def top(cells):
     return overview.of(cells, claims.verdicts(cells))
 
 
+def test_a_study_whose_tasks_are_still_to_be_run_says_so_at_the_top(cells):
+    """As whole tasks without a run would else be taken for level."""
+    begun = {at: cell for at, cell in cells.cells.items() if at[1] == "cifar100"}
+    empty = {at: replace(cell, records=(None,) * len(cell.records)) for at, cell in cells.cells.items()}
+    of = top(replace(cells, cells=empty | begun))
+    assert of.tasks == 1 and re.search(r" This is over 1 of 4 tasks; \d\d of 60 runs are not made yet\.$", of.headline)
+
+
 def test_the_winner_is_named_with_its_interval(cells):
     of = top(cells)
     assert [standing.row for standing in of.standings] == ["kf", "pathnet", "kd, T 4"]
     assert [standing.mark for standing in of.standings] == ["▲", "▲", "▼"]
     best = of.standings[0]
     assert of.headline.startswith(f"Best on average: kf, {best.text} points of the normalised score over scratch.")
-    assert of.headline.endswith("It is clearly ahead of all others.") and best.tasks == of.tasks == 4
+    assert of.headline.endswith(f"It is clearly ahead of all others. {UNMADE}") and best.tasks == of.tasks == 4
     assert [standing.tasks for standing in of.standings] == [4, 3, 3]
     assert of.words == [("reproduced", 3), ("undecided", 1)]
 
@@ -65,7 +78,10 @@ def test_no_gain_is_said_plainly(cells):
         return {"scores": {"last": {metric: 50 + loss + noise.normal() if metric == "error" else 3000 - 20 * loss}}}
 
     of = top(changed(cells, worse))
-    assert of.headline == "No method is better than scratch on average, and all are clearly worse."
+    assert (
+        of.headline
+        == "No method is better than scratch on average, and all are clearly worse. 8 of 60 runs are not made yet."
+    )
 
 
 def test_a_winner_that_keeps_more_is_said_to(cells):
@@ -145,7 +161,7 @@ def test_a_row_of_one_run_is_neither_level_with_the_best_nor_behind_it():
 def test_a_game_without_a_normalised_score_is_left_out_and_named(cells):
     of, whole = top(without_reference(cells)), top(cells)
     told = " All this is over 3 of 4 tasks: Carnival has no human-normalised score."
-    assert of.headline.endswith(told) and of.tasks == 3 and told not in whole.headline
+    assert of.headline.endswith(f"{told} {UNMADE}") and of.tasks == 3 and told not in whole.headline
     unlike = without_reference(cells)
     nobodys = unlike.study.model_copy(update={"baseline": "nobody"})
     assert top(grid.Grid(nobodys, unlike.cells)).headline == ""

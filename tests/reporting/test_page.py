@@ -118,7 +118,7 @@ def test_text_of_people_is_escaped_everywhere(small):
         written = (folder / name).read_text()
         assert "script" in written and not re.search(r"<script|<i>", written), name
         assert not name.endswith(".md") or not re.search(r"[^\\]\*co", written), name
-    assert report.index(folder.parent, [report.page_of(folder, results)]).read_text().count("<script") == 0
+    assert report.index(folder.parent, results, {}, str).read_text().count("<script") == 0
 
 
 def test_the_page_begins_with_who_won(page):
@@ -188,15 +188,17 @@ def test_files_of_the_users_own_are_left_as_they_are(small):
     for path in places:
         path.write_text("mine")
     with pytest.warns(KfbenchWarning, match="is left as it is: it is no page of kfbench") as told:
-        report.index(folder.parent, [report.make(folder, results)])
+        report.index(folder.parent, results, {folder.resolve(): report.make(folder, results)}, str)
     assert len(told) == 3 and {path.read_text() for path in places} == {"mine"}
     for path in places:
         path.unlink()
-    report.index(folder.parent, [report.make(folder, results)])
+    report.index(folder.parent, results, {folder.resolve(): report.make(folder, results)}, str)
     before = [path.read_bytes() for path in places]
     for path in places:
         path.write_text(path.read_text() + "\n")
-    report.index(folder.parent, [report.make(folder, results)])  # its own it writes anew
+    report.index(
+        folder.parent, results, {folder.resolve(): report.make(folder, results)}, str
+    )  # its own it writes anew
     assert [path.read_bytes() for path in places] == before
 
 

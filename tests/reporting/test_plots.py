@@ -1,6 +1,7 @@
 """Plots: what they draw, and that the same records give the same bytes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gains
 import numpy as np
@@ -98,7 +99,7 @@ def test_an_axis_of_percent_ends_where_percent_do(is_percent, ends):
         curve_plots.draw_line(axis, np.array([0.0, 1.0]), np.array([[99.0, 1.0], [98.0, 2.0]]), "kf", 0)
         axis.plot([0.0, 1.0], [99.0, 1.0])
         curve_plots.draw_line(axis, np.array([0.0, 1.0]), np.array([[80.0, 9.0], [20.0, 9.0]]), "kd", 1)  # a wide band
-        curve_plots._frame(axis, is_percent=is_percent)
+        curve_plots.frame(axis, is_percent=is_percent)
     assert axis.get_ylim() == pytest.approx(ends, abs=0.5)
 
 
@@ -109,6 +110,25 @@ def test_shares_stack_to_one(made):
         if axis.get_visible():
             top = axis.collections[-1].get_paths()[0].vertices[:, 1].max()
             assert len(axis.collections) == 3 and top == pytest.approx(1.0)
+
+
+def test_shares_end_where_the_teachers_are_cut_off(made):
+    """After it they stand still and weigh nothing; where curves do not tell of teachers they have no end."""
+
+    def ends(plot):
+        axes = [axis for axis in plot.figure.axes[:4] if axis.get_visible()]  # of the first column, one of images
+        return [axis.collections[0].get_paths()[0].vertices[:, 0].max() for axis in axes]
+
+    with style.in_style():
+        shares, influence = mixing_plots.mixing(made)
+    told = [list(zip(*line.get_data(), strict=True)) for line in influence.figure.axes[0].lines[1:]]
+    last = max(time for points in told for time, value in points if np.isfinite(value))
+    whole = shares.figure.axes[0].get_xlim()[1]
+    assert last < whole and ends(shares) == pytest.approx([last] * 4)
+    assert "Bands end where the teachers are cut off" in shares.caption
+    silent = [_renamed(_older(record), "val_error_attached", "elsewhere") for record in made.done()]
+    [bare] = _mixing_of(made, silent)
+    assert ends(bare) == pytest.approx([whole] * 4) and "Bands end" not in bare.caption
 
 
 def test_influence_is_drawn_where_curves_state_it_until_the_cut(made):
@@ -222,6 +242,28 @@ def test_all_images_are_a_size_too(made):
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["250", "all"]
 
 
+def test_a_line_joins_no_columns_of_one_size_and_tells_what_else_differs(made):
+    """Two recipes on 250 images each would be a vertical stroke; of two sizes the caption says what differs beside."""
+
+    def drawn(**recipes):
+        tasks = [
+            column.model_copy(update={"recipe": recipes.get(f"of_{column.train_size}", {})})
+            for column in made.study.tasks
+        ]
+        return plots.labels(grid.Grid(made.study.model_copy(update={"tasks": tasks}), made.cells))
+
+    with style.in_style():
+        assert "The columns differ in epochs too" in drawn(of_250={"epochs": 40})[1]
+        assert "The columns differ" not in drawn()[1]
+    sized = [(250, "a"), (1000, "b"), (250, "c"), (1000, "d")]
+    columns = [(size, SimpleNamespace(recipe={"epochs": 3 if label < "c" else 9})) for size, label in sized]
+    lines = score_plots._lines(columns)
+    assert {told: [size for size, _ in part] for told, part in lines.items()} == {
+        ", epochs 3": [250, 1000],
+        ", epochs 9": [250, 1000],
+    }
+
+
 def _scaled(*spans):
     """Return panels of these values, scaled together, and the labels of their x axes."""
     with style.in_style():
@@ -296,6 +338,13 @@ def test_a_label_with_dollars_is_drawn_as_it_is(made):
         drawn = plots.gains(grid.Grid(made.study.model_copy(update={"methods": rows}), cells))
         assert drawn is not None
         drawn[2].canvas.draw()
+
+
+def test_a_difference_without_an_interval_is_hollow():
+    with style.in_style():
+        _, caption, figure = plots.gains(gains.made({"kf": {"cifar100": [1.0, 2.0]}, "kd": {"cifar100": [3.0, None]}}))
+    dots = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert [line.get_markerfacecolor() == style.PAPER for line in dots] == [False, True] and "Hollow" in caption
 
 
 def test_a_row_that_diverged_does_not_hide_the_others():

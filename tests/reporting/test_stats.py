@@ -58,10 +58,17 @@ def test_missing_runs_count_as_absent(statistic):
     assert np.isnan(statistic(np.full((3, 2), np.nan)))
 
 
-def test_missing_runs_in_iqm_slow():
+def test_tasks_count_alike_in_the_iqm_however_many_runs_they_have():
+    """By repeating the scores of each task until all tasks have as many; a failed run must not weigh others more."""
     x = SCORES.copy()
-    x[3, 2] = x[4, 5] = np.nan
-    assert stats.iqm(x) == pytest.approx(trim_mean(x[~np.isnan(x)], 0.25))
+    x[3, 2] = x[4, 5] = x[3, 5] = np.nan
+    alike = [np.repeat(column, 60 // len(column)) for column in (task[~np.isnan(task)] for task in x.T)]
+    assert {len(column) for column in alike} == {60}
+    assert stats.iqm(x) == pytest.approx(trim_mean(np.concatenate(alike), 0.25))
+    assert stats.iqm(np.stack([x, x + 1])) == pytest.approx(np.array([0.0, 1.0]) + stats.iqm(x))
+    other = np.roll(x, 1, axis=1)
+    with pytest.raises(ValueError, match="same number"):
+        stats.iqm(np.stack([x, other]))
 
 
 def test_scores_must_be_runs_by_tasks():

@@ -169,7 +169,9 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
 
     def tune(row: str | None = None) -> list[str]:
         asked.clear()
-        steps.tune_all(tmp_path, definition.load(tmp_path), made, {}, row=row, console=Console(quiet=True))
+        study = definition.load(tmp_path)
+        every = steps.searches(study, {}, made.results)
+        steps.tune_all(tmp_path, study, made, every, row=row, console=Console(quiet=True))
         return [*asked]
 
     monkeypatch.setattr(steps, "_search", searched)
@@ -185,6 +187,31 @@ def test_what_is_searched_is_one_rows_is_counted_and_is_kept_without_a_database(
     assert tune("kd") == ["kd"] and plan.chosen(tmp_path)["kd"]["trials"] == 3
     (tmp_path / "study.toml").write_text((tmp_path / "study.toml").read_text().replace("epochs = 2", "epochs = 3"))
     assert tune() == ["kf", "kd"]  # other runs, another search
+
+
+def test_records_with_other_settings_fill_no_cell_whose_search_is_still_to_be_made(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a study of tuned methods would be reported complete, with verdicts, before anything is tuned."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 60.0)
+    (tmp_path / "study.toml").write_text(TUNED)
+    study, results, made = definition.load(tmp_path), tmp_path / "results", list[str]()
+    untuned = {trials.name_of(cell.spec): Path() for cell in plan.make(study, results=results) if cell.spec}
+    monkeypatch.setattr(steps.missing, "recorded", lambda results: untuned)
+    monkeypatch.setattr(steps.missing, "edited", lambda runs, done: [])
+
+    def planned() -> dict[str, str]:
+        return {cell.row: cell.reason for cell in plan.read(tmp_path, study) if cell.spec is None}
+
+    found = forecast.tell(tmp_path, results=results, row=None, column=None, say=str, note=str)
+    assert (found["runs"], found["recorded"]) == (2, 1)
+    assert [(run["row"], run["command"]) for run in found["to_make"]] == [("kf", None)]
+    assert planned() == {"kf": "its search has not been made yet"}
+    monkeypatch.setattr(steps, "_make", lambda jobs, *_, **__: made.extend(job.spec.method for job in jobs) or {})
+    said = io.StringIO()
+    assert not steps.full(tmp_path, Place(results), row="scratch", column=None, console=Console(file=said))
+    assert made == [] and planned() == {"kf": "its search has not been made yet"} and "n/a" not in said.getvalue()
 
 
 def test_a_search_without_a_finished_trial_costs_its_own_row_alone(

@@ -132,7 +132,9 @@ class GameRecipe(AnyRecipe):
                 f"{self.minibatches} minibatches do not divide a rollout of {rows} rows; change minibatches"
             )
         if self.correction == "vtrace" and (self.algorithm, self.passes, self.minibatches) != ("a2c", 1, 1):
-            raise ValueError("correction=vtrace needs algorithm=a2c with one pass over whole rollouts")
+            raise ValueError(
+                "correction=vtrace needs algorithm=a2c, passes=1 and minibatches=1: one pass over whole rollouts"
+            )
 
 
 YOUNGER: dict[str, Any] = {

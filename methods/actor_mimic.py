@@ -58,7 +58,13 @@ class ActorMimic(Method):
         return (*turns, Stage("target", 1 - self.mimic_share)) if games else (Stage("target"),)
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> WithCompanions:
-        """Return the task's network and a linear map to each expert's last hidden layer."""
+        """Return the task's network and a linear map to each expert's last hidden layer.
+
+        Raises KfbenchError for two experts of one game, of which the second would never be asked.
+        """
+        games = [teacher.task for teacher in teachers]
+        if twice := next((game for game in games if games.count(game) > 1), None):
+            raise KfbenchError(f"two teachers of actor_mimic were trained on '{twice}'; give one expert a game")
         network, maps = task.make_network(), []
         width = taps.shapes(network, network.layers[-1:])[network.layers[-1]][0]
         with seeding.global_generator(rng):

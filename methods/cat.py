@@ -68,7 +68,16 @@ class CrossDomainAdaptiveTransfer(Method):
     }
 
     def make_student(self, task: Task, teachers: Sequence[Teacher], rng: torch.Generator) -> "Adaptive":
-        """Return the task's network among its lateral connections. Raises KfbenchError if a teacher cannot play."""
+        """Return the task's network among its lateral connections. Raises KfbenchError if a teacher cannot play.
+
+        And if the teachers would play more than half of the environments.
+        """
+        assert isinstance(task.recipe, GameRecipe)
+        if task.recipe.environments < 2 * len(teachers):
+            raise KfbenchError(
+                f"each of cat's {len(teachers)} teachers plays one environment, but there are "
+                f"{task.recipe.environments}; --set-recipe environments={2 * len(teachers)} or more"
+            )
         places = torch.stack([same_actions(teacher, task) for teacher in teachers])
         network = task.make_network()
         with seeding.global_generator(rng):
@@ -81,18 +90,10 @@ class CrossDomainAdaptiveTransfer(Method):
     def act(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, progress: float
     ) -> tuple[Output, Parts]:
-        """The student's policy and, in environment k, that of teacher k; the student's values; who plays each row.
-
-        Raises KfbenchError if the teachers would play more than half of the environments.
-        """
+        """The student's policy and, in environment k, that of teacher k; the student's values; who plays each row."""
         assert isinstance(student, Adaptive)
         if not self.is_attached(progress):
             return student(batch.images), {}
-        if len(batch.images) < 2 * len(teachers):
-            raise KfbenchError(
-                f"each of cat's {len(teachers)} teachers plays one environment, but there are {len(batch.images)}; "
-                f"--set-recipe environments={2 * len(teachers)} or more"
-            )
         embedded = student.embed(batch.images)
         output = student(batch.images, student.ask(teachers, embedded))
         played = [student.policy(k, teacher, embedded[k][k : k + 1]) for k, teacher in enumerate(teachers)]

@@ -37,8 +37,12 @@ class PolicyDistillation(Method):
     ) -> tuple[Output, Parts]:
         """What the one who plays says, and the teacher's logits to learn from."""
         said = teachers[0](batch)
-        output: Output = said if self.actor == "teacher" else student(batch.images)
-        return output, {"teacher": said.logits}
+        if self.actor == "student":
+            return student(batch.images), {"teacher": said.logits}
+        value = (
+            said.logits.new_zeros(len(said.logits)) if said.value is None else said.value
+        )  # which nothing here reads
+        return Output(said.logits, value), {"teacher": said.logits}
 
     def losses(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float

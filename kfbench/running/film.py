@@ -1,6 +1,6 @@
 """Render an episode of a recorded agent, in colour with its score: `kfbench play KEY --out game.gif`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,9 +35,16 @@ def play(key: str, *, results: Path, out: Path, seed: int = 0, seconds: float = 
     if registry.kind_of(spec.task) is not GAMES:
         raise KfbenchError(f"run '{record.key}' is of task '{spec.task}', which is no game; play needs an atari run")
     game = emulators.rom(spec.task.partition("/")[2])
-    shown = list(frames(network, game, GameRecipe.of(spec), seed=seed, steps=round(seconds * RATE)))
-    write([image for image, _ in shown], out, speed=speed)
-    return shown[-1][1]
+    over: Episode | None = None
+
+    def images() -> Iterator[Image.Image]:
+        nonlocal over
+        for image, ended in frames(network, game, GameRecipe.of(spec), seed=seed, steps=round(seconds * RATE)):
+            over = ended
+            yield image
+
+    write(images(), out, speed=speed)
+    return over
 
 
 @torch.no_grad()
@@ -86,14 +93,24 @@ def _labelled(pixels: np.ndarray, label: str) -> Image.Image:
     return image
 
 
-def write(images: list[Image.Image], out: Path, *, speed: int = 1) -> None:
+def thinned(images: Iterable[Image.Image], every: int) -> list[Image.Image]:
+    """Return every n-th image, and the last; no other is kept meanwhile."""
+    kept, last = list[Image.Image](), None
+    for number, image in enumerate(images):
+        last = image
+        if number % every == 0:
+            kept.append(image)
+    return kept if last is None or kept[-1] is last else [*kept, last]
+
+
+def write(images: Iterable[Image.Image], out: Path, *, speed: int = 1) -> None:
     """Write images as a GIF or mp4, by imageio; at `speed` n every n-th is shown, and the last.
 
     Raises KfbenchError if the file cannot be written, or an mp4 lacks PyAV.
     """
     import imageio.v3 as imageio
 
-    chosen = [*images[:-1:speed], images[-1]]
+    chosen = thinned(images, speed)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".gif":

@@ -29,7 +29,8 @@ def setup(spec: RunSpec, *, rows: int = 0, device: str = "cpu", results: Path | 
 def require_student(spec: RunSpec, *, results: Path) -> None:
     """Raise KfbenchError if a method cannot make its student for this task and such teachers: before any is trained.
 
-    A teacher that is not here is told when the run is to begin, and what else goes wrong belongs into the run's record.
+    And if a student that is to act cannot say what a state is worth. A teacher that is not here is told when the run is
+    to begin, and what else goes wrong belongs into the run's record.
     """
     try:
         teachers = _teachers(spec, results)
@@ -37,7 +38,8 @@ def require_student(spec: RunSpec, *, results: Path) -> None:
         return
     plain = dataclasses.replace(spec.recipe, network=spec.recipe.network.removesuffix(":pretrained"))
     try:
-        _beside(teachers, dataclasses.replace(spec, recipe=plain), rows=2, device="cpu")
+        made = _beside(teachers, dataclasses.replace(spec, recipe=plain), rows=2, device="cpu")
+        training_of(registry.kind_of(spec.task)).require_student(made)
     except KfbenchError:
         raise
     except Exception:  # of a method's own code

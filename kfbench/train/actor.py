@@ -167,8 +167,11 @@ def twin(setup: Setup) -> Setup:
     return dataclasses.replace(setup, student=student, teachers=teachers, rng=rng)
 
 
+NO_VALUE = "the student's network has no value head, which games need; use --network a3c"
+
+
 def _value(output: Output) -> Tensor:
     """Return an output's values [N]. Raises KfbenchError for a network that has none."""
     if output.value is None:
-        raise KfbenchError("the student's network has no value head, which games need; use --network a3c")
+        raise KfbenchError(NO_VALUE)
     return output.value.float()

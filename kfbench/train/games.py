@@ -5,10 +5,12 @@ import time
 
 import torch
 
+from kfbench.errors import KfbenchError
 from kfbench.games import emulators
 from kfbench.networks.network import Network
 from kfbench.spec import GameRecipe, RunSpec
 from kfbench.tasks import GameTask, Task
+from kfbench.train.actor import NO_VALUE
 from kfbench.train.actor_critic import ActorCritic, rollouts
 from kfbench.train.loop import phases
 from kfbench.train.objective import Objective
@@ -44,6 +46,13 @@ class GameTraining(Training[GameTask, GameRecipe]):
     def make_loop(self, setup: Setup) -> ActorCritic:
         """Return the actor-critic loop."""
         return ActorCritic(setup)
+
+    def require_student(self, setup: Setup) -> None:
+        """Raise KfbenchError for a student without a value head."""
+        seen = torch.zeros(1, *setup.task.shape)
+        with torch.no_grad():
+            if setup.method.export(setup.student).eval()(seen).value is None:
+                raise KfbenchError(NO_VALUE)
 
     def made_up(self, task: GameTask, rows: int, device: torch.device) -> None:
         """A stand-in plays the game itself."""

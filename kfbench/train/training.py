@@ -48,6 +48,9 @@ class Training(ABC, Generic[T, R]):
     def require(self, task: T, recipe: R) -> None:
         """Raise KfbenchError for a recipe that `load` cannot serve, as far as can be told before loading."""
 
+    def require_student(self, setup: Setup) -> None:
+        """Raise KfbenchError for a student that the loop could not train, as far as its making does not tell."""
+
     def settle(self, network: Network, task: T) -> None:
         """Give an untrained teacher of this task the input statistics with which it would have been trained."""
 

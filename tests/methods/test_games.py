@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kfbench import registry, seeding
+from kfbench import networks, registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.methods import Batch, Stage
 from kfbench.running import execute, prepare, resolve, stand_in
@@ -101,6 +101,44 @@ def test_policy_distillation_may_let_the_student_play() -> None:
     made = setup("policy_distillation", {"actor": "student"})
     taken = batch(made)
     assert taken.output is not None and torch.equal(taken.output.logits, made.student(taken.images).logits)
+
+
+def test_policy_distillation_learns_from_a_teacher_that_values_nothing() -> None:
+    """Nothing of its loss reads a value, and kfbench trains no such teacher: someone's imported policy is one."""
+    made = setup("policy_distillation", {})
+    network = networks.make("cnn-4", shape=made.task.shape, outputs=made.task.outputs)
+    made.teachers[:] = [Teacher(network, "policy", GAME, made.task.classes, "")]
+    taken = batch(made)
+    assert taken.output is not None and taken.output.value is not None and not taken.output.value.any()
+    _, parts = made.method.losses(made.student, made.teachers, taken, made.task, 0.0)
+    assert float(parts["distillation"].detach()) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "teachers", "recipe", "said"),
+    [
+        (
+            "cat",
+            [PONG, OTHER, GAME],
+            {},
+            "each of cat's 3 teachers plays one environment, but there are 4; --set-recipe",
+        ),
+        ("actor_mimic", [PONG, PONG], {}, "two teachers of actor_mimic were trained on 'atari/pong'; give one expert"),
+        (
+            "kf",
+            [PONG],
+            {"network": "cnn-4"},
+            "the student's network has no value head, which games need; use --network",
+        ),
+    ],
+)
+def test_what_cannot_be_played_is_refused_before_teachers_are_trained(
+    method: str, teachers: list[str], recipe: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    names = [f"random:{name}@:full_actions=true" for name in teachers]
+    spec = resolve.resolve(method, "atari/boxing", teachers=names, recipe={**TINY, **recipe})
+    with pytest.raises(KfbenchError, match=said):
+        stand_in.require_student(spec, results=tmp_path)
 
 
 def test_actor_mimic_drops_its_heads_and_keeps_the_rest() -> None:

@@ -1,5 +1,7 @@
 """Tests of `kfbench.running.film`: the picture shows the very episode that the agent plays."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -37,6 +39,22 @@ def test_colour_and_grey_are_the_same_episode(network: Network) -> None:
         assert np.abs(small - grey.numpy()).mean() < 4
     far = np.asarray(images[0][0].crop((0, 20, 320, 230)).convert("L").resize((84, 84)), np.float32)
     assert np.abs(far - seen[-1].numpy()).mean() > 4  # the bound above tells images apart
+
+
+def test_a_film_keeps_what_it_shows_alone() -> None:
+    """An episode may have 27,000 images: at eight times the speed 26,000 of them are in no film."""
+    made, most = list[weakref.ref[Image.Image]](), 0
+
+    def images() -> Iterator[Image.Image]:
+        nonlocal most
+        for _ in range(99):
+            image = Image.new("L", (1, 1))
+            made.append(weakref.ref(image))
+            most = max(most, sum(each() is not None for each in made))
+            yield image
+
+    assert len(film.thinned(images(), 8)) == 14 and most <= 16
+    assert len(film.thinned(images(), 1)) == 99 and len(film.thinned(images(), 200)) == 2
 
 
 def test_write_makes_a_gif_and_refuses_other_names(network: Network, tmp_path: Path) -> None:

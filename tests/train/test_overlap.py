@@ -161,7 +161,7 @@ def test_what_goes_wrong_on_either_side_is_told() -> None:
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        ({"correction": "vtrace"}, "correction=vtrace needs algorithm=a2c with one pass over whole rollouts"),
+        ({"correction": "vtrace"}, "correction=vtrace needs algorithm=a2c, passes=1 and minibatches=1: one pass"),
         ({"overlap": 2}, "'overlap' .* cannot be 2"),
     ],
 )

@@ -29,7 +29,7 @@ from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 from kfbench.transfer.companion import WithCompanions
-from kfbench.transfer.transplant import carry, is_head
+from kfbench.transfer.transplant import carry, freeze_body, is_head
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class Delta(Method):
         """Freeze the body while the head is trained; then weigh its channels and set it free."""
         assert isinstance(student, WithCompanions)
         network, student.stage = student.network, stage.name
-        for name, weight in network.named_parameters():
-            weight.requires_grad_(stage.name == "joint" or is_head(network, name))
+        freeze_body(network, frozen=stage.name == "head")
         if stage.name == "joint" and self.attention:
             growth = importance(network, list(islice(batches, self.measured)))
             cast(Channels, student.parts["channels"]).weigh(growth, self.softness)

@@ -23,7 +23,7 @@ from kfbench.methods import Batch, Group, Method, Output, Parts, Stage
 from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
-from kfbench.transfer.transplant import carry, is_head
+from kfbench.transfer.transplant import carry, freeze_body, groups, is_head
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class Finetune(Method):
     ) -> None:
         """Freeze the body of a linear probe."""
         assert isinstance(student, Network)
-        for name, weight in student.named_parameters():
-            weight.requires_grad_(self.train == "all" or is_head(student, name))
+        freeze_body(student, frozen=self.train == "last")
 
     def losses(
         self, student: nn.Module, teachers: Sequence[Teacher], batch: Batch, task: Task, progress: float
@@ -92,11 +91,7 @@ class Finetune(Method):
         """The heads at the recipe's rate, the body at its multiple; no weight decay where L2-SP takes its place."""
         assert isinstance(student, Network)
         decay = {"weight_decay": 0.0} if self.start_penalty or self.head_penalty else {}
-        trained = [(n, w) for n, w in student.named_parameters() if w.requires_grad]
-        body = [w for n, w in trained if not is_head(student, n)]
-        heads = [w for n, w in trained if is_head(student, n)]
-        groups: list[Group] = [{"params": heads, **decay}, {"params": body, "lr_scale": self.body_rate, **decay}]
-        return [group for group in groups if group["params"]]
+        return [{**group, **decay} for group in groups(student, body_rate=self.body_rate)]
 
 
 def total(parts: list[Tensor]) -> Tensor:

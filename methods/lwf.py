@@ -21,7 +21,7 @@ from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 from kfbench.transfer import losses
 from kfbench.transfer.companion import WithCompanions
-from kfbench.transfer.transplant import below_head, carry, is_head, old_head
+from kfbench.transfer.transplant import below_head, carry, freeze_body, old_head
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class LearningWithoutForgetting(Method):
         """Freeze all but the new head while it warms up."""
         assert isinstance(student, WithCompanions)
         student.stage = stage.name
-        for name, weight in student.network.named_parameters():
-            weight.requires_grad_(stage.name == "joint" or is_head(student.network, name))
+        freeze_body(student.network, frozen=stage.name == "head")
         student.parts.requires_grad_(stage.name == "joint" and self.weight > 0)
 
     def losses(

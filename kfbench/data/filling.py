@@ -1,7 +1,6 @@
 """Many images are decoded into one file, on all cores: they need not fit into memory together. Long work is shown."""
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kfbench import machine
 from kfbench.data.packs import require_room
 from kfbench.errors import KfbenchError
 
@@ -43,7 +43,7 @@ def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Calla
     shape: tuple[int, ...] = ()
     all_grey, faults = True, []
     # written, not mapped: a disk that is full is an error then, and no signal that ends the process
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as threads, file.open("wb") as out:
+    with warnings.catch_warnings(), ThreadPoolExecutor(machine.cores()) as threads, file.open("wb") as out:
         warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
         for part in parts:
             for number, image in zip(part, threads.map(attempt, part), strict=True):

@@ -7,14 +7,16 @@ archive or half it came from. A pack is made beside its place and renamed into i
 one is whole. Images are written and read in chunks, so that they need not fit into memory.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +30,7 @@ from kfbench.folders import data_folder as data_folder
 from kfbench.folders import packed as packed
 
 SplitName = Literal["train", "val", "test"]
+FORGOTTEN = 24 * 3600.0  # seconds after which nobody works any more where nothing is written
 CHUNK = 2**24  # bytes of images that are in memory while a pack is written
 
 # sha256 of data sets as they were published, each computed from the real images: see `Pack.checksum`.
@@ -175,7 +178,7 @@ def _is_sound(pack: Pack) -> bool:
     return there == pack
 
 
-@contextmanager
+@contextlib.contextmanager
 def workplace(name: str) -> Iterator[Path]:
     """Make a folder beside a pack's place to make it in; it goes at the end.
 
@@ -184,6 +187,7 @@ def workplace(name: str) -> Iterator[Path]:
     root, made = data_folder(), None
     try:
         root.mkdir(parents=True, exist_ok=True)
+        _sweep(root, name)
         made = Path(tempfile.mkdtemp(dir=root, prefix=f".{name}-"))
         yield made
     except OSError as error:
@@ -198,6 +202,20 @@ def workplace(name: str) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
+def _sweep(root: Path, name: str) -> None:
+    """Delete what imports of a name left that were killed: nothing has been written there for a day.
+
+    Killed between two renames, an import has left the older pack as the only one: that stays.
+    """
+    theirs = re.compile(rf"\.{re.escape(name)}-[a-z0-9_]{{8}}(-older)?")  # as `tempfile` names them
+    for folder in [path for path in root.iterdir() if theirs.fullmatch(path.name)]:
+        with contextlib.suppress(OSError):
+            latest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+            is_only = folder.name.endswith("-older") and not (root / name).exists()
+            if time.time() - latest > FORGOTTEN and not is_only:
+                shutil.rmtree(folder)
+
+
 def _lies_in(path: Path, root: Path) -> bool:
     """Whether a path is a folder, lies in it or is one above it, links aside: those hold what is written there."""
     path, root = (Path(os.path.abspath(each)) for each in (path, root))
@@ -206,7 +224,7 @@ def _lies_in(path: Path, root: Path) -> bool:
 
 def require_room(size: int) -> None:
     """Raise NoRoom if the data folder has no room for `size` bytes twice: decoded, and in the pack."""
-    free = shutil.disk_usage(data_folder()).free
+    free = machine.free(data_folder())
     if free < 2 * size:
         raise NoRoom(
             f"the images need {2 * size / 1e6:,.1f} MB in the data folder '{data_folder()}' while they are packed, and "

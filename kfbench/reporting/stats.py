@@ -7,8 +7,6 @@ Source: Agarwal et al., NeurIPS 2021, arXiv 2108.13264, and the definitions in i
 Differs: missing runs are left out, and in the interquartile mean tasks count alike however many runs each has.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -17,7 +15,11 @@ Array = NDArray[np.float64]
 
 def mean(scores: ArrayLike) -> Array:
     """Return the mean of the tasks' means, over the last two axes [..., N, M] -> [...]."""
-    return _over(task_means(scores), np.mean)
+    means = task_means(scores)
+    present = ~np.isnan(means).reshape(-1, means.shape[-1]).all(0)  # the same tasks along the leading axes
+    if not present.any():
+        return np.full(means.shape[:-1], np.nan)
+    return np.asarray(means[..., present].mean(-1))
 
 
 def iqm(scores: ArrayLike) -> Array:
@@ -86,11 +88,3 @@ def task_means(scores: ArrayLike) -> Array:
         return np.asarray(x.mean(-2))
     runs = present.sum(-2)
     return np.where(runs > 0, np.where(present, x, 0.0).sum(-2) / np.maximum(runs, 1), np.nan)
-
-
-def _over(means: Array, reduce: Callable[..., Array]) -> Array:
-    """Reduce the last axis over the tasks that have runs; these are the same ones along the leading axes."""
-    present = ~np.isnan(means).reshape(-1, means.shape[-1]).all(0)
-    if not present.any():
-        return np.full(means.shape[:-1], np.nan)
-    return np.asarray(reduce(means[..., present], axis=-1))

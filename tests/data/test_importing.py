@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tarfile
+import time
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -320,6 +322,26 @@ def test_an_older_data_set_of_the_name_is_told(tmp_path: Path, type_in: Console)
     )
     (packs.data_folder() / "pets" / "pack.json").write_text("{}")
     assert type_in("data", "import", "pets", where).code == 0
+
+
+def test_what_a_killed_import_left_goes_with_the_next_of_its_name(tmp_path: Path, type_in: Console) -> None:
+    """After a day in which nothing was written there; not another data set's, and no pack that is the only one."""
+    folder(tmp_path / "pictures", "cat", "dog")
+    root, now = packs.data_folder(), time.time()
+    ages = {".mine-ab12cd_4": 2, ".mine-ab12cd_5": 0.1, ".mine-own-ab12cd_4": 2, ".mine-ab12cd_6-older": 2, ".mine": 2}
+    for name, days in ages.items():
+        (root / name).mkdir(parents=True)
+        (root / name / "images").write_bytes(b"\0" * 10)
+        for path in (root / name / "images", root / name):
+            os.utime(path, (now - days * 86_400,) * 2)
+
+    def left() -> set[str]:
+        done = type_in("data", "import", "mine", "pictures", "--test", "0.5")
+        assert done.code == 0, done.err
+        return {path.name for path in root.iterdir()} & ages.keys()
+
+    assert left() == ages.keys() - {".mine-ab12cd_4"}
+    assert left() == ages.keys() - {".mine-ab12cd_4", ".mine-ab12cd_6-older"}  # now there is a pack
 
 
 def test_sizes(tmp_path: Path, type_in: Console) -> None:

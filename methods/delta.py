@@ -46,6 +46,7 @@ class Delta(Method):
     kinds = ("images",)
     teachers = (1, 1)
     needs = "architecture"
+    above_floor = "squared differences of whole maps at every layer, forward and backward"
     starts_from_teacher = True
     variants = {"uniform": {"attention": False}}
     search = {

@@ -63,7 +63,8 @@ def test_the_students_share_starts_as_in_the_source() -> None:
     for teachers in (1, 2, 3):
         shares = cast(Laterals, setup("mikt", teachers).student).of("body/trunk/relu1")
         assert shares.tolist() == pytest.approx(softmax([-0.1] + [0.01] * teachers).tolist(), rel=1e-5)
-        split = cast(Laterals, setup("cat", teachers).student).of("body/trunk/relu1").tolist()
+        played = make_setup("cat", teachers=teachers, environments=2 * teachers)  # half of them by teachers
+        split = cast(Laterals, played.student).of("body/trunk/relu1").tolist()
         own, theirs = softmax([-0.1, 0.01])
         assert split == pytest.approx([own] + [theirs / teachers] * teachers, rel=1e-5)
 
@@ -249,8 +250,8 @@ def test_cat_says_what_it_cannot_use() -> None:
     stranger = Teacher(live.teachers[0].network, "a classifier", "digits", ("0", "1"), "")
     with pytest.raises(KfbenchError, match="'a classifier' has none of the actions of 'atari/road_runner', so cat"):
         live.method.make_student(live.task, [stranger], live.rng)
-    with pytest.raises(KfbenchError, match="--set-recipe environments=4 or more"):
-        batch(setup("cat", teachers=2), rows=3)
+    with pytest.raises(KfbenchError, match="--set-recipe environments=6 or more"):
+        setup("cat", teachers=3)
 
 
 def test_the_curve_has_the_shares_and_what_each_teacher_is_worth() -> None:

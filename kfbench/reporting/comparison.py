@@ -294,7 +294,7 @@ def picture(tables: Sequence[Table], out: Path) -> None:
         figure, axes = style.panels(len(tables))
         for table, axis in zip(tables, axes, strict=True):
             _draw(table, axis, order)
-            axis.set_title(style.folded(table.title, figure, axis))
+            axis.set_title(style.folded(table.title, figure, axis, letter=style.BOLD))
         style.legend(figure, axes)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ INK, GRID, PAPER = "#1f2430", "#d9dce3", "#fdfdfe"  # told apart in SVG, so that
 
 LONGEST = 44  # characters of a label that plots have room for
 LETTER = 0.07  # inches, the mean width of one
+BOLD = 0.105  # of a title
 
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -106,11 +107,14 @@ def short(labels: Iterable[str]) -> dict[str, str]:
     return {label: names[label] for label in every}
 
 
-def folded(text: str, figure: Figure, axis: Axes, *, beside: int = 0) -> str:
-    """Return an axis's name in lines that its panel has room for, beside labels of that many characters."""
+def folded(text: str, figure: Figure, axis: Axes, *, beside: int = 0, letter: float = LETTER) -> str:
+    """Return an axis's name in lines that its panel has room for, beside labels of that many characters.
+
+    `letter` is the width of one in inches: `BOLD` in titles.
+    """
     grid = axis.get_gridspec()
     room = (figure.get_figwidth() - LETTER * beside) / (grid.ncols if grid else 1)
-    return textwrap.fill(text, max(12, int(room / LETTER)))
+    return textwrap.fill(text, max(12, int(room / letter)))
 
 
 def panels(count: int, *, width: float = 3.4, height: float = 2.6, most: int = 3, legend: bool = True) -> "Panels":

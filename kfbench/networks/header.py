@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def checked(told: Any, where: str) -> dict[str, Any]:
     for key, (fits, wanted) in KEYS.items():
         if key in told and not fits(told[key]):
             raise KfbenchError(f'{where} says "{key}": {json.dumps(told[key]):.60}; it must be {wanted}')
+    for key in told.keys() - KEYS.keys():
+        if meant := get_close_matches(key, KEYS.keys() - told.keys(), n=1, cutoff=0.8):
+            raise KfbenchError(f'{where} has a "{key}", which nothing reads; did you mean "{meant[0]}"?')
     names, outputs = told.get("classes"), told.get("outputs")
     if names and outputs and len(names) != outputs:
         raise KfbenchError(f"{where} names {len(names)} classes for {outputs} outputs; name one for each")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
-from kfbench.running import records
+from kfbench.running import identity, records
 from kfbench.running.files import EXPORTS, require_ending, write_bytes, write_text
 from kfbench.running.records import RunRecord
 
@@ -55,7 +55,10 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
 
 
 def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
-    """Return a run's record and the file of what it kept. Raises KfbenchError if the weights are gone, or none were."""
+    """Return a run's record and the file of what it kept.
+
+    Raises KfbenchError if the weights are gone, or none were kept, or the user's own file of the network was edited.
+    """
     folder, record = records.locate(results, key)
     if record.status != "done":
         raise KfbenchError(f"run '{record.key}' failed ({record.error}): it kept no network")
@@ -69,6 +72,12 @@ def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
         raise KfbenchError(
             f"the weights of run '{record.key}' are not here; kfbench verify {record.key} puts them back, where the "
             "run comes out bit-equal; else run it again with --force"
+        )
+    before, network = record.identity.get("network_file"), record.spec["recipe"]["network"]
+    if (now := identity.own_network(network)) is not None and before not in (None, now):
+        raise KfbenchError(
+            f"the file of network '{network}' has changed since run '{record.key}': its weights would be those of "
+            "another network; put the file back as it was, or make the run again"
         )
     return record, path
 

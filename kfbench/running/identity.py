@@ -51,10 +51,16 @@ def of_teacher(weights: str, network: str) -> str:
 
     Who edits the network's code has another teacher, though it has the same weights.
     """
+    own = own_network(network)
+    return weights if own is None else digest({"weights": weights, "network_file": own}, length=64)
+
+
+def own_network(network: str) -> str | None:
+    """Return the sha256 of a network's file where that is the user's own, as `own_files` has it; None of others."""
     path = family.file_of(network)
     if path is None or not path.is_file() or _is_ours(path):
-        return weights
-    return digest({"weights": weights, "network_file": hashlib.sha256(path.read_bytes()).hexdigest()}, length=64)
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _is_ours(path: Path) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kfbench import networks
 from kfbench.errors import KfbenchError
-from kfbench.networks import fitting, saved, weights
+from kfbench.networks import fitting, header, saved, weights
 from kfbench.networks.network import Network
 
 SHAPE = (3, 16, 16)
@@ -91,6 +91,14 @@ def test_what_wraps_weights_comes_off(kind: str, legacy: bool, tmp_path: Path) -
     counted = {n: v for n, v in there.state_dict().items() if not n.endswith("tracked")}
     assert all(torch.equal(made.state_dict()[name], value) for name, value in counted.items())
     assert digest == weights.digest(there.state_dict())
+
+
+def test_a_misspelt_key_beside_weights_is_told() -> None:
+    """With `clases` passed over, the outputs of a teacher would be taken in the task's order."""
+    with pytest.raises(KfbenchError, match='it has a "clases", which nothing reads; did you mean "classes"'):
+        header.checked({"network": "cnn-4", "clases": ["a", "b"]}, "it")
+    theirs = {"network": "cnn-4", "classes": ["a"], "scores": {}, "spec": {}, "key": "0", "digest": "x", "mean": [0.5]}
+    assert header.checked(theirs | {"license": "mit", "epoch": 3}, "it")["epoch"] == 3
 
 
 def test_half_precision_is_widened(tmp_path: Path) -> None:

@@ -44,6 +44,10 @@ class Contender:
         of = {record.spec["seed"]: record.scores.get("last", {}).get(metric, np.nan) for record in self.runs}
         return np.array([[of.get(seed, np.nan)] for seed in seeds])
 
+    def data(self) -> dict[int, str | None]:
+        """Return the checksum of the data of each seed's run: runs on other test images are no pair."""
+        return {record.spec["seed"]: record.identity.get("data") for record in self.runs}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -186,22 +190,24 @@ def _table(
 def rows(table: Table) -> list[dict[str, Any]]:
     """Return one row a contender: label, keys, seeds, score with Student's interval, difference to the first's.
 
-    `difference` is the score minus the first's over the pairs that share a seed, with its interval (see `pairs.py`);
+    `difference` is the score minus the first's over the pairs that share seed and data, with its interval (`pairs.py`);
     numbers that the runs do not determine are None. `verdict` is "better" or "worse" if the interval is clear of zero,
-    "undecided" if it is not, "no pairs" if no seed is in both.
+    "undecided" if it is not, "no pairs" if there is none.
     """
     from kfbench.reporting import intervals, pairs
 
     seeds = sorted({record.spec["seed"] for contender in table.contenders for record in contender.runs})
-    first = table.contenders[0].scores(seeds)
+    first, on = table.contenders[0].scores(seeds), table.contenders[0].data()
     found = []
     for index, contender in enumerate(table.contenders):
         scores = contender.scores(seeds)
-        own, gap = intervals.mean(scores), pairs.difference(scores, first)
+        is_pair = [[seed in on and contender.data().get(seed) == on[seed]] for seed in seeds]
+        own, gap = intervals.mean(scores), pairs.difference(np.where(is_pair, scores, np.nan), first)
         row: dict[str, Any] = {
             "label": contender.label,
             "keys": [record.key for record in contender.runs],
             "seeds": [record.spec["seed"] for record in contender.runs],
+            "data": sorted({str(checksum) for checksum in contender.data().values()}),
             "metric": contender.kind.metric,
             "score": _known(own.value),
             "score_interval": _ends(own.low, own.high),

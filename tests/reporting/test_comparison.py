@@ -71,6 +71,22 @@ def test_a_run_by_which_a_search_chose_does_not_judge_what_it_chose(small: tuple
     assert comparison.of_keys(results, [*keys, other], all_seeds=True).of_search == 0
 
 
+def test_runs_on_other_data_are_no_pair(small: tuple[Path, Path]) -> None:
+    """As after an import of other test images under the same name."""
+    runs = {method: sorted(some(small[1], method), key=lambda r: r.spec["seed"]) for method in ("scratch", "kf")}
+    other = [
+        run.model_copy(update={"identity": {**run.identity, "data": "other"}}) if n == 0 else run
+        for n, run in enumerate(runs["kf"])
+    ]
+
+    def row(ours: list[RunRecord]) -> dict[str, Any]:
+        contenders = comparison.Contender("scratch", tuple(runs["scratch"])), comparison.Contender("kf", tuple(ours))
+        return comparison.rows(comparison.Table("t", contenders))[1]
+
+    assert row(other)["pairs"] == row(runs["kf"])["pairs"] - 1
+    assert len(row(other)["data"]) == 2 and len(row(runs["kf"])["data"]) == 1
+
+
 def test_one_label_is_one_line_in_all_panels(small: tuple[Path, Path]) -> None:
     """The legend is shared: who is missing in a panel leaves its colour unused there; a curve may lack its points."""
     runs = {method: tuple(some(small[1], method)) for method in ("scratch", "kf")}

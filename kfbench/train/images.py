@@ -23,6 +23,7 @@ from kfbench.train.supervised import Supervised, steps
 from kfbench.train.training import StandIn, Training
 
 CALIBRATED_ON = 500  # training images
+SLOW = 2.0  # seconds of a step of which one tells enough: nobody waits for the time that a run will take
 
 
 class ImageTraining(Training[ImageTask, Recipe]):
@@ -117,7 +118,9 @@ class ImageTraining(Training[ImageTask, Recipe]):
                 next(turns)
                 loop.status()  # waits for the device
                 times.append(time.perf_counter() - started)
-            mean += statistics.median(times[warm:] or times) * (last - first) / short
+                if len(times) > 1 and times[-1] > SLOW:
+                    break
+            mean += statistics.median(times[warm:] or times[-1:]) * (last - first) / short
         evaluating = recipe.evaluations * held / size / 3  # forward only: a third of a step
         return mean * (steps(recipe, rows) + evaluating)
 

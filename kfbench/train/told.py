@@ -20,9 +20,16 @@ from kfbench.teachers import Teacher
 
 def parts_of(returned: Any) -> Parts:
     """Return the named parts of the loss. Raises KfbenchError if a method's `losses` returned something else."""
-    is_pair = isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], dict)
-    if not is_pair or not returned[1]:
-        raise _slip("losses", returned, "(output, parts), parts by name: {'mine': loss}", none=is_pair)
+    wanted, is_pair = (
+        "(output, parts), parts by name: {'mine': loss}",
+        isinstance(returned, tuple) and len(returned) == 2,
+    )
+    if not is_pair:
+        raise _slip("losses", returned, wanted)
+    if not isinstance(returned[1], dict):
+        raise _slip("losses", returned[1], wanted, part="parts")
+    if not returned[1]:
+        raise _slip("losses", returned, wanted, none=True)
     parts: Parts = returned[1]
     for name, part in parts.items():
         if not isinstance(part, Tensor):

@@ -32,7 +32,8 @@ class Answers(Method):
         ({"x": 1.0}, "'losses' of the method returned 'x' as a float (1.0); return each as a scalar tensor"),
         ({"x": torch.zeros(32)}, "part 'x' of the loss has shape [32]; return its mean over the batch"),
         ({}, "'losses' of the method returned no parts; return (output, parts)"),
-        (None, "'losses' of the method returned a tuple; return (output, parts)"),
+        (None, "'losses' of the method returned 'parts' as None; return (output, parts)"),
+        (torch.zeros(()), "'losses' of the method returned 'parts' as a Tensor; return (output, parts)"),
     ],
 )
 def test_parts_are_scalar_tensors_by_name(parts: Any, said: str) -> None:

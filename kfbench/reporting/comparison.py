@@ -129,17 +129,16 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
         most = {
             each: max(len(g) for g in groups if g[0].spec["method"] == each) for each in methods if _has(groups, each)
         }
-        several = [group for group in groups if len(group) > 1 or most[group[0].spec["method"]] == 1]
+        several = [n for n, group in enumerate(groups) if len(group) > 1 or most[group[0].spec["method"]] == 1]
         if len(several) > 1:
-            title = f"{task}, {_recipe(runs[0])}"
-            lost = sum(len(all_) - len(group) for all_, group in zip(every, groups, strict=True) if group in several)
-            table = _table(title, several, what=PARTS, left_out=len(groups) - len(several), of_search=lost)
-            tables.append(table)
+            title, shown = f"{task}, {_recipe(runs[0])}", [groups[n] for n in several]
+            lost = sum(len(every[n]) - len(groups[n]) for n in several)
+            tables.append(_table(title, shown, what=PARTS, left_out=len(groups) - len(several), of_search=lost))
     if not tables:
         raise KfbenchError(f"no two of {', '.join(methods)} ran on '{task}' with the same recipe; compare keys instead")
-    shown = {contender.runs[0].spec["method"] for table in tables for contender in table.contenders}
+    compared = {contender.runs[0].spec["method"] for table in tables for contender in table.contenders}
     for method in methods:
-        if method not in shown:
+        if method not in compared:
             own = next(_recipe(record) for record in on_task if record.spec["method"] == method)
             warnings.warn(
                 f"'{method}' is in no table: no other ran on '{task}' with its recipe ({own}); compare keys instead",

@@ -30,24 +30,31 @@ def iqm(scores: ArrayLike) -> Array:
     it is in resamples.
     """
     x = as_scores(scores)
-    runs = (~np.isnan(x)).sum(-2)  # [..., M]
-    if (runs != runs.reshape(-1, runs.shape[-1])[:1]).any():
-        raise ValueError("iqm: all resamples must have the same number of scores")
-    of_task = runs.reshape(-1, runs.shape[-1])[:1].max(0, initial=0)  # [M]
-    flat = x.reshape(*x.shape[:-2], -1)
-    if not of_task.any():
+    flat = x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+    if not flat.size:
         return np.full(flat.shape[:-1], np.nan)
-    present = of_task[of_task > 0]
-    if (present == present[0]).all():
-        count = int(present.sum())
-        return np.asarray(np.sort(flat, axis=-1)[..., count // 4 : count - count // 4].mean(-1))  # NaN last
+    rising = np.sort(flat, axis=-1)  # NaN last
+    if not np.isnan(rising[..., -1]).any():
+        return _middle(rising, flat.shape[-1])
+    runs = (~np.isnan(x)).sum(-2).reshape(-1, x.shape[-1])  # [any, M]
+    if (runs != runs[0]).any():
+        raise ValueError("iqm: all resamples must have the same number of scores")
+    there = runs[0][runs[0] > 0]
+    if not len(there):
+        return np.full(flat.shape[:-1], np.nan)
+    if (there == there[0]).all():
+        return _middle(rising, int(there.sum()))
+    of_score = np.broadcast_to(1 / np.maximum(runs[0], 1) / len(there), x.shape[-2:]).ravel()  # [N M]; they sum to 1
     order = np.argsort(flat, axis=-1)
-    weights = np.broadcast_to(1 / np.maximum(of_task, 1) / len(present), x.shape[-2:]).reshape(-1)
-    weight = np.where(np.isnan(flat), 0.0, weights)
-    weight, ordered = (np.take_along_axis(each, order, -1) for each in (weight, np.nan_to_num(flat)))
+    weight = np.take_along_axis(np.where(np.isnan(flat), 0.0, of_score), order, -1)
     ends = np.cumsum(weight, axis=-1)
     taken = np.clip(np.minimum(ends, 0.75) - np.maximum(ends - weight, 0.25), 0, None)
-    return np.asarray((taken * ordered).sum(-1) / taken.sum(-1))
+    return np.asarray((taken * np.nan_to_num(rising)).sum(-1) / taken.sum(-1))
+
+
+def _middle(rising: Array, count: int) -> Array:
+    """Return the mean of the first `count` of ordered scores [..., N M] without a quarter at each end."""
+    return np.asarray(rising[..., count // 4 : count - count // 4].mean(-1))
 
 
 def profile(scores: ArrayLike, thresholds: ArrayLike) -> Array:

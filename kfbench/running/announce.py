@@ -6,7 +6,7 @@ from pathlib import Path
 from kfbench import registry
 from kfbench.running import estimate, execute, prepare
 from kfbench.spec import RunSpec
-from kfbench.tasks import GAMES
+from kfbench.train.training import training_of
 
 
 def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], None], force: bool) -> None:
@@ -15,10 +15,10 @@ def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], 
     if not missing and not force and execute.finished(prepare.plan(spec, results=results), results):
         return
     own = estimate.spoken(estimate.seconds(spec, device=device, results=results))
-    aside = " beside the episodes that are only scored" if registry.kind_of(spec.task) is GAMES else ""
-    say(
-        f"{spec.method} on {spec.task}, {spec.recipe.network}, budget {spec.budget}: about {own} on this machine{aside}"
-    )
+    untimed = training_of(registry.kind_of(spec.task)).untimed
+    beside = f" beside {untimed}" if untimed else ""
+    told = f"{spec.method} on {spec.task}, {spec.recipe.network}, budget {spec.budget}"
+    say(f"{told}: about {own} on this machine{beside}")
     if missing:
         longest = estimate.spoken(sum(estimate.seconds(wanted, device=device) for wanted in missing))
         names = ", ".join(prepare.called(wanted) for wanted in missing)

@@ -29,7 +29,8 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     every = searches(study, picked, place.results)
     untuned = tune_all(folder, study, place, every, row=row, console=console)
     done = missing.recorded(place.results)
-    cells = _plan(folder, study, picked, untuned, place, done)
+    waiting = {**unsearched(every, plan.chosen(folder)), **untuned}
+    cells = _plan(folder, study, picked, waiting, place, done)
     promises.require(study, cells)
     runs = missing.wanted(study, cells, row=row, column=column)
     left = missing.missing(runs, done)
@@ -45,7 +46,8 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     if now != study:
         say("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
         picked = picks.settle(folder, now, results=place.results, say=say)
-        cells = _plan(folder, now, picked, untuned, place, missing.recorded(place.results))
+        waiting = {**unsearched(searches(now, picked, place.results), plan.chosen(folder)), **untuned}
+        cells = _plan(folder, now, picked, waiting, place, missing.recorded(place.results))
     if now.rank:
         promises.settle(folder, cells, results=place.results, say=say)
     return len(bad.keys() & {job.name for job in left}) + len(untuned)
@@ -55,14 +57,13 @@ def _plan(
     folder: Path,
     study: Study,
     picked: dict[str, dict[str, Any]],
-    untuned: Mapping[str, str],
+    waiting: Mapping[str, str],
     place: Place,
     done: Container[str],
 ) -> list[Planned]:
-    """Plan every cell and keep the plan; rows whose search found nothing are not run with other settings instead."""
+    """Plan every cell and keep the plan; rows whose search chose nothing, {row: why}, have no runs in it."""
     made = plan.make(study, plan.tuned(folder, study), picked, results=place.results, done=done)
-    waiting = unsearched(searches(study, picked, place.results), plan.chosen(folder))
-    cells = without(made, {**waiting, **untuned})
+    cells = without(made, waiting)
     plan.write(folder, study, cells)
     return cells
 

@@ -21,6 +21,8 @@ from kfbench.train.training import BACKWARD, StandIn, Training
 class GameTraining(Training[GameTask, GameRecipe]):
     """Runs that act."""
 
+    untimed = "the episodes that are only scored"
+
     def load(self, task: GameTask, recipe: GameRecipe, device: torch.device) -> None:
         """A game has nothing to load: the loop opens its emulators."""
 
@@ -78,7 +80,7 @@ class GameTraining(Training[GameTask, GameRecipe]):
         return dataclasses.replace(recipe, frames=round(recipe.frames * factor))
 
     def seconds(self, spec: RunSpec, task: GameTask, stand_in: StandIn, *, tried: int) -> float:
-        """Return the seconds of all rollouts by that of one in each phase; evaluation has no known length."""
+        """Return the seconds of all rollouts by that of one in each phase; the length of episodes is not known."""
         loop = ActorCritic(stand_in(spec, 0))
         whole = took = 0.0
         for first, last in phases(loop.setup.method, loop.total):

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 
@@ -28,6 +28,8 @@ BACKWARD = 2  # a backward pass costs about two forward passes
 
 class Training(ABC, Generic[T, R]):
     """The runs of a kind of task; it holds no state. Without defaults are the four that every kind has to bring."""
+
+    untimed: ClassVar[str] = ""  # what `seconds` leaves out, in words
 
     @abstractmethod
     def load(self, task: T, recipe: R, device: torch.device) -> Any:

@@ -6,6 +6,7 @@
     kfbench.runs("results")                       a pandas frame, a row a run
     kfbench.curves("results")                     a long frame for seaborn
     network = kfbench.load(record.key)            the network that was kept, in evaluation mode
+    kfbench.predict(record.key, "photos/")        what it says of images: a frame, a row an image
     kfbench.study("reports/quick")                every run a study lacks, then its report
     kfbench.report("reports/quick")               tables, plots, a page, from the records alone
     kfbench.rank("cifar10", [...])                which teacher promises most
@@ -20,7 +21,7 @@ from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.version import __version__
 
 if TYPE_CHECKING:
-    from kfbench.library import curves, load, rank, report, run, runs, study
+    from kfbench.library import curves, load, predict, rank, report, run, runs, study
     from kfbench.running.records import RunRecord
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "curves",
     "load",
+    "predict",
     "rank",
     "report",
     "run",

@@ -5,7 +5,6 @@ its remedy. Nothing here prints but progress, to standard error, and in a notebo
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -157,12 +156,54 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     _require(str, "how a run's key begins", key=key)
     from kfbench.running import export, teacher_store
 
-    if re.fullmatch("[0-9a-f]*", key):
+    if teacher_store.is_key(key):
         _, network, _ = export.load(key, results=_path(results))
     else:
-        network = teacher_store.network(key, _path(results))
+        network = teacher_store.alone(key, _path(results)).network
     network.eval()
     return network
+
+
+def predict(
+    key: str,
+    paths: Folder | Sequence[Folder],
+    *,
+    resized: str = "",
+    probabilities: bool = False,
+    results: Folder = "results",
+    device: str = "cpu",
+    progress: bool = True,
+) -> "pandas.DataFrame":
+    """Return what a kept network says of images, an image a row: file, class, probability.
+
+    `key` is as `load` takes it. `paths` are images, or folders and zip or tar archives of them. `resized` says how
+    images of another size come to the network's: "stretched", or "cropped", of which the middle stays; "": as the data
+    were on which it was trained, cropped where that is not known. `probabilities` adds a column p(CLASS) a class.
+
+    Images that cannot be read are warned of, and have no row. Raises KfbenchError if there is no such network, it is
+    none for images, or no image can be read.
+    """
+    import sys
+    import warnings
+
+    _require(str, "how a run's key begins", key=key)
+    _require(str, "a name", device=device)
+    _require(bool, "True or False", probabilities=probabilities, progress=progress)
+    if resized not in ("", "stretched", "cropped"):
+        raise KfbenchError(f"resized cannot be {resized!r}; give 'stretched' or 'cropped'")
+    import pandas
+
+    from kfbench.errors import KfbenchWarning
+    from kfbench.running import predict as predicting
+
+    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    folders = [_path(path) for path in several]
+    found = predicting.predict(key, folders, results=_path(results), resized=resized, device=device, quiet=not progress)
+    for line in found.notes() if progress else ():
+        print(f"note: {line}", file=sys.stderr)
+    if found.faults:
+        warnings.warn(predicting.and_more(found.faults), KfbenchWarning, stacklevel=2)
+    return pandas.DataFrame(found.rows(whole=probabilities))
 
 
 def rank(

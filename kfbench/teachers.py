@@ -33,6 +33,7 @@ class Teacher:
     digest: str  # sha256 of its weights, and of its network's file where that is the user's own
     index: int = 0  # place among the run's teachers
     seconds: float = 0.0  # what its training cost
+    resized: str = ""  # how images came to the size that it takes: "stretched", "cropped"; "" if unknown
     _sized: dict[tuple[int, int, int], "Teacher"] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

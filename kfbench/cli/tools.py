@@ -1,8 +1,10 @@
-"""Commands that make something of runs and files: `bench`, `export`, `push`, `play`, `teacher train|import|list`."""
+"""Commands that make something of runs and files: bench, export, predict, push, play, teacher train|import|list."""
 
+import csv
 import functools
+import io
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +12,7 @@ from kfbench.cli import complete, options, teacher_import
 from kfbench.cli.commands import group
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, option, tell
 from kfbench.errors import KfbenchError
-from kfbench.running.files import EXPORTS, FILMS, require_ending
+from kfbench.running.files import EXPORTS, FILMS, TABLES, require_ending, write_text
 
 teacher_app = group("Train, import and list teachers.")
 
@@ -19,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(bench)
     app.command()(export)
+    app.command()(predict)
     app.command()(push)
     app.command()(play)
     app.add_typer(teacher_app, name="teacher")
@@ -124,6 +127,61 @@ def export(
 
     written = [str(file) for file in exporting.export(key, path, results=results)]
     tell({"files": written}, "\n".join(written), as_json=as_json)
+
+
+def predict(
+    key: Annotated[str, argument(help="The key of a run, or how it begins; or a teacher.", offers=complete.keys)],
+    paths: Annotated[list[Path], typer.Argument(help="Images; folders, zip or tar archives of them.")],
+    out: Annotated[Path | None, option("--out", help="Write the table to a CSV file instead.")] = None,
+    probabilities: Annotated[bool, option("--probabilities", help="Add a column p(CLASS) a class.")] = False,
+    resized: Annotated[
+        str,
+        option(
+            "--resized",
+            help="How images of another size are brought to the network's: stretched, or cropped to the middle. "
+            "Default: as its training images were.",
+            callback=options.one_of(("stretched", "cropped"), "way"),
+        ),
+    ] = "",
+    results: options.Results = DEFAULT_RESULTS,
+    device: options.Device = "cpu",
+    threads: options.Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a kept network sees in images.
+
+    Prints CSV: file, class, probability. Exit code 1: some images could not be read.
+    """
+    from kfbench.running import predict as predicting  # torch
+    from kfbench.running.device import set_threads
+    from kfbench.tasks import IMAGES
+
+    if out is not None:
+        require_ending(out, TABLES)
+    set_threads(threads, kind=IMAGES)
+    found = predicting.predict(key, paths, results=results, resized=resized, device=device, quiet=as_json)
+    for line in [*found.notes(), *([predicting.and_more(found.faults)] if found.faults else [])]:
+        typer.echo(f"note: {line}", err=True)
+    rows = found.rows(whole=probabilities)
+    if out is not None:
+        try:
+            write_text(out, csv_text(rows))
+        except OSError as error:
+            raise KfbenchError(f"cannot write '{out}' ({error.strerror})") from error
+    told = f"{out}: {len(rows):,} images" if out is not None else csv_text(rows).rstrip("\n")
+    values = {"classes": found.classes, "resized": found.resized, "images": rows, "unreadable": found.faults}
+    tell(values, told, as_json=as_json)
+    raise typer.Exit(1 if found.faults else 0)
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Return a table as CSV."""
+    whole = io.StringIO()
+    table = csv.DictWriter(whole, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+    return whole.getvalue()
 
 
 def push(

@@ -9,7 +9,7 @@
 
 import io
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,11 @@ class Form(NamedTuple):
     height: int
     width: int
     crop: bool = False
+
+    @property
+    def way(self) -> Literal["stretched", "cropped"]:
+        """How an image comes to the size, as a pack and a student's description have it."""
+        return "cropped" if self.crop else "stretched"
 
 
 def size_of(text: str) -> tuple[int, int]:
@@ -99,6 +104,13 @@ def formed(pixels: np.ndarray, form: Form | None) -> np.ndarray:
 
     plain = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     return _array(_formed(plain, form))
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    """Return the pixels [1, H, W] uint8 of an image of colour in grey, by Pillow's weights."""
+    from PIL import Image
+
+    return _array(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).convert("L"))
 
 
 def _formed(plain: "Image", form: Form | None) -> "Image":

@@ -232,7 +232,7 @@ def _sort(path: Path, files: list[_File], layout: _Layout, found: Found) -> None
         split = splits[inner[depth].lower()] if depth is not None else whole
         rest = inner if depth is None else inner[depth + 1 :]
         placed = depth is not None or not has_splits
-        is_image = len(rest) >= 2 and _is_picture(each.name)
+        is_image = len(rest) >= 2 and is_picture(each.name)
         if each.is_folder:
             if placed and len(rest) == 1 and parts[:top] == around:  # else it stands beside what holds the images
                 found.folders.add((split, rest[0]))
@@ -257,12 +257,12 @@ def _parts(name: str) -> tuple[str, ...]:
     return PurePosixPath(unicodedata.normalize("NFC", name)).parts
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _pictures(files: list[_File]) -> list[tuple[str, ...]]:
-    return [parts for each, parts in files if not each.is_folder and _is_picture(each.name)]
+    return [parts for each, parts in files if not each.is_folder and is_picture(each.name)]
 
 
 def _depth(folders: tuple[str, ...], splits: Mapping[str, str]) -> int | None:

@@ -2,10 +2,11 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from kfbench import machine
 from kfbench.data.packs import require_room
 from kfbench.errors import KfbenchError
 
+T = TypeVar("T")
 TOGETHER = 256  # images that are decoded before they are written
 
 
@@ -24,8 +26,6 @@ def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Calla
     `read` returns an image by its number, from several threads; `named` says what an error calls it. Raises
     KfbenchError for images that cannot be read, naming the first and counting the others, and for one of another size.
     """
-    from rich.console import Console
-    from rich.progress import track
 
     def attempt(number: int) -> np.ndarray | KfbenchError:
         try:
@@ -36,16 +36,13 @@ def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Calla
             fault.__cause__ = error
             return fault
 
-    console = Console(stderr=True)
-    parts: Iterable[range] = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
-    if console.is_terminal and not quiet:  # on a pipe a bar is an empty line, of Rich before 14.3 even a disabled one
-        parts = track(parts, "reading images", console=console, transient=True)
+    parts = [range(start, min(start + TOGETHER, count)) for start in range(0, count, TOGETHER)]
     shape: tuple[int, ...] = ()
     all_grey, faults = True, []
     # written, not mapped: a disk that is full is an error then, and no signal that ends the process
     with warnings.catch_warnings(), ThreadPoolExecutor(machine.cores()) as threads, file.open("wb") as out:
         warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
-        for part in parts:
+        for part in tracked(parts, "reading images", quiet=quiet):
             for number, image in zip(part, threads.map(attempt, part), strict=True):
                 if isinstance(image, KfbenchError):
                     faults.append(image)
@@ -65,6 +62,17 @@ def fill(file: Path, count: int, read: Callable[[int], np.ndarray], named: Calla
         raise KfbenchError(f"{faults[0]}{others}") from faults[0]
     whole = mapped(file, (count, *shape))
     return whole[:, :1] if all_grey else whole
+
+
+def tracked(parts: Sequence[T], doing: str, *, quiet: bool) -> Iterable[T]:
+    """Return the parts of some work so that, on a terminal, a bar shows how many of them are done."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:  # on a pipe a bar is an empty line, of Rich before 14.3 even a disabled one
+        return parts
+    return track(parts, doing, console=console, transient=True)
 
 
 @contextmanager

@@ -96,7 +96,12 @@ def import_images(
         for line in _twice(rows, numbers, originals, found):
             say(f"note: {line}")
         with spinner("packing", quiet=quiet):
-            return write(name, Raw(rows["train"], rows["test"], classes, rows.get("val")), source=source)
+            return write(
+                name,
+                Raw(rows["train"], rows["test"], classes, rows.get("val")),
+                source=source,
+                resized=form.way if form else "",
+            )
 
 
 def _found(name: str, paths: Sequence[Path], place: Path, tables: Sequence[Path], column: str) -> Found:

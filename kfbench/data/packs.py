@@ -30,6 +30,7 @@ from kfbench.folders import data_folder as data_folder
 from kfbench.folders import packed as packed
 
 SplitName = Literal["train", "val", "test"]
+Resized = Literal["", "stretched", "cropped"]  # how images came to their size; "": they had it, or it is not known
 FORGOTTEN = 24 * 3600.0  # seconds after which nobody works any more where nothing is written
 CHUNK = 2**24  # bytes of images that are in memory while a pack is written
 
@@ -63,6 +64,7 @@ class Pack:
     counts: dict[str, int]  # split -> images
     checksums: dict[str, str]  # split -> sha256 of its images and labels
     source: str  # where it came from, in words
+    resized: Resized = ""
 
     @property
     def name(self) -> str:
@@ -147,16 +149,17 @@ def _refuse_false_name(pack: Pack) -> None:
         )
 
 
-def write(name: str, raw: Raw, *, source: str) -> Pack:
+def write(name: str, raw: Raw, *, source: str, resized: Resized = "") -> Pack:
     """Pack a data set in place of an older pack of that name. Raises KfbenchError if it is not what its name says."""
     with workplace(name) as made:
         splits = {split: (rows, in_order(rows, len(raw.classes))) for split, rows in raw.splits().items()}
         checksums = {split: _save(made / f"{split}.safetensors", *rows) for split, rows in splits.items()}
         counts = {split: len(order) for split, (_, order) in splits.items()}
         shape = tuple(raw.train.images.shape[1:])
-        pack = Pack(made.parent / name, raw.classes, shape, counts, checksums, source)  # type: ignore[arg-type]
+        pack = Pack(made.parent / name, raw.classes, shape, counts, checksums, source, resized)  # type: ignore[arg-type]
         _refuse_false_name(pack)
         values = {"classes": raw.classes, "shape": shape, "counts": counts, "checksums": checksums, "source": source}
+        values |= {"resized": resized} if resized else {}
         (made / "pack.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8", newline="\n")
         made.chmod(0o755)
         with machine.alone(

@@ -62,7 +62,7 @@ def pack(name: str, root: Path, *, fetch: bool = False, quiet: bool = True) -> P
             )
         source = "torchvision" if fetch else "import of its files"
         with spinner("packing", quiet=quiet):
-            return write(name, Raw(train, test, opened.classes), source=source)
+            return write(name, Raw(train, test, opened.classes), source=source, resized=form.way)
 
 
 def import_published(name: str, paths: Sequence[Path], *, quiet: bool = True) -> Pack:
@@ -107,4 +107,4 @@ def smaller(name: str) -> Pack:
                     file.write(small.round_().clamp_(0, 255).to(torch.uint8).contiguous().numpy().data)
             made[split] = Rows(mapped(place / split, (len(labels), 3, side, side)), labels)
         raw = Raw(made["train"], made["test"], source.classes)
-        return write(name, raw, source=f"'{source.name}', made smaller")
+        return write(name, raw, source=f"'{source.name}', made smaller", resized=source.resized)

@@ -30,6 +30,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {  # what is read of a desc
     **dict.fromkeys(("from", "part"), (lambda value: value is None or _is_text(value), "a name in quotes")),
     "shape": (_is_shape, "[channels, height, width]"),
     "outputs": (_is_count, "a whole number above 0"),
+    "resized": (lambda value: value in ("stretched", "cropped"), '"stretched" or "cropped"'),
     "classes": (_are_names, 'names, as ["cat", "dog"]'),
 }
 

@@ -1,4 +1,4 @@
-"""A recorded student for the world outside: safetensors with a JSON beside it, or a .pt2 that needs no kfbench."""
+"""A recorded student for the world outside: safetensors, or a .pt2 that needs no kfbench; a JSON beside it."""
 
 import io
 import json
@@ -32,8 +32,9 @@ class Plain(nn.Module):
 def export(key: str, path: Path, *, results: Path) -> list[Path]:
     """Write the student that a run kept; return the files written.
 
-    `.safetensors` gives the weights and `<path>.json`; `.pt2` gives a program with a dynamic batch. Raises KfbenchError
-    if the run or its weights are not there, or the path ends otherwise.
+    `.safetensors` gives the weights, `.pt2` a program with a dynamic batch; `<path>.json` says what it takes and gives:
+    the images' shape, mean and std (a program applies them itself), the classes in the outputs' order. Raises
+    KfbenchError if the run or its weights are not there, or the path ends otherwise.
     """
     require_ending(path, EXPORTS)
     record, network, about = load(key, results=results)
@@ -41,15 +42,16 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".safetensors":
             weights.save(network, path, about)
-            beside = path.with_name(path.name + ".json")
-            described = {"network": network.name, "shape": list(network.shape), "outputs": network.outputs, **about}
-            described |= {"scores": record.scores, "spec": record.spec}
-            write_text(beside, json.dumps(described, indent=1, sort_keys=True) + "\n")
-            return [path, beside]
-        whole = io.BytesIO()
-        torch.export.save(program(network), whole)
-        write_bytes(path, whole.getvalue())
-        return [path]
+        else:
+            whole = io.BytesIO()
+            torch.export.save(program(network), whole)
+            write_bytes(path, whole.getvalue())
+        beside = path.with_name(path.name + ".json")
+        described = {"network": network.name, "shape": list(network.shape), "outputs": network.outputs, **about}
+        described |= {"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist()}
+        described |= {"scores": record.scores, "spec": record.spec}
+        write_text(beside, json.dumps(described, indent=1, sort_keys=True) + "\n")
+        return [path, beside]
     except OSError as error:
         raise KfbenchError(f"cannot write '{path}' ({error.strerror})") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from kfbench.errors import KfbenchError
 
 EXPORTS = {".safetensors": "weights", ".pt2": "a program"}  # endings, and what is written under them
+TABLES = {".csv": "a table"}
 FILMS = {".gif": "an image that moves", ".mp4": "a film"}
 
 

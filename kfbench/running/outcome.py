@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kfbench import registry
 from kfbench.networks import weights
 from kfbench.networks.measure import multiply_adds, parameters
 from kfbench.networks.network import Network
@@ -17,6 +18,7 @@ from kfbench.running.records import RunRecord
 from kfbench.train.loop import Loop
 from kfbench.train.setup import Setup
 from kfbench.train.told import exported
+from kfbench.train.training import training_of
 
 
 def fill_in(record: RunRecord, setup: Setup, loop: Loop, *, results: Path, half: bool) -> None:
@@ -39,6 +41,7 @@ def fill_in(record: RunRecord, setup: Setup, loop: Loop, *, results: Path, half:
     }
     if isinstance(last, Network):
         about = {"task": setup.task.name, "classes": list(setup.task.classes), "key": record.key}
+        about |= training_of(registry.kind_of(setup.spec.task)).described(setup.data)
         place = records.path_of(results, record.key, setup.spec).with_suffix(".safetensors")
         record.provenance["weights"] = weights.save(last, place, about, half=half)
     record.status = "done"

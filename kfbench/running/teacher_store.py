@@ -3,10 +3,12 @@
 The store is `results/teachers`, a results folder of its own: a teacher is a run of `scratch` with seed 0 and weights.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kfbench import networks, registry, seeding
 from kfbench.errors import KfbenchError
@@ -45,6 +47,11 @@ def whole(name: str, results: Path) -> str:
     return f"run:{records.locate(results, key)[1].key}" if kind == "run" else name
 
 
+def is_key(name: str) -> bool:
+    """Whether a name may be how a run's key begins; else it is a teacher's."""
+    return re.fullmatch("[0-9a-f]*", name) is not None
+
+
 def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
     """Return the teacher of a run by its name. Raises KfbenchError if it is not there."""
     found = _find(teacher_names.read(name, budget=spec.budget), spec=spec, index=index, results=results)
@@ -53,15 +60,15 @@ def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
     return Found(whole, found.known, lambda: replace(found.load(), digest=whole))
 
 
-def network(name: str, results: Path) -> Network:
-    """Return a teacher's network alone. Raises KfbenchError if it is not there, or made for the images of a run."""
+def alone(name: str, results: Path) -> Teacher:
+    """Return a teacher outside of a run. Raises KfbenchError if it is not there, or made for the images of a run."""
     asked = teacher_names.read(name, budget=RunSpec.budget)
     if asked.kind in ("torchvision", "timm"):
         raise KfbenchError(
             f"network '{name}' is made for a run's images: kfbench.networks.make('{name}', shape=(C, H, W), outputs=K)"
         )
     spec = RunSpec(teacher_names.TRAINED_BY, asked.task)
-    return _find(asked, spec=spec, index=0, results=results).load().network
+    return _find(asked, spec=spec, index=0, results=results).load()
 
 
 def _find(asked: TeacherName, *, spec: RunSpec, index: int, results: Path) -> Found:
@@ -102,7 +109,7 @@ def _trained(asked: TeacherName, index: int, results: Path) -> Found:
         network, about, weights_digest = weights.load(path)
         if weights_digest != expected:
             raise KfbenchError(f"'{path}' is not the teacher of its record; delete it, and it is trained again")
-        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), weights_digest, index, seconds)
+        return _described(network, asked, about, weights_digest, index, seconds)
 
     known = Candidate(str(asked), registry.load_task(asked.task), wanted.recipe, wanted.recipe.network)
     return Found(expected, known, load)
@@ -116,21 +123,29 @@ def _of_run(asked: TeacherName, index: int, results: Path) -> Found:
 
     def load() -> Teacher:
         _, network, about = export.load(asked.rest, results=results)
-        return Teacher(network, str(asked), about["task"], tuple(about["classes"]), expected, index, seconds)
+        return _described(network, asked, about, expected, index, seconds)
 
     classes = tuple(header.read(path).get("classes", ())) or None
     known = Candidate(str(asked), network=record.spec["recipe"]["network"], classes=classes)
     return Found(expected, known, load)
 
 
+def _described(
+    network: Network, asked: TeacherName, about: Mapping[str, Any], digest: str, index: int, seconds: float = 0.0
+) -> Teacher:
+    """Return a teacher with what its file says of it."""
+    classes, resized = tuple(about.get("classes", ())), about.get("resized", "")
+    return Teacher(network, str(asked), about.get("task"), classes, digest, index, seconds, resized)
+
+
 def _of_file(asked: TeacherName, index: int) -> Teacher:
     network, about, weights_digest = imported.of_file(at_home(asked.rest))
-    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), weights_digest, index)
+    return _described(network, asked, about, weights_digest, index)
 
 
 def _imported(asked: TeacherName, index: int, *, results: Path) -> Teacher:
     network, about = imported.load(asked.rest, results)
-    return Teacher(network, str(asked), about["task"], tuple(about["classes"]), about["digest"], index)
+    return _described(network, asked, about, about["digest"], index)
 
 
 def _random(asked: TeacherName, index: int) -> Teacher:
@@ -147,7 +162,7 @@ def _of_hub(asked: TeacherName, index: int) -> Teacher:
     from kfbench.running import hub  # only here: it asks the net, and needs a library that not everyone has
 
     network, about, digest = hub.fetch(asked.rest)
-    return Teacher(network, str(asked), about.get("task"), tuple(about.get("classes", ())), digest, index)
+    return _described(network, asked, about, digest, index)
 
 
 def _of_library(asked: TeacherName, index: int, *, spec: RunSpec) -> Teacher:

@@ -81,6 +81,10 @@ class ImageTraining(Training[ImageTask, Recipe]):
         network.normalise_by(data.mean, data.std)
         calibrate(network, images.to_float(data.train.span(0, CALIBRATED_ON)))
 
+    def described(self, data: Images) -> dict[str, str]:
+        """Return how the data's images came to their size, where they were resized."""
+        return {"resized": data.pack.resized} if data.pack and data.pack.resized else {}
+
     def memory(
         self, setup: Setup, folder: Path, *, source: dict[str, Any], say: Callable[[str], None]
     ) -> Memory | None:

@@ -59,6 +59,10 @@ class Training(ABC, Generic[T, R]):
     def without_data(self, network: Network, task: T) -> None:
         """Do the same for a stand-in's teacher, as far as it can be done without data."""
 
+    def described(self, data: Any) -> dict[str, str]:
+        """Return what a kept student's file says of the data that `load` gave, beside task and classes."""
+        return {}
+
     def memory(
         self, setup: Setup, folder: Path, *, source: dict[str, Any], say: Callable[[str], None]
     ) -> Memory | None:

@@ -104,7 +104,7 @@ except ImportError:
 def test_export_for_a_program_that_has_no_kfbench(type_in: Any, recorded: Path, tmp_path: Path) -> None:
     key = key_of(recorded)
     done = type_in("export", key, "out/student.pt2", "--results", recorded)
-    assert (done.code, done.out) == (0, "out/student.pt2\n"), done
+    assert (done.code, done.out) == (0, "out/student.pt2\nout/student.pt2.json\n"), done
     _, network, _ = export.load(key, results=recorded)
     images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     cases = {"images": images}

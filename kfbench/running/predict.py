@@ -1,0 +1,170 @@
+"""What a kept network says of images that lie anywhere: read a part at a time, each brought to the network's size."""
+
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kfbench import machine, registry
+from kfbench.data import images, sources
+from kfbench.data.decode import Form, decode, formed, grey
+from kfbench.data.entries import SUFFIXES, is_picture
+from kfbench.data.filling import spinner, tracked
+from kfbench.data.listing import Listed, is_hidden, listed
+from kfbench.data.unpacking import is_tar
+from kfbench.errors import KfbenchError
+from kfbench.running import teacher_store
+from kfbench.running.device import torch_device
+from kfbench.tasks import IMAGES, ImageTask
+from kfbench.teachers import Teacher
+
+BATCH = 64  # images that go through the network together
+
+
+@dataclass
+class Predictions:
+    """What a network says of images, in the order in which they were found, and what could not be asked."""
+
+    classes: tuple[str, ...]  # by the output's place; their numbers where the network's file names none
+    size: tuple[int, int]  # H, W that the network takes
+    resized: str  # how images of another size came to it: "stretched", "cropped"
+    files: list[str] = field(default_factory=list)
+    probabilities: Tensor = field(default_factory=lambda: torch.zeros(0))  # [N, K] float32, each row sums to 1
+    faults: list[str] = field(default_factory=list)  # images that cannot be read, with the reason
+    left_out: list[str] = field(default_factory=list)  # files that are no images
+    fitted: int = 0  # images that had another size
+
+    def rows(self, *, whole: bool = False) -> list[dict[str, str | float]]:
+        """Return a row an image: file, class, probability; with `whole` also each class's, under its name."""
+        found: list[dict[str, str | float]] = []
+        for file, row in zip(self.files, self.probabilities.tolist(), strict=True):
+            best = max(range(len(row)), key=row.__getitem__)
+            others = {f"p({name})": value for name, value in zip(self.classes, row, strict=True)} if whole else {}
+            found.append({"file": file, "class": self.classes[best], "probability": row[best], **others})
+        return found
+
+    def notes(self) -> list[str]:
+        """Return what is to be told beside rows and faults, in lines."""
+        told = []
+        if self.fitted:
+            height, width = self.size
+            how = "stretched to" if self.resized == "stretched" else "resized, and the middle cut out, at"
+            told.append(f"{self.fitted:,} of {len(self.files):,} images had another size: {how} {height}×{width}")
+        if self.left_out:
+            told.append(f"left out, no images: {and_more(self.left_out)}")
+        return told
+
+
+def and_more(lines: Sequence[str]) -> str:
+    """Return the first of some lines, and how many more there are."""
+    return lines[0] + (f" and {len(lines) - 1:,} more" if len(lines) > 1 else "")
+
+
+def predict(
+    name: str,
+    paths: Sequence[Path],
+    *,
+    results: Path,
+    resized: str = "",
+    device: str = "cpu",
+    quiet: bool = True,
+) -> Predictions:
+    """Ask the network of a run (how its key begins) or a teacher (as a run names it) what images show.
+
+    `paths` are images, or folders and zip or tar archives of them, whatever folders they lie in there. `resized` says
+    how they come to the network's size, "stretched" or "cropped" (the middle); "": as the data were on which it was
+    trained, where that is known, else cropped. Grey images become colour for a network of colour, and the other way.
+
+    Images that cannot be read are in `Predictions.faults`, the others are asked all the same. Raises KfbenchError if
+    there is no such network, or no image among the paths, or none that can be read, or the network is a game's.
+    """
+    place = torch_device(device)
+    teacher = teacher_store.alone(f"run:{name}" if teacher_store.is_key(name) else name, results)
+    if teacher.task is not None and registry.kind_of(teacher.task) is not IMAGES:
+        raise KfbenchError(f"'{name}' plays '{teacher.task}'; kfbench play KEY films it: predict is for images")
+    network = teacher.network.to(place).eval()
+    channels, height, width = network.shape
+    if channels not in (1, 3):
+        raise KfbenchError(f"'{name}' takes images of {channels} channels; kfbench.load gives the network itself")
+    named = teacher.classes or tuple(str(number) for number in range(network.outputs))
+    found = Predictions(named, (height, width), resized or teacher.resized or _of_data(teacher) or "cropped")
+    form = Form(height, width, crop=found.resized == "cropped")
+    with tempfile.TemporaryDirectory() as room:
+        with spinner("looking for images", quiet=quiet):
+            pictures = list(_pictures(paths, Path(room), found.left_out))
+        if not pictures:
+            where = ", ".join(f"'{path}'" for path in paths)
+            raise KfbenchError(f"no image in {where}; give images, or folders or archives of them")
+        read = partial(_read, form=form, colour=channels == 3)
+        parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+        answers = []
+        with warnings.catch_warnings(), ThreadPoolExecutor(machine.cores()) as threads, torch.inference_mode():
+            warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
+            for part in tracked(parts, "reading images", quiet=quiet):
+                taken = []
+                for (file, _), answer in zip(part, threads.map(read, part), strict=True):
+                    if isinstance(answer, str):
+                        found.faults.append(f"'{file}' cannot be read ({answer})")
+                        continue
+                    pixels, had_size = answer
+                    found.fitted += not had_size
+                    found.files.append(file)
+                    taken.append(pixels)
+                if taken:
+                    batch = images.to_float(torch.from_numpy(np.stack(taken)).to(place))
+                    answers.append(network(batch).logits.float().softmax(1).cpu())
+    if not answers:
+        raise KfbenchError(and_more(found.faults))
+    found.probabilities = torch.cat(answers)
+    return found
+
+
+def _of_data(teacher: Teacher) -> str:
+    """Return how the images of the teacher's task came to their size, where that data set is on this machine."""
+    if teacher.task is None:
+        return ""
+    try:
+        task = registry.load_task(teacher.task)
+        return sources.find(task.dataset).resized if isinstance(task, ImageTask) else ""
+    except KfbenchError:
+        return ""
+
+
+def _pictures(paths: Sequence[Path], room: Path, left_out: list[str]) -> Iterator[tuple[str, Listed]]:
+    """Yield the images below paths with what they are called: the path given, and the name in it."""
+    for path in paths:
+        if path.is_file() and is_picture(path.name):
+            yield str(path), Listed(path.name, False, path.read_bytes)
+            continue
+        if path.is_file() and not (zipfile.is_zipfile(path) or is_tar(path)):
+            raise KfbenchError(
+                f"'{path}' is no image ({', '.join(suffix[1:] for suffix in SUFFIXES)}), and no zip or tar archive"
+            )
+        for each in listed(path, room):
+            if each.is_folder or is_hidden(each.name):
+                continue
+            if is_picture(each.name):
+                yield f"{path}/{each.name}", each
+            else:
+                left_out.append(f"{path}/{each.name}")
+
+
+def _read(picture: tuple[str, Listed], *, form: Form, colour: bool) -> tuple[np.ndarray, bool] | str:
+    """Return the pixels [C, H, W] uint8 of an image and whether it had that size; the reason if it cannot be read."""
+    try:
+        whole = decode(picture[1].read())
+    except Exception as error:  # Pillow and zipfile raise a dozen kinds for damaged bytes
+        return " ".join(str(error).split()) or type(error).__name__
+    if not colour and len(whole) == 3:
+        whole = grey(whole)
+    made = formed(whole, form)
+    shape = (3 if colour else 1, form.height, form.width)
+    return np.broadcast_to(made, shape), whole.shape[1:] == shape[1:]

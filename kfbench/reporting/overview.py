@@ -13,6 +13,7 @@ from kfbench.reporting.render import count, listed
 
 LISTED = 3  # names in a sentence before the rest is counted
 BEAT, TIE = "beat it", "cannot be told from it"
+AHEAD = " is clearly ahead of "
 LARGER = 1.2  # times the baseline's parameters
 
 
@@ -142,7 +143,7 @@ def _headline(grid: Grid, standings: list[Standing], unit: str) -> str:
         higher = [f"{standing.row}, {standing.text}" for standing in whole[: whole.index(best)]]
         text = f"Best of what is clearly better than {base}: {ahead}. Higher, but not clearly: {'; '.join(higher)}."
     rivals = _rivals(grid, best, others)
-    return f"{text}{rivals}{_beside(best, others, base, is_named=rivals.endswith(' of all others.'))}"
+    return f"{text}{rivals}{_beside(best, others, base, is_named=AHEAD in rivals)}"
 
 
 def _left_out(grid: Grid, standings: list[Standing]) -> str:
@@ -200,7 +201,8 @@ def _rivals(grid: Grid, best: Standing, others: list[Standing]) -> str:
         elif gap.value > 0 or not gap.is_clear:
             said.append((BEAT if gap.is_clear else TIE, where, standing.row))
     is_ahead = bool(others) and all(where for _, where, _ in said)
-    return _told(said) + f" {best.row if said else 'It'} is clearly ahead of all others." * is_ahead
+    ahead = f" {best.row}{AHEAD}the rest." if said else f" It{AHEAD}all others."
+    return _told(said) + ahead * is_ahead
 
 
 def _on(tasks: int, most: int) -> str:

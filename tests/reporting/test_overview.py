@@ -144,7 +144,7 @@ def test_ties_and_rivals_on_fewer_tasks_are_said_to_have_them():
     part, ahead, apart = {"cifar10": other}, {"cifar10": [9.0, 9.3, 8.8]}, {"cifar100": [None, None, 1.0]}
     whole = {"good": {"cifar10": GOOD, "cifar100": [4.0, 4.2, None]}}
     of = top(made(whole | {"part": part}))
-    assert of.headline.endswith("part cannot be told from it on fewer tasks. good is clearly ahead of all others.")
+    assert of.headline.endswith("part cannot be told from it on fewer tasks. good is clearly ahead of the rest.")
     of = top(made(whole | {"part": part, "ahead": ahead, "apart": apart}))
     assert of.headline.startswith("Best on average over 2 tasks: good")
     assert of.headline.endswith(

@@ -1,7 +1,7 @@
 """Human-normalised Atari scores: (return - random) / (human - random).
 
-Source: Wang et al. 2016 (arXiv 1511.06581), table 2 (up to 30 no-ops, the start kfbench evaluates with; another start has
-other references). Air Raid, Carnival and every game outside the 57 have no reference.
+Source: Wang et al. 2016 (arXiv 1511.06581), table 2 (up to 30 no-ops, the start kfbench evaluates with; its table of
+human starts is another scale). Air Raid, Carnival and every game outside the 57 have no reference.
 """
 
 # game, random play and the human

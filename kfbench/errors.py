@@ -28,6 +28,14 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
 
 
+def unwritable(error: Exception, line: str) -> KfbenchError:
+    """Return what to raise where a file cannot be written: NoRoom if the disk is full, else KfbenchError.
+
+    Some writers (torch's, safetensors') have for a full disk an error of their own, which is no OSError.
+    """
+    return NoRoom(line) if is_full(error) or not isinstance(error, OSError) else KfbenchError(line)
+
+
 class KfbenchWarning(UserWarning):
     """Something a user should know, in one line; the command line prints it and goes on."""
 

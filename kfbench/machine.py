@@ -1,9 +1,10 @@
-"""What this machine is: its processor, its cores, the room on its disks; and whose turn it is there."""
+"""What this machine is: its processor, its cores, the room on its disks; files made whole; whose turn it is there."""
 
 import contextlib
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -39,6 +40,25 @@ def write_at(file: IO[bytes], data: Any, start: int) -> int:
     """Write bytes at a place of an unbuffered file and return how many: `os.pwrite`, which Windows has not."""
     file.seek(start)
     return file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give an empty file beside a path to write to, and rename it into place at the end; if that fails it goes.
+
+    An older file stays until then. Folders are made as needed. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # with an ending, which torch's writer wants; not the path's own, by which a half could be taken for a whole
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=".half")
+    os.close(handle)
+    half = Path(name)
+    try:
+        yield half
+        os.chmod(half, 0o644)
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def free(folder: Path) -> int:

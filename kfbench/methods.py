@@ -54,7 +54,7 @@ class Method:
         "nothing"  # of a teacher: "features", "outputs" (same classes) or "architecture" (same network)
     )
     teacher_is_twin: ClassVar[bool] = False  # True if its default teacher has the student's network, not a larger one
-    keeps_teachers: ClassVar[bool] = False  # True if what is kept cannot run without its teachers
+    keeps_teachers: ClassVar[bool] = False  # True if what is kept is more than the student's plain network
     trains_a_part: ClassVar[bool] = False  # True if a step trains only some of the parameters of `parameter_groups`
     acts_ahead: ClassVar[bool] = True  # False if it must not play the next rollout beside learning: no `overlap`
     starts_from_teacher: ClassVar[bool] = False  # True if the student's initial weights come from a teacher

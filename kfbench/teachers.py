@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kfbench.batch import Batch
 from kfbench.networks import taps
-from kfbench.networks.network import Network, Output
+from kfbench.networks.network import Network, Output, floats
 from kfbench.networks.taps import Position
 
 
@@ -100,8 +100,7 @@ def fit(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
     channels, height, width = shape
     if tuple(images.shape[1:]) == shape:
         return images
-    if images.dtype == torch.uint8:
-        images = images.float().div_(255)
+    images = floats(images)
     if images.shape[1] != channels:
         images = images.mean(1, keepdim=True).expand(-1, channels, -1, -1)
     if tuple(images.shape[2:]) != (height, width):

@@ -75,8 +75,8 @@ def of_profile(runs: int, chances: tuple[float, ...], studies: int, *, resampled
         above = (rng.random((runs, len(chances))) < np.array(chances)).astype(float)
         if resampled:
             return bootstrap.percentiles(stats.mean, above, repeats=400, seed=1), float(np.mean(chances))
-        _, low, high = intervals.profile(above, [0.5])
-        return (low[0], high[0]), float(np.mean(chances))
+        low, high = intervals.wilson(stats.mean(above), intervals.worth(above))
+        return (float(low), float(high)), float(np.mean(chances))
 
     return share(studies, study)
 

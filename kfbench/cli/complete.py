@@ -33,7 +33,7 @@ def methods_by_commas(incomplete: str) -> Offers:
 
 def tasks(incomplete: str) -> Offers:
     """Return tasks and their variants, and those of one's own data."""
-    games = [(f"atari/{line.split()[0]}", "") for line in reference.TABLE.strip().splitlines()]
+    games = [(f"atari/{game}", "") for game in reference.REFERENCES]
     return _begin(incomplete, [*_named("tasks"), *_own(), *(games if incomplete.startswith("atari/") else [])])
 
 

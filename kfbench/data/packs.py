@@ -25,7 +25,7 @@ from torch import Tensor
 
 from kfbench import machine
 from kfbench.data.rows import Raw, Rows, in_order
-from kfbench.errors import KfbenchError, NoRoom, is_full
+from kfbench.errors import KfbenchError, NoRoom, unwritable
 from kfbench.folders import data_folder as data_folder
 from kfbench.folders import packed as packed
 
@@ -198,8 +198,8 @@ def workplace(name: str) -> Iterator[Path]:
             raise KfbenchError(
                 f"'{os.fsdecode(error.filename)}' cannot be read ({error.strerror}); mend or remove it"
             ) from error
-        kind = NoRoom if is_full(error) else KfbenchError
-        raise kind(f"cannot write to the data folder '{root}' ({error}); set KFBENCH_DATA to another") from error
+        line = f"cannot write to the data folder '{root}' ({error}); set KFBENCH_DATA to another"
+        raise unwritable(error, line) from error
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)

@@ -26,7 +26,6 @@ from kfbench.errors import KfbenchError, near
 
 FRAMES_A_STEP = 4
 SHAPE = (4, 84, 84)
-ACTIONS = 18  # the console's; most games understand fewer
 LONGEST = 108_000  # frames: half an hour of play, the usual limit of an episode
 SEVERAL = {"combat", "joust", "maze_craze", "warlords"}  # ale-py has their ROMs, but plays them in PettingZoo only
 RESEED = 20_000  # agent steps after which an environment's next episode starts from a fresh seed, see `Arcade.state`

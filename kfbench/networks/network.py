@@ -73,10 +73,14 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Output:
         """Map images [B, C, H, W] (float in 0..1, or uint8) to an `Output`."""
-        if images.dtype == torch.uint8:
-            images = images.float().div_(255)
+        images = floats(images)
         answer = self.body((images - self.mean) / self.std if self._normalises else images)
         return answer if isinstance(answer, Output) else Output(answer)
+
+
+def floats(images: Tensor) -> Tensor:
+    """Return images (float in 0..1, or uint8) as floats in 0..1."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def _look(network: Network, _keys: object = None) -> None:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kfbench import networks
-from kfbench.errors import KfbenchError, NoRoom, is_full
+from kfbench import machine, networks
+from kfbench.errors import KfbenchError, unwritable
 from kfbench.networks import fitting, header, saved
 from kfbench.networks.fitting import DESCRIPTION
 from kfbench.networks.network import Network
@@ -29,21 +27,11 @@ def save(network: Network, path: Path, about: dict[str, Any], *, half: bool = Fa
     tensors = {name: _plain(value, half=half) for name, value in network.state_dict().items()}
     kept = {"network": network.name, "shape": list(network.shape), "outputs": network.outputs, **about}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    except OSError as error:
-        kind = NoRoom if is_full(error) else KfbenchError
-        raise kind(f"cannot write '{path}' ({error.strerror}); make room, or write elsewhere") from error
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata={"kfbench": json.dumps(kept, sort_keys=True)})
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with machine.replacing(path) as half_written:
+            save_file(tensors, half_written, metadata={"kfbench": json.dumps(kept, sort_keys=True)})
     except (OSError, SafetensorError) as error:
-        kind = NoRoom if is_full(error) or isinstance(error, SafetensorError) else KfbenchError  # its writer's own
-        raise kind(f"cannot write '{path}' ({error}); make room, or write elsewhere") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
+        raise unwritable(error, f"cannot write '{path}' ({why}); make room, or write elsewhere") from error
     return digest(tensors)
 
 

@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kfbench.reporting.stats import Array, as_scores, counts
+from kfbench.reporting.stats import LEVEL, Array, as_scores, counts
 
 Statistic = Callable[[Array], Array]  # [..., N, M] -> [...]
 CHUNK = 60_000  # scores drawn at once: they fit in the processor's cache
 
 
 def percentiles(
-    statistic: Statistic, scores: ArrayLike, *, seed: int = 0, repeats: int = 50_000, level: float = 0.95
+    statistic: Statistic, scores: ArrayLike, *, seed: int = 0, repeats: int = 50_000
 ) -> tuple[float, float]:
-    """Return the ends between which a share `level` of the statistic's resampled values lies; NaN if one is NaN."""
+    """Return the ends between which a share LEVEL of the statistic's resampled values lies; NaN if one is NaN."""
     rng = np.random.default_rng(seed)
     draws = np.concatenate([statistic(chunk) for chunk in resamples(scores, repeats=repeats, rng=rng)])
     if np.isnan(draws).any():
         return np.nan, np.nan
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -123,20 +123,20 @@ class Grid:
         """+1 if a higher score is better, -1 if a lower one is."""
         return 1 if self.kind(column).higher_is_better else -1
 
-    def scores(self, row: str, columns: Sequence[str], which: str | None = None) -> Array:
+    def scores(self, row: str, columns: Sequence[str]) -> Array:
         """Return raw scores [N seeds, M columns]; NaN where there is no cell or no finished run."""
         empty = np.full(len(self.study.seeds), np.nan)
         scores = []
         for column in columns:
             cell = self.cells.get((row, column))
             ready = cell is not None and cell.records
-            scores.append(cell.scores(which or self.study.score, self.metric(column)) if cell and ready else empty)
+            scores.append(cell.scores(self.study.score, self.metric(column)) if cell and ready else empty)
         return np.stack(scores, axis=1) if scores else np.empty((len(empty), 0))
 
-    def better(self, row: str, columns: Sequence[str], which: str | None = None) -> Array:
+    def better(self, row: str, columns: Sequence[str]) -> Array:
         """Return scores [N, M] turned so that higher is better, in the table's unit."""
         signs = np.array([self.sign(column) for column in columns], float)
-        return np.asarray(self.scores(row, columns, which) * signs)
+        return np.asarray(self.scores(row, columns) * signs)
 
     def normalised(self, row: str, columns: Sequence[str]) -> Array:
         """Return scores on the scale that tasks share, [N, M]: accuracy as a fraction, human-normalised returns.

@@ -15,7 +15,9 @@ from scipy.special import ndtri, stdtrit
 
 from kfbench.reporting import stats
 from kfbench.reporting.bootstrap import percentiles
-from kfbench.reporting.stats import Array
+from kfbench.reporting.stats import LEVEL, Array
+
+NORMAL = float(ndtri((1 + LEVEL) / 2))  # standard errors of a normal distribution on each side, 1.96
 
 
 class Interval(NamedTuple):
@@ -49,9 +51,10 @@ class Spread(NamedTuple):
     variances: Array  # of each task that has runs, [M']
     runs: NDArray[np.int64]  # [M']
 
-    def reach(self, level: float) -> float:
-        """Return half the width of Student's interval."""
-        return student(self.freedom, level) * self.error
+    @property
+    def reach(self) -> float:
+        """Half the width of Student's interval."""
+        return student(self.freedom) * self.error
 
 
 def spread(scores: ArrayLike) -> Spread:
@@ -75,19 +78,18 @@ def freedom(variances: Array, runs: NDArray[np.int64]) -> float:
     return float(parts.sum() ** 2 / bottom) if bottom > 0 else float((runs - 1).sum())
 
 
-def student(degrees: float, level: float) -> float:
-    """Return the quantile of Student's distribution that leaves (1 - level) / 2 on each side."""
-    return float(stdtrit(degrees, (1 + level) / 2))
+def student(degrees: float) -> float:
+    """Return the quantile of Student's distribution that leaves (1 - LEVEL) / 2 on each side."""
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
-def mean(scores: ArrayLike, *, level: float = 0.95) -> Interval:
+def mean(scores: ArrayLike) -> Interval:
     """Return the mean over tasks of [N, M] with Student's interval, each task with a spread of its own."""
     of = spread(scores)
-    reach = of.reach(level)
-    return Interval(of.value, of.value - reach, of.value + reach)
+    return Interval(of.value, of.value - of.reach, of.value + of.reach)
 
 
-def iqm(scores: ArrayLike, *, seed: int = 0, repeats: int = 50_000, level: float = 0.95) -> Interval:
+def iqm(scores: ArrayLike, *, repeats: int = 50_000) -> Interval:
     """Return the interquartile mean of [N, M] with its stratified bootstrap interval, stretched for few runs.
 
     Resamples of n runs vary less than new runs would, by n - 1 over n in variance, and their spread is itself
@@ -96,45 +98,36 @@ def iqm(scores: ArrayLike, *, seed: int = 0, repeats: int = 50_000, level: float
     value, of = float(stats.iqm(scores)), spread(scores)
     if np.isnan(of.error):
         return Interval(value, np.nan, np.nan)
-    low, high = percentiles(stats.iqm, scores, seed=seed, repeats=repeats, level=level)
+    low, high = percentiles(stats.iqm, scores, repeats=repeats)
     resampled = np.sqrt((of.variances * (of.runs - 1) / of.runs**2).sum()) / len(of.runs)
-    stretch = student(of.freedom, level) / _normal(level) * of.error / resampled
+    stretch = student(of.freedom) / NORMAL * of.error / resampled
     return Interval(value, value - stretch * (value - low), value + stretch * (high - value))
 
 
-def profile(scores: ArrayLike, thresholds: ArrayLike, *, level: float = 0.95) -> tuple[Array, Array, Array]:
-    """Return the share of runs [N, M] above each threshold, and the ends of Wilson's pointwise interval, each [T].
+def worth(scores: ArrayLike) -> float:
+    """Return how many runs of one task tell as much of a share as the runs [N, M]: M² / Σ 1/n_m; 0 if none.
 
     The share is a mean over tasks; its variance is taken as if all tasks had the same share, which is the most it can
     be (p (1 - p) bends downwards), so tasks that differ make the interval too wide, never too short.
     """
-    taus, runs = np.asarray(thresholds, float), worth(scores)
-    if not runs:
-        return (np.full(taus.shape, np.nan),) * 3
-    shares = stats.profile(scores, taus)
-    return shares, *wilson(shares, runs, level=level)
-
-
-def worth(scores: ArrayLike) -> float:
-    """Return how many runs of one task tell as much of a share as the runs [N, M]: M² / Σ 1/n_m; 0 if none."""
     runs = stats.counts(scores)
     runs = runs[runs > 0]
     return float(len(runs) ** 2 / (1 / runs).sum()) if runs.size else 0.0
 
 
-def wilson(shares: ArrayLike, runs: float, *, level: float = 0.95) -> tuple[Array, Array]:
-    """Return the ends of the interval of shares, of any shape, seen in a number of runs.
+def wilson(shares: ArrayLike, runs: float) -> tuple[Array, Array]:
+    """Return the ends of the pointwise interval of shares, of any shape, seen in a number of runs, see `worth`.
 
     Source: Wilson, JASA 22:209-212, 1927.
     """
-    share, z = np.asarray(shares, float), _normal(level)
+    share, z = np.asarray(shares, float), NORMAL
     centre = (share + z**2 / (2 * runs)) / (1 + z**2 / runs)
     reach = z / (1 + z**2 / runs) * np.sqrt(share * (1 - share) / runs + z**2 / (4 * runs**2))
     # at 0 and 1 the end is the share itself, but for rounding
     return np.minimum(centre - reach, share), np.maximum(centre + reach, share)
 
 
-def improvement(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:
+def improvement(x: ArrayLike, y: ArrayLike) -> Interval:
     """Return P(X > Y) of [N, M] and [K, M], mean over the tasks that both have, with its score interval.
 
     The ends are the values p that lie t standard errors from the estimate, where the error is that of p itself (Hanley
@@ -155,7 +148,7 @@ def improvement(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:
     degrees = int((n + k - 2).sum())
     if degrees < 1:
         return Interval(value, np.nan, np.nan)
-    reach = student(degrees, level) ** 2 / len(n) ** 2
+    reach = student(degrees) ** 2 / len(n) ** 2
     alone, beside = float((1 / (n * k)).sum()), float((((n + k) / 2 - 1) / (n * k)).sum())
 
     def is_too_far(p: float) -> bool:
@@ -165,7 +158,7 @@ def improvement(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Interval:
     return Interval(value, _edge(is_too_far, value, 0.0), _edge(is_too_far, value, 1.0))
 
 
-def kendall(tau: float, pairs: int, *, level: float = 0.95) -> Interval:
+def kendall(tau: float, pairs: int) -> Interval:
     """Return Kendall's rank correlation of a number of pairs of values with its score interval.
 
     The ends are the values t that lie z standard errors from the estimate, where the variance is that of unrelated
@@ -177,7 +170,7 @@ def kendall(tau: float, pairs: int, *, level: float = 0.95) -> Interval:
     """
     if np.isnan(tau) or pairs < 4:
         return Interval(tau, np.nan, np.nan)
-    wide = _normal(level) ** 2 * 2 * (2 * pairs + 5) / (9 * pairs * (pairs - 1))
+    wide = NORMAL**2 * 2 * (2 * pairs + 5) / (9 * pairs * (pairs - 1))
     reach = float(np.sqrt(wide * (1 + wide - tau**2)))
     return Interval(tau, (tau - reach) / (1 + wide), (tau + reach) / (1 + wide))
 
@@ -191,7 +184,3 @@ def _edge(is_too_far: Callable[[float], bool], near: float, far: float) -> float
         middle = (inside + outside) / 2
         inside, outside = (inside, middle) if is_too_far(middle) else (middle, outside)
     return inside
-
-
-def _normal(level: float) -> float:
-    return float(ndtri((1 + level) / 2))

@@ -32,11 +32,6 @@ class Standing:
         return self.size > LARGER
 
     @property
-    def mark(self) -> str:
-        """▲ or ▼: clearly better or worse than the baseline; else nothing."""
-        return "" if not self.gap.is_clear else "▲" if self.gap.value > 0 else "▼"
-
-    @property
     def text(self) -> str:
         """The difference with its interval."""
         numbers = [f"{number:+.1f}".replace("-", "−") for number in self.gap.interval]
@@ -129,7 +124,7 @@ def _headline(grid: Grid, standings: list[Standing], unit: str) -> str:
         return ""
     most = max(standing.tasks for standing in standings)
     whole = [standing for standing in standings if standing.tasks == most]
-    clear = [standing for standing in standings if standing.mark == "▲"]
+    clear = [standing for standing in standings if standing.gap.mark == "▲"]
     if not clear:
         return _undecided(standings, whole, base, unit)
     best = next((standing for standing in whole if standing in clear), clear[0])

@@ -31,12 +31,17 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
     @property
+    def mark(self) -> str:
+        """▲ or ▼: clearly above or below zero; else nothing."""
+        return "" if not self.is_clear else "▲" if self.value > 0 else "▼"
+
+    @property
     def interval(self) -> Interval:
         """Its value and ends alone."""
         return Interval(self.value, self.low, self.high)
 
 
-def difference(x: ArrayLike, y: ArrayLike, *, seed: int = 0, repeats: int = 10_000, level: float = 0.95) -> Difference:
+def difference(x: ArrayLike, y: ArrayLike, *, repeats: int = 10_000) -> Difference:
     """Return the mean difference x - y of runs that share a seed, [N, M] each: row n of both is the same seed.
 
     Pairs with a missing side drop out. The mean is over tasks of the mean over pairs; pairs are resampled within each
@@ -53,18 +58,17 @@ def difference(x: ArrayLike, y: ArrayLike, *, seed: int = 0, repeats: int = 10_0
     if np.isnan(of.error):
         is_constant = bool(of.runs.min() > 1)
         return Difference(of.value, np.nan, np.nan, total, np.nan, None, is_constant)
-    reach = of.reach(level)
-    drawn = percentiles(stats.mean, gaps, seed=seed, repeats=repeats, level=level)
-    low, high = min(of.value - reach, drawn[0]), max(of.value + reach, drawn[1])
-    more = _more_seeds(of.value, of.variances, of.runs, level) if low <= 0 <= high else 0
+    drawn = percentiles(stats.mean, gaps, repeats=repeats)
+    low, high = min(of.value - of.reach, drawn[0]), max(of.value + of.reach, drawn[1])
+    more = _more_seeds(of.value, of.variances, of.runs) if low <= 0 <= high else 0
     return Difference(of.value, low, high, total, of.value / float(np.sqrt(of.variances.mean())), more)
 
 
-def _more_seeds(value: float, variances: Array, runs: NDArray[np.int64], level: float, most: int = 1000) -> int | None:
+def _more_seeds(value: float, variances: Array, runs: NDArray[np.int64]) -> int | None:
     """Return the fewest further seeds with which Student's interval would exclude zero, if mean and spread stay."""
-    for more in range(1, most + 1):
+    for more in range(1, 1001):
         grown = runs + more
         error = np.sqrt((variances / grown).sum()) / len(runs)
-        if abs(value) > student(freedom(variances, grown), level) * error:
+        if abs(value) > student(freedom(variances, grown)) * error:
             return more
     return None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+LEVEL = 0.95  # of every interval
 
 
 def mean(scores: ArrayLike) -> Array:

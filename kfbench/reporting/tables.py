@@ -121,8 +121,7 @@ def _score(grid: Grid, row: str, column: str, *, is_best: bool) -> Shown:
 def _mark(grid: Grid, row: str, column: str) -> str:
     if row == grid.study.baseline or grid.study.baseline not in grid.rows:
         return ""
-    gap = pairs.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column]))
-    return "" if not gap.is_clear else "▲" if gap.value > 0 else "▼"
+    return pairs.difference(grid.better(row, [column]), grid.better(grid.study.baseline, [column])).mark
 
 
 def _lack(grid: Grid, cell: Cell) -> str:

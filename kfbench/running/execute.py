@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kfbench import machine
-from kfbench.errors import Diverged, KfbenchError, NoMemory, NoRoom, is_full
+from kfbench.errors import Diverged, KfbenchError, NoMemory, NoRoom, is_full, unwritable
 from kfbench.running import identity, outcome, prepare, provenance, records, stand_in, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.heartbeat import heartbeat
@@ -266,7 +266,7 @@ def check_room(results: Path) -> None:
             (Path(probe) / "probe").write_bytes(b"0" * 4096)
         free = machine.free(results)
     except OSError as error:
-        kind = NoRoom if is_full(error) else KfbenchError
-        raise kind(f"cannot write to '{results}' ({error.strerror}); give another folder with --results") from error
+        line = f"cannot write to '{results}' ({error.strerror}); give another folder with --results"
+        raise unwritable(error, line) from error
     if free < ROOM:
         raise NoRoom(f"only {free / 1e6:.0f} MB free for '{results}'; free some, or give --results elsewhere")

@@ -1,10 +1,10 @@
 """Files of a results folder: records found by their names, text written whole; no pydantic, which lists do without."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from kfbench import machine
 from kfbench.errors import KfbenchError
 
 EXPORTS = {".safetensors": "weights", ".pt2": "a program"}  # endings, and what is written under them
@@ -26,16 +26,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file by renaming a finished one into place; folders are made as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with machine.replacing(path) as half:
+        half.write_bytes(content)
 
 
 def require_folder(results: Path) -> None:

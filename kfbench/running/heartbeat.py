@@ -55,8 +55,7 @@ class Heartbeat(Watcher):
 
     def _look(self, loop: Loop) -> None:
         progress = loop.position / loop.total
-        gained = progress - self._first[1]
-        left = (time.time() - self._first[0]) * (1 - progress) / gained if gained > 0 else None
+        left = status.left(*self._first, progress)
         self.told |= {"step": loop.position, "total": loop.total, "progress": progress, "left": left}
         self.write()
 

@@ -14,7 +14,7 @@ from rich.progress import (
 from kfbench import registry
 from kfbench.spec import RunSpec
 from kfbench.tasks import IMAGES
-from kfbench.train.loop import Loop, Watcher
+from kfbench.train.loop import Loop, Row, Watcher
 
 SHOWN = {
     "return": "return {:.1f}",
@@ -31,7 +31,6 @@ class Bar(Watcher):
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._every = 1
-        self._share: float | None = None
         self._kind = IMAGES
 
     def say(self, line: str) -> None:
@@ -42,7 +41,6 @@ class Bar(Watcher):
         """Show a new bar."""
         self._kind = registry.kind_of(spec.task)
         self._every = max(1, loop.total // 200)
-        self._share = None
         title = f"{spec.method} · {spec.task} · seed {spec.seed}"
         if not (self.console.is_terminal or self.console.is_jupyter):
             self.say(f"{title}: {loop.total:,} steps")
@@ -61,19 +59,18 @@ class Bar(Watcher):
         self._progress.start()
         self._task = self._progress.add_task(title, total=loop.total, completed=loop.position, status="")
 
-    def step(self, loop: Loop, row: dict[str, float] | None) -> None:
+    def step(self, loop: Loop, row: Row | None) -> None:
         """Move the bar, now and then: looking at the loss waits for the device."""
-        if row and "share/student" in row:
-            self._share = row["share/student"]
         if self._progress is None:
             if row:
-                self.say(f"  step {loop.position:,} of {loop.total:,}: {self._text({**loop.status(), **row})}")
+                self.say(f"  step {loop.position:,} of {loop.total:,}: {self._text(loop, row)}")
         elif row or loop.position % self._every == 0:
-            self._progress.update(self._task, completed=loop.position, status=self._text(loop.status()))
+            self._progress.update(self._task, completed=loop.position, status=self._text(loop, {}))
 
-    def _text(self, status: dict[str, float]) -> str:
-        if self._share is not None:
-            status = {**status, "share/student": self._share}
+    def _text(self, loop: Loop, row: Row) -> str:
+        status = {**loop.status(), **row}
+        if loop.curve and "share/student" in loop.curve[-1]:
+            status["share/student"] = loop.curve[-1]["share/student"]  # as last evaluated: metrics are work
         score = "val {:.1f} %" if self._kind.is_percent else "val {:.1f}"
         shown = {"loss": "loss {:.3f}", f"val_{self._kind.metric}": score, **SHOWN}
         words = [form.format(status[name]) for name, form in shown.items() if name in status]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kfbench import registry
-from kfbench.errors import KfbenchError, KfbenchWarning, NoRoom, is_full
+from kfbench.errors import KfbenchError, KfbenchWarning, unwritable
 from kfbench.running.files import record_files, write_text
 from kfbench.spec import RunSpec, digest
 
@@ -87,8 +87,8 @@ def write(results: Path, record: RunRecord) -> Path:
     try:
         write_text(path, json.dumps(record.model_dump(), indent=1) + "\n")
     except OSError as error:
-        kind = NoRoom if is_full(error) else KfbenchError
-        raise kind(f"cannot write '{path}' ({error.strerror}); make room, or give --results elsewhere") from error
+        line = f"cannot write '{path}' ({error.strerror}); make room, or give --results elsewhere"
+        raise unwritable(error, line) from error
     return path
 
 

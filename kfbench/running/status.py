@@ -64,6 +64,12 @@ def is_alive(pid: int, node: str, updated: float, *, silent: float = SILENT) -> 
     return True
 
 
+def left(began: float, before: float, progress: float) -> float | None:
+    """Return the seconds that are left by now's progress, 0..1, and that `before`, when it began; None if all equal."""
+    gained = progress - before
+    return (time.time() - began) * (1 - progress) / gained if gained > 0 else None
+
+
 def spoken(duration: float) -> str:
     """Return seconds as people say them: "40 s", "3 min 20 s", "2 h 10 min"."""
     whole = round(duration)

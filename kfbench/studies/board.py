@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kfbench.running.files import write_text
+from kfbench.running.status import left
 from kfbench.studies.trials import Job
 
 WRITE = 2.0  # seconds between two writings of the file
@@ -48,8 +49,7 @@ class Board:
         row |= {key: event[key] for key in ("step", "progress", "rate", "node", "device", "pid")}
         row |= {"score": event["score"]} if event["score"] is not None else {}
         first = row.setdefault("first", (time.time(), event["progress"]))
-        gained = event["progress"] - first[1]
-        row["left"] = (time.time() - first[0]) * (1 - event["progress"]) / gained if gained > 0 else None
+        row["left"] = left(first[0], first[1], event["progress"])
         note = f"{row['node']} {row['device']} · {row['rate']:,.0f}/s"
         self._shown.update(self._rows[name], completed=event["progress"], note=note)
 

@@ -101,14 +101,14 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
         state, why = "full" if is_full(error) else "failed", f"{type(error).__name__}: {error}".splitlines()[0]
         with contextlib.suppress(OSError):
             traceback.print_exc(file=sys.stdout)
-    why = at_home(why, folder, order)
+    why = driver_paths(why, folder, order)
     with contextlib.suppress(OSError):  # of a full disk: what there is to say is in the outcome
         print(f"{state}{': ' if why else ''}{why}", flush=True)
     left = {path.relative_to(folder).as_posix(): path for path in _left(place, spec)}
     return Outcome(state, why, left)
 
 
-def at_home(why: str, folder: Path, order: Order) -> str:
+def driver_paths(why: str, folder: Path, order: Order) -> str:
     """Return a message that calls files of a worker's folder as they are on the driver's machine, for its user."""
     if not order.results:
         return why

@@ -36,7 +36,8 @@ class Search:
     @property
     def space(self) -> dict[str, dict[str, Any]]:
         """What is searched: the space of the method or variant, with the recipe's optimizer, but for what is fixed."""
-        return space_for(self.spec, self.fixed) if has_space(self.spec.method) else {}
+        method = self.spec.method
+        return space(method, self.spec.recipe.optimizer, self.fixed) if has_space(method) else {}
 
     @property
     def name(self) -> str:
@@ -53,18 +54,12 @@ class Search:
         return {"spec": self.spec.to_json(), "trials": self.trials, "seeds_per_trial": self.seeds_per_trial}
 
 
-def space_for(spec: RunSpec, fixed: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """Return the search space of a run's method or variant, with its recipe's optimizer, less what is fixed."""
-    whole = space(spec.method, spec.recipe.optimizer)
-    return {name: range_ for name, range_ in whole.items() if name not in fixed}
-
-
-def space(method: str, optimizer: str = "") -> dict[str, dict[str, Any]]:
-    """Return the search space of a method or variant. Raises KfbenchError if it has none."""
+def space(method: str, optimizer: str = "", fixed: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """Return the search space of a method or variant less what is fixed. Raises KfbenchError if it has none."""
     found = space_of(registry.load_method(method), registry.split(method)[1], optimizer)
     if not found:
         raise KfbenchError(f"method '{method}' has nothing to search; give its class a 'search' space, or use --set")
-    return found
+    return {name: range_ for name, range_ in found.items() if name not in fixed}
 
 
 def space_of(made: Method, variant: str | None, optimizer: str = "") -> dict[str, dict[str, Any]]:
@@ -91,9 +86,7 @@ def suggest(trial: Trial, method: str, optimizer: str = "", fixed: Collection[st
     """Let the trial choose a value for every setting of the space that is not fixed."""
     types = {field.name: field.type for field in dataclasses.fields(registry.method_class(method))}
     chosen: dict[str, Setting] = {}
-    for name, range_ in space(method, optimizer).items():
-        if name in fixed:
-            continue
+    for name, range_ in space(method, optimizer, fixed).items():
         if "choices" in range_:
             chosen[name] = trial.suggest_categorical(name, list(range_["choices"]))
         elif all(isinstance(range_[end], int) for end in ("low", "high")) and "float" not in str(types.get(name)):
@@ -103,9 +96,10 @@ def suggest(trial: Trial, method: str, optimizer: str = "", fixed: Collection[st
     return chosen
 
 
-def known(spec: RunSpec, fixed: Collection[str] = ()) -> dict[str, Setting]:
+def own_values(spec: RunSpec, fixed: Collection[str] = ()) -> dict[str, Setting]:
     """Return the spec's own values of what is searched, where they lie in the space: a search begins with them."""
-    return {n: spec.settings[n] for n, range_ in space_for(spec, fixed).items() if holds(range_, spec.settings[n])}
+    searched = space(spec.method, spec.recipe.optimizer, fixed)
+    return {name: spec.settings[name] for name, range_ in searched.items() if holds(range_, spec.settings[name])}
 
 
 def holds(range_: dict[str, Any], value: Any) -> bool:
@@ -156,7 +150,7 @@ class Trials:
         done = {t.user_attrs.get("key") for t in settled}
         self._keys = [key for key in _trial_keys(search) if key not in done]
         left = {t.user_attrs.get("key"): t.params for t in self.study.get_trials(deepcopy=False) if t not in settled}
-        first = {"trial-0000": known(search.spec, search.fixed)}
+        first = {"trial-0000": own_values(search.spec, search.fixed)}
         self._fixed = first | {key: params for key, params in left.items() if params}
         self.total = len(self._keys) * search.seeds_per_trial
         self._turns: dict[str, Turn] = {}  # by the name of the run that is under way
@@ -260,7 +254,7 @@ def _trial_keys(search: Search) -> list[str]:
 
 def started(study: optuna.Study, search: Search) -> float | None:
     """Return the first trial's value; None if it did not finish, or if not all of its settings were the spec's own."""
-    if len(known(search.spec, search.fixed)) < len(search.space):
+    if len(own_values(search.spec, search.fixed)) < len(search.space):
         return None
     trials = [t for t in study.trials if t.user_attrs.get("key") == "trial-0000" and t.value is not None]
     return trials[-1].value if trials else None

@@ -195,12 +195,10 @@ class ActorCritic:
         return (self.position - first) / (last - first)
 
     def status(self) -> Row:
-        """Return what a progress bar shows: episodes, mean return of the last 100, student's share, frames a second."""
+        """Return what a progress bar shows: episodes, mean return of the last 100, frames a second."""
         shown = {"episodes": float(self.episodes), "rate": self.frames / max(1e-9, self.seconds)}
         if self.recent:
             shown["return"] = sum(self.recent) / len(self.recent)
-        if self.curve and "share/student" in self.curve[-1]:
-            shown["share/student"] = self.curve[-1]["share/student"]  # as last evaluated: metrics are work
         return shown
 
     def _evaluate(self, started: float) -> Row:

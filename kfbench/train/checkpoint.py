@@ -1,8 +1,6 @@
 """Checkpoints: a loop's state on disk, never half, never unpickled; and signals that ask for one."""
 
-import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +9,8 @@ from typing import Any
 
 import torch
 
-from kfbench.errors import KfbenchError, NoRoom, is_full
+from kfbench import machine
+from kfbench.errors import KfbenchError, unwritable
 from kfbench.train.loop import Loop
 
 Changed = Callable[[Mapping[str, str]], list[str]]
@@ -26,24 +25,17 @@ def write(path: Path, state: dict[str, Any], *, code: Mapping[str, str] = NONE, 
     `code` says which files the run is made by, {name: digest}, `forced` that it is made again by `--force`.
     Raises NoRoom on a full disk, KfbenchError if the file may not be written.
     """
-    half = None
+    whole = {"threads": torch.get_num_threads(), "code": dict(code), "forced": forced, **state}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, half = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".tmp")
-        os.close(handle)
-        torch.save({"threads": torch.get_num_threads(), "code": dict(code), "forced": forced, **state}, half)
-        os.chmod(half, 0o644)
-        os.replace(half, path)
+        with machine.replacing(path) as half:
+            torch.save(whole, half)
     except OF_DEVICE:
         raise
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        kind = NoRoom if is_full(error) or isinstance(error, RuntimeError) else KfbenchError
-        raise kind(
+        line = (
             f"cannot write '{path}' ({_first_line(error)}); make room, and the same command goes on from the last one"
-        ) from error
-    finally:
-        if half is not None:
-            Path(half).unlink(missing_ok=True)
+        )
+        raise unwritable(error, line) from error
 
 
 def read(path: Path, *, changed: Changed = lambda code: []) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from kfbench import machine
 from kfbench.batch import Answering, Entry
 from kfbench.data import images
 from kfbench.data.augment import augment, fixed_views
-from kfbench.errors import KfbenchError, NoRoom, is_full
+from kfbench.errors import KfbenchError, unwritable
 from kfbench.networks import taps
 from kfbench.spec import Recipe, digest
 from kfbench.teachers import fit
@@ -251,8 +251,8 @@ def _check(words: Tensor, places: Tensor) -> Tensor:
 
 
 def _unwritable(path: Path, error: OSError) -> KfbenchError:
-    kind = NoRoom if is_full(error) else KfbenchError
-    return kind(
+    return unwritable(
+        error,
         f"the memory of teachers cannot be kept in '{path.parent}' ({error.strerror}); make room, give --results "
-        "elsewhere, or use --no-memory"
+        "elsewhere, or use --no-memory",
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from kfbench.batch import Parts
 from kfbench.networks import taps
 from kfbench.networks.network import Network, Output
+from kfbench.networks.network import floats as floats
 from kfbench.teachers import Teacher, fit
 from kfbench.transfer.candidates import Transform
 
@@ -159,11 +160,6 @@ class Laterals(nn.Module):
                     numbers[f"share/{layer}/{place}"] = share
         own_shares = [numbers[f"share/{layer}/student"] for layer in self.reads]
         return {"share/student": sum(own_shares) / len(own_shares), **numbers}
-
-
-def floats(images: Tensor) -> Tensor:
-    """Return images (float, or uint8) as floats in 0..1."""
-    return images.float().div(255) if images.dtype == torch.uint8 else images
 
 
 def near_old(output: Output, before: Output, actions: Tensor, counts: Tensor | None = None) -> Tensor:

@@ -57,14 +57,14 @@ class MixedStudent(nn.Module):
         teachers: Sequence[Teacher],
         links: Links,
         *,
-        position: Position = "post",
-        normalise: bool = True,
-        initial_share: float = 0.5,
-        floor: float = 0.0,
-        learned: bool = True,
-        matched: bool = False,
-        separate_statistics: bool = False,
-        hints: bool = False,
+        position: Position,
+        normalise: bool,
+        initial_share: float,
+        floor: float,
+        learned: bool,
+        matched: bool,
+        separate_statistics: bool,
+        hints: bool,
     ) -> None:
         super().__init__()
         self.network, self.links, self.position = network, links, position

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kfbench.networks.network import Output
+from kfbench.networks.network import Output, floats
 from kfbench.tasks import Task
 
 
@@ -48,7 +48,7 @@ class Path(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """Map images [B, C, H, W] (float in 0..1, or uint8) to an Output."""
         layers = [list(cast(nn.ModuleList, modules)) for modules in self.layers]
-        return follow((as_float(images) - self.mean) / self.std, layers, cast(nn.ModuleDict, self.head))
+        return follow((floats(images) - self.mean) / self.std, layers, cast(nn.ModuleDict, self.head))
 
 
 def follow(
@@ -73,11 +73,6 @@ def follow(
         x = y.reshape(len(y), len(modules), -1, *y.shape[2:]).sum(1)
     x = x.flatten(1)
     return Output(head["logits"](x), head["value"](x).squeeze(1) if "value" in head else None)
-
-
-def as_float(images: Tensor) -> Tensor:
-    """Return images as floats in 0..1."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 class Modules(nn.Module):
@@ -133,7 +128,7 @@ class Modules(nn.Module):
             for module, is_frozen in zip(cast(nn.ModuleList, row), marks, strict=True)
             if is_frozen
         )
-        x = (as_float(images) - self.mean) / self.std
+        x = (floats(images) - self.mean) / self.std
         return follow(x, chosen, cast(nn.ModuleDict, self.heads[self.stage.replace(".", "_")]), held)
 
     def _along(self, path: list[list[int]]) -> list[list[nn.Module]]:

@@ -119,7 +119,7 @@ def test_a_younger_setting_is_no_part_of_old_specs(method: str) -> None:
     assert "standardise" not in plain.settings and asked.settings["standardise"] is True
     assert resolve.resolve(method, "digits", settings={"standardise": False}) == plain
     assert resolve.resolve(f"{method}/standardised", "digits").settings["standardise"] is True
-    assert set(search.known(plain)) == set(search.space(method))
+    assert set(search.own_values(plain)) == set(search.space(method))
 
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="the records are not here")

@@ -63,7 +63,8 @@ def test_what_the_runs_do_not_determine_is_nan(estimate):
 
 def test_a_profile_of_one_task_has_wilsons_interval():
     x = np.arange(8.0)[:, None]
-    share, low, high = intervals.profile(x, np.arange(-0.5, 9))
+    share = stats.profile(x, np.arange(-0.5, 9))
+    low, high = intervals.wilson(share, intervals.worth(x))
     for at, above in enumerate((8 - np.arange(10)).clip(0)):
         theirs = binomtest(int(above), 8).proportion_ci(method="wilson")
         assert (share[at], low[at], high[at]) == pytest.approx((above / 8, theirs.low, theirs.high), abs=1e-12)
@@ -73,11 +74,11 @@ def test_a_profile_of_one_task_has_wilsons_interval():
 def test_tasks_with_fewer_runs_count_as_tasks():
     """Two runs of one task and four of another are worth 5.3, not 6."""
     x = np.array([[0.0, 2.0], [1.0, 3.0], [np.nan, 4.0], [np.nan, 5.0]])
-    _, low, _ = intervals.profile(x, [-1.0])
     runs = 2**2 / (1 / 2 + 1 / 4)
-    assert low[0] == pytest.approx(runs / (runs + 1.959964**2))  # Wilson's lower end at a share of 1
-    nothing = intervals.profile(np.full((2, 2), np.nan), [0.0, 1.0])
-    assert all(np.isnan(part).all() and part.shape == (2,) for part in nothing)
+    assert intervals.worth(x) == pytest.approx(runs)
+    low, _ = intervals.wilson(1.0, runs)
+    assert low == pytest.approx(runs / (runs + 1.959964**2))
+    assert intervals.worth(np.full((2, 2), np.nan)) == 0
 
 
 def test_improvement_is_newcombes_with_students_t():

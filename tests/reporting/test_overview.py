@@ -40,7 +40,7 @@ def test_a_study_whose_tasks_are_still_to_be_run_says_so_at_the_top(cells):
 def test_the_winner_is_named_with_its_interval(cells):
     of = top(cells)
     assert [standing.row for standing in of.standings] == ["kf", "pathnet", "kd, T 4"]
-    assert [standing.mark for standing in of.standings] == ["▲", "▲", "▼"]
+    assert [standing.gap.mark for standing in of.standings] == ["▲", "▲", "▼"]
     best = of.standings[0]
     assert of.headline.startswith(f"Best on average: kf, {best.text} points of the normalised score over scratch.")
     assert of.headline.endswith(f"It is clearly ahead of all others. {UNMADE}") and best.tasks == of.tasks == 4
@@ -118,7 +118,7 @@ NOISY, GOOD, BAD = [10.0, -5.0, 5.0], [2.0, 1.9, 2.2], [-2.0, -2.3, -1.8]
 
 def test_a_clear_gain_is_not_hidden_by_a_larger_one_that_is_not():
     of = top(made({"noisy": {"cifar10": NOISY}, "good": {"cifar10": GOOD}}))
-    assert [standing.mark for standing in of.standings] == ["", "▲"]
+    assert [standing.gap.mark for standing in of.standings] == ["", "▲"]
     assert of.headline == (
         "Best of what is clearly better than scratch: good, +2.0 [+1.7, +2.4] points of accuracy over scratch. Higher, "
         "but not clearly: noisy, +3.3 [−15.6, +22.3]. noisy cannot be told from it."

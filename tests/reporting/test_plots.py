@@ -1,7 +1,6 @@
 """Plots: what they draw, and that the same records give the same bytes."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import gains
 import numpy as np
@@ -12,14 +11,7 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 from scipy.stats import ttest_1samp
 
 from kfbench.errors import KfbenchWarning
-from kfbench.reporting import curve_plots, grid, mixing_plots, plots, score_plots, style
-from kfbench.studies import definition
-
-
-@pytest.fixture(scope="module")
-def made(reported):
-    folder, results = reported
-    return grid.load(folder, definition.load(folder), results)
+from kfbench.reporting import curve_plots, grid, mixing_plots, plots, style
 
 
 def test_every_plot_that_applies_is_drawn(reported, made):
@@ -103,195 +95,12 @@ def test_an_axis_of_percent_ends_where_percent_do(is_percent, ends):
     assert axis.get_ylim() == pytest.approx(ends, abs=0.5)
 
 
-def test_shares_stack_to_one(made):
-    with style.in_style():
-        shares, _ = mixing_plots.mixing(made)
-    for axis in shares.figure.axes:
-        if axis.get_visible():
-            top = axis.collections[-1].get_paths()[0].vertices[:, 1].max()
-            assert len(axis.collections) == 3 and top == pytest.approx(1.0)
-
-
-def test_shares_end_where_the_teachers_are_cut_off(made):
-    """After it they stand still and weigh nothing; where curves do not tell of teachers they have no end."""
-
-    def ends(plot):
-        axes = [axis for axis in plot.figure.axes[:4] if axis.get_visible()]  # of the first column, one of images
-        return [axis.collections[0].get_paths()[0].vertices[:, 0].max() for axis in axes]
-
-    with style.in_style():
-        shares, influence = mixing_plots.mixing(made)
-    told = [list(zip(*line.get_data(), strict=True)) for line in influence.figure.axes[0].lines[1:]]
-    last = max(time for points in told for time, value in points if np.isfinite(value))
-    whole = shares.figure.axes[0].get_xlim()[1]
-    assert last < whole and ends(shares) == pytest.approx([last] * 4)
-    assert "Bands end where the teachers are cut off" in shares.caption
-    silent = [_renamed(_older(record), "val_error_attached", "elsewhere") for record in made.done()]
-    [bare] = _mixing_of(made, silent)
-    assert ends(bare) == pytest.approx([whole] * 4) and "Bands end" not in bare.caption
-
-
-def test_influence_is_drawn_where_curves_state_it_until_the_cut(made):
-    """By hand: 3 (1 - share) (0.5 + 0.1 k), the largest of three layers; older records have none."""
-    with style.in_style():
-        _, influence = mixing_plots.mixing(made)
-    axes = [axis for axis in influence.figure.axes if axis.get_visible()]
-    assert len(axes) == 4 and "cifar100" in axes[0].get_ylabel() and axes[0].get_yscale() == "log"
-    first = {line.get_label(): line.get_ydata() for line in axes[0].lines}
-    assert first["cifar10/cnn-16"][0] == pytest.approx(3 * 0.53 * 0.7)
-    assert first["digits/cnn-16"][0] == pytest.approx(3 * 0.53 * 0.5)
-    assert np.isnan(first["digits/cnn-16"][-1]) and np.isfinite(first["digits/cnn-16"][-3])
-    assert len({(line.get_linestyle(), line.get_marker()) for line in axes[0].lines}) == 3  # with the line of 1
-
-
-def _mixing_of(made, records):
-    with style.in_style():
-        return mixing_plots.mixing(grid.join(made.study, [c.planned for c in made.cells.values()], records))
-
-
-def _older(record):
-    """Return the record as it was before curves stated influence."""
-    curve = [{k: v for k, v in point.items() if not k.startswith("influence")} for point in record.curve]
-    return record.model_copy(update={"curve": curve})
-
-
-def test_records_without_influence_have_no_plot_of_it(made):
-    assert [plot.name for plot in _mixing_of(made, [_older(record) for record in made.done()])] == ["shares-1"]
-
-
-def _renamed(record, before, after):
-    curve = [{key.replace(before, after): value for key, value in point.items()} for point in record.curve]
-    return record.model_copy(update={"curve": curve})
-
-
-def test_two_teachers_that_differ_in_their_budget_have_a_line_each_in_the_legend(made):
-    names = sorted(
-        {key.split("/", 2)[2] for r in made.done() for p in r.curve for key in p if key[:10] == "influence/"}
-    )
-    twins = [_renamed(record, names[1], names[0].partition("@")[0] + "@paper") for record in made.done()]
-    for plot in _mixing_of(made, twins):
-        (legend,) = plot.figure.legends
-        labels = [text.get_text() for text in legend.get_texts()]
-        assert labels.count(names[0].partition("@")[0] + "@paper") == labels.count(names[0]) == 1
-
-
-def test_a_mean_over_some_of_the_runs_says_so(made):
-    """One of the runs of kf is older than influence: its plot counts the others, that of shares counts all."""
-    oldest = made.cells["kf", "cifar100"].done[0].key
-    some = [_older(record) if record.key == oldest else record for record in made.done()]
-    whole = [plot.caption for plot in _mixing_of(made, made.done())]
-    shares, influence = (plot.caption for plot in _mixing_of(made, some))
-    assert all("mean over seeds" in caption for caption in whole)
-    assert "mean over seeds" in shares and "mean over the 3 of 4 runs that recorded it" in influence
-
-
-def test_label_efficiency_has_students_intervals(made):
-    with style.in_style():
-        drawn = plots.labels(made)
-    assert drawn is not None
-    [axis] = drawn[2].axes
-    values = made.scores("kf", ["cifar10, 250 images"])[:, 0]
-    exact = ttest_1samp(values, 0).confidence_interval(0.95)
-    segment = axis.collections[1].get_segments()[0]
-    assert segment[:, 1] == pytest.approx([exact.low, exact.high])
-
-
-def _labels_with(made, size, kept):
-    """Draw label efficiency where kf has only its first `kept` runs of a size; the caption, and the lines of kf."""
-    place = ("kf", f"cifar10, {size} images")
-    records = tuple(record if n < kept else None for n, record in enumerate(made.cells[place].records))
-    cells = made.cells | {place: replace(made.cells[place], records=records)}
-    with style.in_style():
-        _, caption, figure = plots.labels(grid.Grid(made.study, cells))
-    kf = made.rows.index("kf")
-    return caption, [line for line in figure.axes[0].lines if line.get_color() == style.colour(kf)]
-
-
-def test_a_line_breaks_where_nothing_was_run(made):
-    caption, [line] = _labels_with(made, "1,000", 0)
-    assert list(np.isnan(line.get_ydata())) == [False, True] and line.get_marker() != "None"
-    assert "Hollow" not in caption
-
-
-def test_a_single_run_is_no_mean(made):
-    caption, [_, lone] = _labels_with(made, "1,000", 1)
-    assert len(lone.get_xdata()) == 1 and lone.get_markerfacecolor() == style.PAPER
-    assert "Hollow: a single run." in caption and "Hollow" not in _labels_with(made, "1,000", 4)[0]
-
-
 def test_a_curve_of_one_point_can_be_seen():
     with style.in_style():
         _, (axis,) = style.panels(1)
         curve_plots.draw_line(axis, np.array([0.5]), np.array([[9.0], [8.0]]), "kf", 0)
         curve_plots.draw_line(axis, np.array([0.5, 1.0]), np.array([[9.0, 8.0]]), "kd", 1)
     assert [line.get_marker() for line in axis.lines] == [style.marker(0), "None"]
-
-
-def test_all_images_are_a_size_too(made):
-    """How many they are is known from the steps of a recorded run."""
-    columns = [
-        column.model_copy(update={"train_size": "all"}) if column.train_size == 1000 else column
-        for column in made.study.tasks
-    ]
-    with style.in_style():
-        drawn = plots.labels(grid.Grid(made.study.model_copy(update={"tasks": columns}), made.cells))
-    assert drawn is not None
-    [axis] = drawn[2].axes
-    recipe = made.cells["kf", "cifar10, 1,000 images"].done[0].spec["recipe"]
-    assert list(axis.get_xticks()) == [250, int(1000 * recipe["batch_size"] / recipe["epochs"])]
-    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["250", "all"]
-
-
-def test_a_line_joins_no_columns_of_one_size_and_tells_what_else_differs(made):
-    """Two recipes on 250 images each would be a vertical stroke; of two sizes the caption says what differs beside."""
-
-    def drawn(**recipes):
-        tasks = [
-            column.model_copy(update={"recipe": recipes.get(f"of_{column.train_size}", {})})
-            for column in made.study.tasks
-        ]
-        return plots.labels(grid.Grid(made.study.model_copy(update={"tasks": tasks}), made.cells))
-
-    with style.in_style():
-        assert "The columns differ in epochs too" in drawn(of_250={"epochs": 40})[1]
-        assert "The columns differ" not in drawn()[1]
-    sized = [(250, "a"), (1000, "b"), (250, "c"), (1000, "d")]
-    columns = [(size, SimpleNamespace(recipe={"epochs": 3 if label < "c" else 9})) for size, label in sized]
-    lines = score_plots._lines(columns)
-    assert {told: [size for size, _ in part] for told, part in lines.items()} == {
-        ", epochs 3": [250, 1000],
-        ", epochs 9": [250, 1000],
-    }
-
-
-def _scaled(*spans):
-    """Return panels of these values, scaled together, and the labels of their x axes."""
-    with style.in_style():
-        figure, axes = style.panels(len(spans), legend=False)
-        for span, axis in zip(spans, axes, strict=True):
-            for value in span:
-                axis.plot(value, 1.0, "o")
-        score_plots._scale(figure, axes, "time")
-        figure.draw_without_rendering()
-    return axes, [[tick for tick in axis.get_xticklabels() if tick.get_text()] for axis in axes]
-
-
-@pytest.mark.parametrize("low", [1.0, 2.2, 3.7, 5.1, 8.3e4])
-@pytest.mark.parametrize("times", [1.2, 2.5, 11, 49, 130, 3e4, 1e7])
-def test_a_logarithmic_axis_can_be_read(low, times):
-    """Whatever it spans: three labels at least, and none over another; the panel beside it has the same scale."""
-    axes, labels = _scaled([low, low * times], [low, 12 * low])
-    assert [axis.get_xscale() for axis in axes] == ["log", "log"]
-    assert {axis.get_xlabel() for axis in axes} == {"time (logarithmic)"}
-    for of_panel in labels:
-        boxes = [label.get_window_extent() for label in of_panel]
-        assert len(boxes) >= 3 and len({label.get_text() for label in of_panel}) == len(boxes)
-        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
-
-
-def test_an_axis_of_less_than_a_decade_begins_at_zero():
-    axes, _ = _scaled([1.0, 9.0], [3.0])
-    assert [(axis.get_xscale(), axis.get_xlim()[0], axis.get_xlabel()) for axis in axes] == [("linear", 0, "time")] * 2
 
 
 def _relabelled(made, label):

@@ -1,10 +1,5 @@
-"""Tables: what is bold, flagged, missing or published, their three text forms, and the way back to the runs."""
+"""Tables: what is bold, flagged or missing, and what is compared with what."""
 
-import csv
-import io
-import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +8,9 @@ import numpy as np
 import pytest
 
 from kfbench.cli import summary
-from kfbench.errors import KfbenchError
 from kfbench.games import reference
-from kfbench.reporting import claims, grid, overview, render, score_plots, stats, tables
-from kfbench.running import records
+from kfbench.reporting import grid, render, score_plots, stats, tables
 from kfbench.studies import definition
-
-
-@pytest.fixture
-def made(small):
-    folder, results = small
-    return grid.load(folder, definition.load(folder), results)
 
 
 def cell(table, row, column):
@@ -178,48 +165,6 @@ def _with_episodes(record, capped):
     return record.model_copy(update={"scores": both, "spec": {**record.spec, "recipe": recipe}})
 
 
-def test_games_are_normalised_by_human_scores(made):
-    assert made.normalised("scratch", ["atari/krull"])[0, 0] == pytest.approx(
-        (made.scores("scratch", ["atari/krull"])[0, 0] - 1598.0) / (2665.5 - 1598.0)
-    )
-
-
-def test_markdown_has_every_cell_and_its_notes(made):
-    table = tables.tables(made)[0]
-    text = render.markdown(table)
-    body = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(body) == 2 + len(made.rows) and len({line.count("|") for line in body}) == 1
-    assert "(published 27.5)" in text and "Published: somebody 2020, table 1." in text
-    assert "[^scores-1]:" in text and "**" in text
-
-
-@pytest.mark.parametrize(("value", "shown"), [(1234567.891, "1234567.891"), (999383.0, "999383"), (27.5, "27.5")])
-def test_a_published_number_stands_as_it_was_entered(made, value, shown):
-    known = made.study.reference[0].model_copy(update={"value": value})
-    table = tables.tables(replace(made, study=made.study.model_copy(update={"reference": [known]})))[0]
-    assert f"(published {shown})" in render.markdown(table)
-    published = {line["published"] for line in csv.DictReader(io.StringIO(render.as_csv(table)))}
-    assert published == {"", shown}
-
-
-def test_csv_is_unrounded_and_names_the_runs(made):
-    table = tables.tables(made)[0]
-    lines = list(csv.DictReader(io.StringIO(render.as_csv(table))))
-    assert len(lines) == 16
-    line = next(line for line in lines if line["row"] == "kf" and line["column"] == "cifar100")
-    assert float(line["mean"]) == made.scores("kf", ["cifar100"]).mean()
-    assert len(line["keys"].split()) == 4
-
-
-def test_provenance_leads_to_the_records(made, small):
-    _, results = small
-    for table in tables.tables(made):
-        for label, columns in table.provenance().items():
-            for keys in columns.values():
-                methods = {records.locate(results, key)[1].spec["method"] for key in keys}
-                assert methods == {made.study.row(label).method}
-
-
 def on(made, places):
     """The same study with the (processor, threads, seconds, latency) of some runs, by row and seed."""
     cells = dict(made.cells)
@@ -271,158 +216,6 @@ def test_a_network_has_one_latency_on_one_kind_of_machine(made):
     assert unknown.text == "–" and unknown.note == "not all that it keeps was measured on A, cpu, 1 thread"
 
 
-def test_latex_escapes(made):
-    text = render.latex(tables.tables(made)[0], "small")
-    assert (
-        r"\label{tab:small-scores}" in text
-        and r"\toprule" in text
-        and r"$\pm$" in text
-        and text.count(r"\\") == 1 + len(made.rows)
-    )
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-def test_latex_compiles(made, tmp_path):
-    body = "\n".join(render.latex(table, made.study.name) for table in tables.tables(made))
-    head = "\\documentclass{article}\n\\usepackage{booktabs,amssymb,graphicx}\n\\begin{document}\n"
-    (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_verdicts(made):
-    words = {v.claim.text: v for v in claims.verdicts(made)}
-    beats = words["kf beats scratch on images"]
-    assert beats.word == "reproduced" and beats.difference.pairs == 8 and "points of accuracy" in beats.told
-    assert words["kd loses to scratch"].word == "reproduced"
-    absent = words["kf beats pathnet on cifar100"]
-    assert absent.word == "undecided" and absent.told == "no finished runs to compare yet"
-    assert words["the student stands alone at the end"].word == "reproduced"
-
-
-def test_a_claim_that_is_false_is_not_reproduced(made):
-    claim = made.study.claims[0].model_copy(update={"better": "scratch", "than": "kf"})
-    assert claims.verdict(claim, made).word == "not reproduced"
-    margin = made.study.claims[0].model_copy(update={"margin": 50.0})
-    told = claims.verdict(margin, made)
-    assert told.word == "not reproduced" and told.plain.value == pytest.approx(told.difference.value + 50)
-    plain = claims.verdict(made.study.claims[0], made).told.partition(" points of accuracy")
-    assert told.told.startswith(f"{plain[0]}{plain[1]} (claimed: above +50.00), 95 % interval ")
-    close = made.study.claims[0].model_copy(update={"margin": 3.0})
-    verdict = claims.verdict(close, made)
-    assert verdict.word == "undecided" and "more seed" in verdict.told
-    part = made.study.claims[0].model_copy(update={"than": "pathnet", "on": ["cifar10, 1,000 images", "cifar100"]})
-    assert (
-        claims.verdict(part, made).word == "undecided" and "nothing yet on cifar100" in claims.verdict(part, made).told
-    )
-
-
-def test_a_claim_is_about_the_columns_that_its_rows_are_for(made):
-    """A row that is not for a column lacks nothing there."""
-    claim = made.study.claims[0].model_copy(update={"on": []})
-    part = {at: cell for at, cell in made.cells.items() if at[0] != claim.better or at[1] == "cifar100"}
-    verdict = claims.verdict(claim, replace(made, cells=part))
-    assert verdict.columns == ("cifar100",) and not verdict.absent
-    assert (
-        "nothing yet on"
-        in claims.verdict(claim.model_copy(update={"on": [*made.columns]}), replace(made, cells=part)).told
-    )
-
-
-def test_a_claim_is_decided_where_a_row_cannot_run_on_a_column(made):
-    """What is n/a will never be there: nothing is waited for."""
-    claim = made.study.claims[0].model_copy(update={"on": [], "better": "scratch", "than": "kd, T 4"})
-    verdict = claims.verdict(claim, made)
-    assert verdict.word == "reproduced" and verdict.columns == tuple(made.columns[:3]) and not verdict.absent
-    asked = claims.verdict(claim.model_copy(update={"on": [*made.columns]}), made)
-    assert asked.word == "undecided" and asked.told.endswith("; n/a on atari/krull")
-
-
-def test_a_claim_says_what_has_no_common_scale(made):
-    """No run will ever put it there: a claim that does not name it is about the rest, and none waits."""
-    unlike, told = gains.without_reference(made), "Carnival has no human-normalised score"
-    claim = made.study.claims[0].model_copy(update={"on": []})
-    begun = unlike.cells["kf", "Carnival"]
-    unlike.cells["kf", "Carnival"] = replace(begun, records=(None, *begun.records[1:]))
-    verdict = claims.verdict(claim, unlike)
-    assert verdict.word == "reproduced" and verdict.columns == tuple(unlike.columns[:3])
-    assert verdict.told.endswith(f"; {told}") and verdict.unit == "points of the normalised score"
-    asked = claims.verdict(claim.model_copy(update={"on": [*unlike.columns]}), unlike)
-    assert asked.word == "undecided" and asked.told.endswith(f"; {told}; 1 run not made yet")
-    alone = claims.verdict(claim.model_copy(update={"on": ["Carnival"]}), gains.without_reference(made))
-    assert alone.columns == ("Carnival",) and told not in alone.told and alone.unit == "game points"
-
-
-def test_of_games_that_all_lack_a_common_scale_there_is_no_mean(made):
-    told = "Carnival and Carnival again have no human-normalised score"
-    [game] = gains.only("Carnival", gains.without_reference(made)).study.tasks
-    tasks = [game, game.model_copy(update={"label": "Carnival again"})]
-    cells = {(row, task.label): made.cells[row, "atari/krull"] for row in made.rows for task in tasks}
-    claim = made.study.claims[0].model_copy(update={"on": []})
-    two = grid.Grid(made.study.model_copy(update={"tasks": tasks, "claims": [claim]}), cells)
-    [verdict] = claims.verdicts(two)
-    assert (verdict.word, verdict.told) == ("undecided", told)
-    assert overview.of(two, [verdict]).headline == f"There is no mean over tasks: {told}."
-
-
-def test_a_claim_is_not_decided_before_its_runs_are_made(made):
-    def without(seed, failed):
-        cell = made.cells["kf", "cifar100"]
-        gone = cell.records[seed].model_copy(update={"status": "failed"}) if failed else None
-        kept = tuple(gone if n == seed else record for n, record in enumerate(cell.records))
-        return replace(made, cells={**made.cells, ("kf", "cifar100"): replace(cell, records=kept)})
-
-    claim = made.study.claims[0].model_copy(update={"on": ["cifar100"]})
-    whole, early, broken = (claims.verdict(claim, grid) for grid in (made, without(1, False), without(1, True)))
-    assert whole.word == "reproduced" and early.difference.is_clear and broken.difference.is_clear
-    assert early.word == "undecided" and early.told.endswith("; 1 run not made yet")
-    assert broken.word == "reproduced" and broken.told.endswith("; without 1 failed run")
-
-
-def test_a_curve_claim_reads_the_curve_at_its_place(made):
-    values = claims.curve_values(made, "kf", ["cifar100"], "share/student", 0.5)
-    assert values == pytest.approx(0.37)
-
-
-def test_a_plan_older_than_its_study_is_refused(small):
-    folder, results = small
-    path = folder / "study.toml"
-    path.write_text(path.read_text().replace("train_size = 250", "train_size = 300"))
-    with pytest.raises(KfbenchError, match="is older than the rows and columns"):
-        grid.load(folder, definition.load(folder), results)
-    (folder / "plan.json").unlink()
-    with pytest.raises(KfbenchError, match="has no plan"):
-        grid.load(folder, definition.load(folder), results)
-
-
-def test_a_new_label_or_claim_needs_no_new_plan(small):
-    folder, results = small
-    path = folder / "study.toml"
-    path.write_text(path.read_text().replace("seeds = 4", "seeds = 5").replace("value = 27.5", "value = 27.6"))
-    made = grid.load(folder, definition.load(folder), results)
-    assert made.cells["kf", "cifar100"].missing == 1
-
-
-def test_a_record_changed_by_hand_is_refused(small):
-    folder, results = small
-    path = next(results.rglob("*.json"))
-    path.write_text(re.sub('"seed": [0-3]', '"seed": 7', path.read_text()))
-    with pytest.raises(KfbenchError, match="was changed by hand"):
-        for path in results.rglob("*.json"):
-            records.read(path)
-
-
-def test_of_two_records_of_a_spec_the_newer_revision_counts(made):
-    cell = made.cells["kf", "cifar100"]
-    old = cell.records[0]
-    newer, newest = ({**old.identity, "method_revision": revision} for revision in (2, 3))
-    new = old.model_copy(update={"key": "f" * 12, "identity": newer, "scores": {"last": {"error": 1.0}}})
-    failed = old.model_copy(update={"key": "e" * 12, "identity": newest, "status": "failed"})
-    joined = grid.join(made.study, [cell.planned], [new, old, failed])
-    assert joined.scores("kf", ["cifar100"])[0, 0] == 1.0
-
-
 def test_layouts_choose_rows_and_columns(made):
     layout = definition.Table(name="images", title="Images", rows=["kf", "scratch"], columns=["cifar100"])
     table = tables.scores(made, layout)
@@ -461,33 +254,3 @@ def test_how_runs_learn_is_measured_on_their_curves(made):
     assert cell(table, "pathnet", "columns").text == "3 of 4"
     empty = grid.join(made.study, [c.planned for c in made.cells.values()], [])
     assert {shown.text for _, row in tables.tables(empty)[2].rows for shown in row} == {"0 of 4", "–"}
-
-
-def test_a_curve_value_that_is_the_same_in_every_run_decides_and_equal_scores_do_not(made):
-    """A share of exactly 1 is above 0.9; a difference without any spread has no interval."""
-    cells = {}
-    for place, old in made.cells.items():
-        scores = {"last": {"error": 40.0 + (place[0] == "kf")}}
-        records = [
-            record
-            and record.model_copy(
-                update={"scores": scores, "curve": [{**point, "share/student": 1.0} for point in record.curve]}
-            )
-            for record in old.records
-        ]
-        cells[place] = replace(old, records=tuple(records))
-    alike = replace(made, cells=cells)
-    words = {v.claim.text: v for v in claims.verdicts(alike)}
-    share = words["the student stands alone at the end"]
-    assert share.word == "reproduced" and "in each of 4 runs" in share.told
-    beats = words["kf beats scratch on images"]
-    assert beats.word == "undecided"
-    assert beats.told == "−1.00 points of accuracy in each of 8 pairs of runs: without any spread there is no interval"
-    for place, old in cells.items():
-        if place == ("kf", "cifar10, 250 images"):
-            scores = {"last": {"error": 44.0}}
-            cells[place] = replace(
-                old, records=tuple(r and r.model_copy(update={"scores": scores}) for r in old.records)
-            )
-    told = {v.claim.text: v for v in claims.verdicts(replace(made, cells=cells))}["kf beats scratch on images"].told
-    assert told.startswith("−2.50 points of accuracy on average, the same in every run of a task, from 8 pairs of runs")

@@ -110,8 +110,10 @@ def test_what_is_said_of_a_file_names_it_as_it_lies_at_home(spec, tmp_path, one_
     (tmp_path / "node" / ".checkpoints" / f"{plan.key}.ckpt").write_text("damaged")
     outcome = carry.carry(lone, {}, folder=tmp_path / "node", report=go)
     assert outcome.state == "refused" and f"checkpoint '{bag}/.checkpoints/{plan.key}.ckpt' cannot" in outcome.why
-    assert carry.at_home(f"'{folder}/teachers/a.json' is", Path(folder), asked) == f"'{results}/teachers/a.json' is"
-    inside = carry.at_home(f"'{bag}/.checkpoints/a' and '{bag}/teachers/b'", Path(bag), asked)
+    assert (
+        carry.driver_paths(f"'{folder}/teachers/a.json' is", Path(folder), asked) == f"'{results}/teachers/a.json' is"
+    )
+    inside = carry.driver_paths(f"'{bag}/.checkpoints/a' and '{bag}/teachers/b'", Path(bag), asked)
     assert inside == f"'{bag}/.checkpoints/a' and '{results}/teachers/b'"
 
 

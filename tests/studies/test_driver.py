@@ -370,7 +370,7 @@ def test_no_room_is_an_outcome_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     for number, (where, name) in enumerate(
-        [(execute.checkpoint, "os.replace"), (execute.machine, "free"), (records, "write_text"), (prepare, "setup")]
+        [(execute.machine, "os.replace"), (execute.machine, "free"), (records, "write_text"), (prepare, "setup")]
     ):
         with monkeypatch.context() as patch:
             owner, _, attribute = name.rpartition(".")

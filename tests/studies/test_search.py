@@ -47,9 +47,9 @@ def _drawn(name: str) -> optuna.Trial:
 
 def test_what_lies_outside_the_space_is_left_to_the_sampler():
     spec = resolve.resolve("kd", "digits/high", budget="smoke", settings={"temperature": 0.5})
-    assert search.known(spec) == {"alpha": spec.settings["alpha"]}
+    assert search.own_values(spec) == {"alpha": spec.settings["alpha"]}
     spec = resolve.resolve("policy_distillation", "atari/pong")
-    assert search.known(spec) == {name: spec.settings[name] for name in ("tau", "actor")}
+    assert search.own_values(spec) == {name: spec.settings[name] for name in ("tau", "actor")}
 
 
 def test_what_trials_are_judged_by_is_on_validation_in_images_and_games(asked):
@@ -68,7 +68,7 @@ def test_a_method_without_a_space_is_refused():
 def test_what_a_row_fixes_is_not_searched(asked):
     fixed = dataclasses.replace(asked, fixed=("temperature",))
     assert set(asked.space) - set(fixed.space) == {"temperature"} and asked.name != fixed.name
-    assert "temperature" not in search.known(fixed.spec, fixed.fixed)
+    assert "temperature" not in search.own_values(fixed.spec, fixed.fixed)
     assert "temperature" not in search.suggest(_drawn("kd"), "kd", fixed=fixed.fixed)
     assert asked.name == dataclasses.replace(asked, fixed=("other",)).name  # another setting, the same search
 
@@ -185,8 +185,8 @@ def test_a_variants_space_leaves_alone_what_makes_it_one():
 def test_a_range_may_be_another_with_the_recipes_optimizer():
     """Knowledge Flow's mixing rate that suits SGD lies below all that suit Adam: a search begins with the default."""
     spec = resolve.resolve("kf", "cifar10", budget="standard", teachers=["cifar100"])
-    assert spec.recipe.optimizer == "sgd" and search.known(spec)["mix_rate"] == 0.01
-    assert search.space_for(spec) == {**search.space("kf"), "mix_rate": {"low": 0.001, "high": 0.1, "log": True}}
+    assert spec.recipe.optimizer == "sgd" and search.own_values(spec)["mix_rate"] == 0.01
+    assert search.space("kf", "sgd") == {**search.space("kf"), "mix_rate": {"low": 0.001, "high": 0.1, "log": True}}
     assert 0.001 <= search.suggest(_drawn("kf"), "kf", "sgd")["mix_rate"] <= 0.1
     assert 1.0 <= search.suggest(_drawn("kf"), "kf", "adamw")["mix_rate"] <= 100.0
 

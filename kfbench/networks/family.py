@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from kfbench.errors import KfbenchError, near
+from kfbench.errors import KfbenchError, near, place
 from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden, module_of
 
 
@@ -92,8 +92,9 @@ def load(family: Family) -> ModuleType:
     except KfbenchError:
         raise
     except (Exception, SystemExit) as error:
+        where = place(error, files("networks").get(family.file, family.file))
         raise KfbenchError(
-            f"the network file '{family.file}' cannot be imported: {type(error).__name__}: {error}"
+            f"the network file '{family.file}' cannot be imported: {type(error).__name__}: {error}{where}"
         ) from error
     if not callable(getattr(module, "make", None)):
         raise KfbenchError(f"'{module.__file__}' has no function make(name, parts, *, shape, outputs)")

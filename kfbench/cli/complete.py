@@ -67,6 +67,20 @@ def imports(incomplete: str) -> Offers:
     return _begin(incomplete, [(name, "") for name in sorted({*named.imports(), *_own_data()})])
 
 
+def packs(incomplete: str) -> Offers:
+    """Return the data sets that are packed here."""
+    with contextlib.suppress(KfbenchError, OSError):
+        return _begin(incomplete, [(name, "") for name in packed()])
+    return []
+
+
+def store(ctx: typer.Context, incomplete: str) -> Offers:
+    """Return the teachers of the store, those that were trained here by their keys; `--results` is heeded."""
+    folder = at_home(str(ctx.params.get("results") or "results")) / "teachers"
+    imported = [(f"imported:{path.stem}", "") for path in sorted((folder / "imported").glob("*.safetensors"))]
+    return [*_begin(incomplete, imported), *dict(_keys(folder, incomplete)).items()]
+
+
 def budgets(incomplete: str) -> Offers:
     """Return the budgets."""
     return _begin(incomplete, list(listing.BUDGETS.items()))

@@ -165,7 +165,7 @@ def _load(name: str, variant: str) -> Declared:
 
 @contextlib.contextmanager
 def _written(name: str, variant: str, *words: str) -> Iterator[None]:
-    """Let what is wrong with a task be told with the line of its file where the variant, or one of the words, stands."""
+    """Let what is wrong with a task be told with the line of its file that has the variant, or one of the words."""
     try:
         yield
     except (NotFetched, Broken):
@@ -176,7 +176,7 @@ def _written(name: str, variant: str, *words: str) -> Iterator[None]:
 
 
 def reads(name: str) -> None:
-    """The file names its source; its budgets are recipes, and its default teachers' tasks exist; so for its variants."""
+    """The file names its source; its budgets are recipes, its default teachers' tasks exist; so for its variants."""
     variants = _variants(name)
     if "Source:" not in (registry.load_module("tasks", _stem(name)).__doc__ or ""):
         raise Broken(f"the docstring of task '{_stem(name)}' has no line 'Source:'")

@@ -120,6 +120,8 @@ BAD = {
     "template's place": ("new method kf", "the name 'kf' is taken among the methods"),
     "trained teacher": ("teacher train timm:resnet18", "is not trained; give TASK"),
     "data": ("data download cifar11", "did you mean 'cifar1"),
+    "data to delete": ("data delete digts", "no data set 'digts' in '.*'; did you mean 'digits'?"),
+    "teacher to delete": ("teacher delete imported:mine", "no teacher 'imported:mine' in 'results/teachers'; there is"),
     "archive": ("data import bugs nowhere.zip", "no file or folder 'nowhere.zip'"),
     "size": ("data import bugs . --size big", "big"),
 }

@@ -319,7 +319,7 @@ def line_of(task: str, words: Iterable[str], variant: str = "") -> str:
             lines = {"": node.lineno} | {word.arg: word.value.lineno for word in node.value.keywords if word.arg}
             written = next((word.value for word in node.value.keywords if word.arg == "variants"), None)
             keys = written.keys if isinstance(written, ast.Dict) else []
-            lines |= {f"/{key.value}": key.lineno for key in keys if isinstance(key, ast.Constant)}
+            lines |= {f"/{key.value!s}": key.lineno for key in keys if isinstance(key, ast.Constant)}
     wanted = [f"/{variant}", "variants", ""] if variant else [*words, ""]
     line = next((lines[word] for word in wanted if word in lines), None)
     return "" if line is None else f" ({path.name}:{line})"

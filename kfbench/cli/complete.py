@@ -37,6 +37,12 @@ def tasks(incomplete: str) -> Offers:
     return _begin(incomplete, [*_named("tasks"), *_own(), *(games if incomplete.startswith("atari/") else [])])
 
 
+def tasks_by_commas(incomplete: str) -> Offers:
+    """Return what `tasks` does for the last of a list by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [(before + comma + name, about) for name, about in tasks(last)]
+
+
 def checked(incomplete: str) -> Offers:
     """Return methods, tasks and networks, as `kfbench check` takes them."""
     return [*_begin(incomplete, [*_named("methods"), *_named("tasks")]), *networks(incomplete)]

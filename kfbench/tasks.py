@@ -264,8 +264,13 @@ class Task:
         return len(self.classes)
 
     def loss(self, output: "Output", batch: "Batch") -> "dict[str, Tensor]":
-        """Return the task's own parts: cross-entropy; or policy, value and entropy."""
-        return self.objective(output, batch)
+        """Return the task's own parts: cross-entropy; or policy, value and entropy.
+
+        Raises KfbenchError for what is no Output.
+        """
+        from kfbench.networks.network import output_of  # torch
+
+        return self.objective(output_of(output), batch)
 
     def make_network(self) -> "Network":
         """Return the student's plain network; the same bits for every method of this task, network and seed."""

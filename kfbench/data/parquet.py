@@ -55,8 +55,8 @@ def files(path: Path) -> list[Path]:
 def entries(path: Path, room: Path, column: str) -> Iterator[Entry]:
     """Yield the images of a Parquet file, which are laid into a file below `room`.
 
-    `column` is that of the classes; "": the only one, or one that is called as such. Raises KfbenchError for a file
-    that is no Parquet, without pictures or classes, and for an image without a class.
+    `column` is that of the classes; "": one that is called as such, or the only one beside the pictures. Raises
+    KfbenchError for a file that is no Parquet, without pictures or classes, and for an image without a class.
     """
     split = _split(path)
     blob = Path(tempfile.mkdtemp(dir=room), "images")
@@ -109,6 +109,7 @@ def _columns(path: Path, schema: Any, asked: str) -> _Columns:
     if asked and asked not in others:
         raise KfbenchError(f"'{path}' has no column '{asked}'; {near(asked, others)}")
     labels = [asked] if asked else are("ClassLabel") or [name for name in others if name.lower() in LABELS]
+    labels = labels or (others if len(others) == 1 else [])
     if len(labels) != 1:
         raise KfbenchError(f"'{path}' has the columns {', '.join(others)}; say which holds the classes: --label NAME")
     names = (features.get(labels[0]) or {}).get("names") or []

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kfbench.data import published
-from kfbench.data.named import CARRIED, SMALL, copy_of, is_smaller, require_download
+from kfbench.data.named import CARRIED, SMALL, copy_of, is_others, is_smaller, require_download
 from kfbench.data.originals import DIGITS, FASHION, ORIGINALS, open_originals
 from kfbench.data.packs import Pack, data_folder, open_pack, packed, write
 from kfbench.data.photos import PHOTOS
@@ -46,7 +46,7 @@ def find(name: str) -> Pack:
             return write(name, raw, source=source)
     if name.removesuffix(SMALL) in packed() and is_smaller(name):
         return published.smaller(name)
-    missing = NotFetched if name in known() or is_smaller(name) else KfbenchError
+    missing = NotFetched if is_others(name) else KfbenchError
     raise missing(f"no data set '{name}' in '{data_folder()}'; {remedy(name)}")
 
 

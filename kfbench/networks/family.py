@@ -62,6 +62,9 @@ def of_name(name: str) -> tuple[Family, dict[str, str | None]]:
     for family in families():
         if parts := re.fullmatch(family.pattern, name):
             return family, parts.groupdict()
+    before, colon, _ = name.rpartition(":")
+    if colon and is_name(f"{before}:pretrained"):
+        raise KfbenchError(f"no network '{name}'; did you mean '{before}:pretrained'?")
     there = names()
     twins = [twin for stem in files("networks") if (twin := hidden("networks", stem))]
     own = "" if near(name, there).startswith("did") else "; one of your own: kfbench new network NAME"

@@ -1,5 +1,6 @@
 """How long a run will take on this machine now, from a few steps of its stand-in."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,13 +40,12 @@ def too_few(specs: Iterable[RunSpec], *, are_teachers: bool = False) -> str:
     shortest: dict[int, RunSpec] = {}
     for spec in specs:
         if spec.budget != "smoke" and isinstance(spec.recipe, Recipe):
-            try:
+            with contextlib.suppress(KfbenchError):  # its data are not here
                 shortest.setdefault(equal_cost.steps(spec), spec)
-            except KfbenchError:  # its data are not here
-                continue
-    count, spec = min(shortest.items(), key=lambda pair: pair[0], default=(FEW, None))
-    if spec is None or count >= FEW:
+    count = min(shortest, default=FEW)
+    if count >= FEW:
         return ""
+    spec = shortest[count]
     recipe = Recipe.of(spec)
     epochs = -(-recipe.epochs * ENOUGH // count)
     longer = dataclasses.replace(spec, recipe=dataclasses.replace(recipe, epochs=epochs))

@@ -99,6 +99,11 @@ BAD = {
         "run --method kf --task atari/pong --teachers ,",
         "as atari/pong, or run:KEY, imported:NAME, file:PATH",
     ),
+    "a file as teacher": (f"{RUN} --method kf --teachers plain.pth", "as a file of weights it is 'file:plain.pth'"),
+    "mistyped pretrained": (
+        f"{RUN} --method kf --teachers torchvision:resnet18:pretraind",
+        "no network 'torchvision:resnet18:pretraind'; did you mean 'torchvision:resnet18:pretrained'?",
+    ),
     "choice of teachers": (f"{RUN} --method kf --teachers best", "write best:K or best:K:SCORE"),
     "milestones": (f"{RUN} --method scratch --set-recipe milestones=1,2", "field 'milestones.0' .* less than 1"),
     "bench's precision": ("bench --task atari/pong --precision fp8", "field 'precision'"),

@@ -100,6 +100,12 @@ def test_files_of_others_have_bytes_and_words(tmp_path: Path) -> None:
     assert import_images("ids", [tmp_path / "train.parquet"], column="Label", test=0.25).classes == ("cat", "dog")
 
 
+def test_the_only_column_beside_the_pictures_holds_the_classes(tmp_path: Path) -> None:
+    table = {"picture": [*map(picture, pictures(12))], "kind of bug": ["ant", "bee", "cricket"] * 4}
+    parquet.write_table(pa.table(table), tmp_path / "bugs.parquet")
+    assert import_images("bugs", [tmp_path / "bugs.parquet"], test=0.25).classes == ("ant", "bee", "cricket")
+
+
 def test_the_column_of_classes_is_chosen(tmp_path: Path, type_in: Console) -> None:
     images = [*map(picture, pictures(12))]
     as_hub(tmp_path / "train.parquet", images, fine_label=[0, 1, 2] * 4, coarse_label=[0, 1] * 6)

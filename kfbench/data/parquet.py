@@ -1,12 +1,12 @@
 """Images in Parquet files, as the Hugging Face hub keeps data sets: a column of pictures, and one of classes.
 
-A file's split is what it or its folder is called: `train-00000-of-00002.parquet`, `test/0000.parquet`. The names of the
-classes lie in the file, where the hub's library wrote it; else a class is called by its value.
+A file's split is what it or its folder is called: `train-00000-of-00002.parquet`, `cells_train.parquet`,
+`test/0000.parquet`. The names of the classes lie in the file, where the hub's library wrote it; else a class is called
+by its value.
 """
 
 import json
 import os
-import re
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -14,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kfbench.data.entries import SPLITS, Entry, require_distinct
+from kfbench.data.entries import SPLITS, Entry, require_distinct, split_of
 from kfbench.data.labels import LABELS
 from kfbench.data.listing import is_hidden
 from kfbench.errors import KfbenchError, near
 
-SHARD = re.compile(r"(?:partial-)?(?P<split>.+?)(?:-\d+-of-\d+(?:-[0-9a-f]{8,})?)?")
 ROWS = 256  # that are read at once
 
 
@@ -134,11 +133,8 @@ def _class(value: Any, names: list[str]) -> str | None:
 
 def _split(path: Path) -> str:
     """Return the split that a file is called by, or its folder; "" none."""
-    for name in (path.stem, path.absolute().parent.name):  # not resolved: the hub's cache is links
-        match = SHARD.fullmatch(name.lower())
-        if match and match["split"] in SPLITS:
-            return SPLITS[match["split"]]
-    return ""
+    folder = path.absolute().parent.name.lower()  # not resolved: the hub's cache is links
+    return split_of(path.stem) or SPLITS.get(folder.removeprefix("partial-"), "")
 
 
 def _slice(blob: Path, start: int, size: int) -> bytes:

@@ -1,10 +1,13 @@
 """The one exception that users are meant to read, and the near-match sentence it ends with."""
 
 import errno
+import os
+import traceback
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 
 
 class KfbenchError(Exception):
@@ -44,6 +47,17 @@ class KfbenchWarning(UserWarning):
 def warn_once(line: str) -> None:
     """Warn of something that is met more than once in a run, as its teachers are loaded more than once."""
     warnings.warn(line, KfbenchWarning, stacklevel=2)
+
+
+def place(error: BaseException, file: Path | str) -> str:
+    """Return " (mine.py:12)", the innermost line of a file that an error came by; "" if it came by none."""
+    ours, line = os.path.realpath(file), 0
+    cause: BaseException | None = error
+    while cause is not None:
+        for frame, number in traceback.walk_tb(cause.__traceback__):
+            line = number if os.path.realpath(frame.f_code.co_filename) == ours else line
+        cause = cause.__cause__
+    return f" ({Path(file).name}:{line})" if line else ""
 
 
 def near(

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from kfbench.errors import KfbenchError, near
+from kfbench.errors import KfbenchError, near, place
 from kfbench.folders import data_folder, entry_points, folders, gone, hidden, module_of, without_bytecode
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
@@ -65,7 +65,7 @@ def load_module(kind: str, name: str) -> ModuleType:
         except KfbenchError:
             raise
         except (Exception, SystemExit) as error:
-            raise KfbenchError(f"'{files(kind)[name]}' cannot be imported: {type(error).__name__}: {error}") from error
+            raise _not_imported(files(kind)[name], error) from error
     require(kind, name)
     try:
         loaded = plugins(kind)[name].load()
@@ -131,8 +131,12 @@ def _loaded_file(path: Path, _written: int) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise KfbenchError(f"'{path}' cannot be imported: {type(error).__name__}: {error}") from error
+        raise _not_imported(path, error) from error
     return module
+
+
+def _not_imported(path: Path, error: BaseException) -> KfbenchError:
+    return KfbenchError(f"'{path}' cannot be imported: {type(error).__name__}: {error}{place(error, path)}")
 
 
 def method_class(name: str) -> "type[Method]":
@@ -299,6 +303,26 @@ def _told(kind: str, name: str, path: Path | None) -> dict[str, Any]:
     about = (ast.get_docstring(tree) or "no docstring, whose first line stands here").partition("\n")[0]
     found = _method_literals(tree) if kind == "methods" else _task_literals(tree)
     return {"name": name, "about": about, "file": str(path), **found}
+
+
+def line_of(task: str, words: Iterable[str], variant: str = "") -> str:
+    """Return " (mine.py:12)": where a task's file writes the first of these arguments of TASK, or one of its variants.
+
+    Else where TASK stands; "" if no file of ours or the user's has it.
+    """
+    path = files("tasks").get(task)
+    if path is None:
+        return ""
+    lines: dict[str, int] = {}
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TASK" and isinstance(node.value, ast.Call):
+            lines = {"": node.lineno} | {word.arg: word.value.lineno for word in node.value.keywords if word.arg}
+            written = next((word.value for word in node.value.keywords if word.arg == "variants"), None)
+            keys = written.keys if isinstance(written, ast.Dict) else []
+            lines |= {f"/{key.value!s}": key.lineno for key in keys if isinstance(key, ast.Constant)}
+    wanted = [f"/{variant}", "variants", ""] if variant else [*words, ""]
+    line = next((lines[word] for word in wanted if word in lines), None)
+    return "" if line is None else f" ({path.name}:{line})"
 
 
 def _literal(node: ast.expr) -> Any:

@@ -8,7 +8,7 @@ Reports and lists read declarations, and do without torch: what needs it is impo
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from kfbench import networks
@@ -74,6 +74,11 @@ class ImageTask(Declared):
         whole = all(type(number) is int for number in (self.classes, *self.shape))
         if not whole or len(self.shape) != 3:
             raise TypeError(f"shape is (C, H, W) and classes a number, not {self.shape!r} and {self.classes!r}")
+        keep = self.keep
+        if keep is not None and not (
+            isinstance(keep, tuple | list) and keep and len({*keep}) == len(keep) and all(map(_is_index, keep))
+        ):
+            raise TypeError(f"keep holds the numbers of classes from 0, each once, as (0, 1, 2), not {keep!r}")
 
     classes: int = 0  # number of classes of the data set; 0: as many as it has
     dataset: str = ""  # name in the data folder; "": the file's own name
@@ -139,9 +144,17 @@ class ImageTask(Declared):
         return Refusal("has other classes", f"use --teachers {self.name}, or {FEATURES}")
 
     def _named(self, part: str) -> Self:
+        what, known = f"variant '{part}' of task '{self.name}'", {each.name for each in fields(self)} - {"name"}
+        if not isinstance(self.variants, Mapping) or not isinstance(self.variants[part], Mapping):
+            raise KfbenchError(f'{what} is not written as {{"{part}": {{"keep": (0, 1)}}}}, the fields that differ')
         changes = dict(self.variants[part])
-        changes["budgets"] = {**self.budgets, **changes.get("budgets", {})}  # those it leaves out are the file's
-        return replace(self, **{**changes, "name": f"{self.name}/{part}", "variants": {}})
+        if strange := sorted(set(changes) - known):
+            raise KfbenchError(f"{what} has a field '{strange[0]}', which tasks have not; {near(strange[0], known)}")
+        try:
+            changes["budgets"] = {**self.budgets, **changes.get("budgets", {})}  # those it leaves out are the file's
+            return replace(self, **{**changes, "name": f"{self.name}/{part}", "variants": {}})
+        except TypeError as error:
+            raise KfbenchError(f"{what} cannot be made: {error}") from error
 
     def _range(self, part: str) -> Self:
         match = re.fullmatch(r"(\d+)-(\d+)", part)
@@ -156,6 +169,10 @@ class ImageTask(Declared):
         keep = tuple(range(first, last + 1)) if self.keep is None else self.keep[first : last + 1]
         sources = (f"{self.name}/{low}-{high}",) if low < high else self.sources  # a teacher has two classes at least
         return replace(self, name=f"{self.name}/{part}", keep=keep, sources=sources, variants={})
+
+
+def _is_index(number: Any) -> bool:
+    return type(number) is int and number >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,8 +264,13 @@ class Task:
         return len(self.classes)
 
     def loss(self, output: "Output", batch: "Batch") -> "dict[str, Tensor]":
-        """Return the task's own parts: cross-entropy; or policy, value and entropy."""
-        return self.objective(output, batch)
+        """Return the task's own parts: cross-entropy; or policy, value and entropy.
+
+        Raises KfbenchError for what is no Output.
+        """
+        from kfbench.networks.network import output_of  # torch
+
+        return self.objective(output_of(output), batch)
 
     def make_network(self) -> "Network":
         """Return the student's plain network; the same bits for every method of this task, network and seed."""

@@ -245,7 +245,7 @@ def test_it_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_it_is_listed_checked_and_refused_like_any_other(tmp_path: Path) -> None:
     assert "bits" in [row["name"] for row in listing.listing("tasks", tmp_path)["tasks"]]
-    assert checks.check_task("bits") == [("bits", "reads", None), ("bits", "builds", None)]
+    assert checks.check_task("bits") == [("bits", rule, None) for rule in ("reads", "finds_its_data", "builds")]
     [(spec, rules)] = [(spec, rules) for kind, spec, rules in checks.cases("scratch") if kind == "bits"]
     assert rules
     for rule in rules:

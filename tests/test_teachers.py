@@ -96,6 +96,8 @@ def test_names_of_teachers(text: str, canonical: str) -> None:
         ("digits@small:epochs", "field=value"),
         ("digits@small:epoch=3", "no field 'epoch'; did you mean 'epochs'"),
         ("digits/resnet9", "resnet9.*6n"),
+        ("plain.pth", "'plain.pth' names no task; as a file of weights it is 'file:plain.pth'"),
+        ("mine/Plain.SafeTensors", "it is 'file:mine/Plain.SafeTensors'"),
     ],
 )
 def test_wrong_names_of_teachers_are_told_in_a_line(text: str, said: str) -> None:

@@ -23,7 +23,7 @@ def check(
 ) -> None:
     """Check that methods, tasks and networks keep the rules.
 
-    Frozen teachers, finite losses, resume to the bit, …
+    Frozen teachers, finite losses, resume to the bit, a task's data and variants, …
     """
     if name is not None and not name.strip():
         raise KfbenchError(f"'{name}' names no method, task or network; leave it out for all of them")
@@ -42,8 +42,18 @@ def check(
     if not is_broken and methods_page.has(name or "") and methods_page.is_stale():
         place, remedy = methods_page.place(), "python -m kfbench.cli.methods_page"
         typer.echo(f"note: '{place}' is not what the method files say, which fails a test; type: {remedy}", err=True)
+    if name and not is_broken and (unseen := _unseen(name)):
+        typer.echo(f"note: {unseen}", err=True)
     if is_broken:
         raise typer.Exit(1)
+
+
+def _unseen(name: str) -> str:
+    """Return what was not looked at of a task; "" nothing, or it is no task."""
+    from kfbench import registry
+    from kfbench.conformance import checks
+
+    return checks.not_fetched(name) if registry.split(name)[0] in registry.names("tasks") else ""
 
 
 def _rows(name: str) -> Iterator[Row]:

@@ -37,6 +37,12 @@ def tasks(incomplete: str) -> Offers:
     return _begin(incomplete, [*_named("tasks"), *_own(), *(games if incomplete.startswith("atari/") else [])])
 
 
+def tasks_by_commas(incomplete: str) -> Offers:
+    """Return what `tasks` does for the last of a list by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [(before + comma + name, about) for name, about in tasks(last)]
+
+
 def checked(incomplete: str) -> Offers:
     """Return methods, tasks and networks, as `kfbench check` takes them."""
     return [*_begin(incomplete, [*_named("methods"), *_named("tasks")]), *networks(incomplete)]
@@ -65,6 +71,20 @@ def imports(incomplete: str) -> Offers:
     from kfbench.data import named
 
     return _begin(incomplete, [(name, "") for name in sorted({*named.imports(), *_own_data()})])
+
+
+def packs(incomplete: str) -> Offers:
+    """Return the data sets that are packed here."""
+    with contextlib.suppress(KfbenchError, OSError):
+        return _begin(incomplete, [(name, "") for name in packed()])
+    return []
+
+
+def store(ctx: typer.Context, incomplete: str) -> Offers:
+    """Return the teachers of the store, those that were trained here by their keys; `--results` is heeded."""
+    folder = at_home(str(ctx.params.get("results") or "results")) / "teachers"
+    imported = [(f"imported:{path.stem}", "") for path in sorted((folder / "imported").glob("*.safetensors"))]
+    return [*_begin(incomplete, imported), *dict(_keys(folder, incomplete)).items()]
 
 
 def budgets(incomplete: str) -> Offers:

@@ -1,4 +1,4 @@
-"""`kfbench data list|import|download`: see what data are on this machine, and bring more."""
+"""`kfbench data list|import|download|delete`: see what data are on this machine, bring more, delete some."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +7,7 @@ import typer
 
 from kfbench.cli import complete
 from kfbench.cli.commands import group
+from kfbench.cli.housekeeping import delete_data
 from kfbench.cli.options import AsJson, argument, json_text
 from kfbench.errors import KfbenchError
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 NAMED = 12  # classes that are told after an import: wrong folders show
 
-app = group("See what data are on this machine, and bring more.")
+app = group("See what data are on this machine, bring more, delete some.")
+app.command("delete")(delete_data)
 
 
 @app.command("list")

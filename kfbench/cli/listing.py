@@ -2,9 +2,9 @@
 
 import json
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfbench import registry
 from kfbench.cli import recipe
@@ -27,10 +27,24 @@ NAME = 31  # the widest column of names
 ASKED_FOR = ("recipe", "runs")  # sections that are listed by their names only
 
 
-def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return {section: rows}; without `what` all but those `ASKED_FOR`. Raises KfbenchError for an unknown section."""
+class Chosen(NamedTuple):
+    """Which runs are listed: those on one of the tasks by one of the methods, of these the newest; empty: all."""
+
+    tasks: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    newest: int | None = None
+
+
+def listing(what: str, results: Path, chosen: Chosen | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Return {section: rows}; without `what` all but those `ASKED_FOR`.
+
+    Raises KfbenchError for an unknown section, or if runs are chosen of which there is none.
+    """
     if what and what not in SECTIONS:
         raise KfbenchError(f"nothing to list as '{what}'; {near(what, SECTIONS)}")
+    chosen = chosen or Chosen()
+    if what != "runs" and any(chosen):
+        raise KfbenchError(f"--task, --method and --newest choose runs, not {what or 'all'}: kfbench list runs")
     made: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": _methods,
         "tasks": _tasks,
@@ -38,9 +52,30 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
         "teachers": lambda: records(results / "teachers") + _imported(results),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
         "recipe": recipe.rows,
-        "runs": lambda: records(results),
+        "runs": lambda: _choose(records(results), chosen, results),
     }
     return {name: made[name]() for name in ([what] if what else SECTIONS) if what or name not in ASKED_FOR}
+
+
+def _choose(rows: list[dict[str, Any]], chosen: Chosen, results: Path) -> list[dict[str, Any]]:
+    """Return the chosen runs, and what is damaged: nobody can tell of which it was."""
+    for field, names in (("task", chosen.tasks), ("method", chosen.methods)):
+        there = {row[field] for row in rows if field in row}
+        for name in names:
+            if not any(_is_of(each, name) for each in there):
+                raise KfbenchError(f"no run of {field} '{name}' in '{results}'; {near(name, there)}")
+        if names:
+            rows = [row for row in rows if field not in row or any(_is_of(row[field], name) for name in names)]
+    if chosen.newest is None:
+        return rows
+    dates = sorted((row["made"], row["name"]) for row in rows if "made" in row)
+    kept = {name for _, name in dates[-chosen.newest :]}
+    return [row for row in rows if row["name"] in kept or "made" not in row]
+
+
+def _is_of(recorded: str, name: str) -> bool:
+    """Say whether a recorded task or method is of a name: `kf/alone` is of `kf`."""
+    return recorded == name or recorded.startswith(f"{name}/")
 
 
 def _methods() -> list[dict[str, Any]]:

@@ -111,15 +111,20 @@ def require_fields(
         budgets.recipe(registry.load_task(task), budget, recipe)
 
 
-def methods_by_commas(given: list[str] | None) -> list[str]:
-    """Return the methods of an option that is given several times, or once with commas; each is looked up.
+def by_commas(given: list[str] | None, option: str) -> list[str]:
+    """Return the names of an option that is given several times, or once with commas.
 
     Raises KfbenchError where it is given and names none: that would be read as all.
     """
-    names = [_known_method(name.strip()) for names in given or [] for name in names.split(",") if name.strip()]
+    names = [name.strip() for names in given or [] for name in names.split(",") if name.strip()]
     if given and not names:
-        raise KfbenchError(f"--method '{','.join(given)}' names no method; leave it out for all of them")
+        raise KfbenchError(f"{option} '{','.join(given)}' names no {option[2:]}; leave it out for all of them")
     return names
+
+
+def methods_by_commas(given: list[str] | None) -> list[str]:
+    """Return the methods of an option, as `by_commas` does; each is looked up."""
+    return [_known_method(name) for name in by_commas(given, "--method")]
 
 
 def finite(value: float) -> float:

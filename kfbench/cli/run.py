@@ -99,13 +99,23 @@ def list_all(
     what: Annotated[
         str, argument(help="methods, tasks, networks, teachers, budgets, recipe or runs.", offers=complete.sections)
     ] = "",
+    task: Annotated[
+        list[str] | None,
+        option("--task", help="Runs on these tasks and their variants, by commas.", offers=complete.tasks_by_commas),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        option("--method", help="Runs of these methods and their variants.", offers=complete.methods_by_commas),
+    ] = None,
+    newest: Annotated[int | None, option("--newest", min=1, help="So many runs, those that were made last.")] = None,
     results: options.Results = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """List methods, tasks, networks, teachers, budgets; or fields of a recipe, or runs."""
     from kfbench.cli import listing
 
-    rows = listing.listing(what, results)
+    chosen = listing.Chosen(options.by_commas(task, "--task"), options.by_commas(method, "--method"), newest)
+    rows = listing.listing(what, results, chosen)
     tell(rows, listing.text(rows), as_json=as_json)
     for missing in filter(None, map(gone, rows)):
         typer.echo(f"note: {missing.strip(' ()')}", err=True)

@@ -1,4 +1,4 @@
-"""Commands that make something of runs and files: bench, export, predict, push, play, teacher train|import|list."""
+"""Commands that make something of runs and files: bench, export, predict, push, play, teacher train|list|delete."""
 
 import csv
 import functools
@@ -10,11 +10,12 @@ import typer
 
 from kfbench.cli import complete, options, teacher_import
 from kfbench.cli.commands import group
+from kfbench.cli.housekeeping import delete_teacher
 from kfbench.cli.options import DEFAULT_RESULTS, AsJson, argument, option, tell
 from kfbench.errors import KfbenchError
 from kfbench.running.files import EXPORTS, FILMS, TABLES, require_ending, write_text
 
-teacher_app = group("Train, import and list teachers.")
+teacher_app = group("Train, import, list and delete teachers.")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command()(play)
     app.add_typer(teacher_app, name="teacher")
     teacher_import.register(teacher_app)
+    teacher_app.command("delete")(delete_teacher)
 
 
 def bench(

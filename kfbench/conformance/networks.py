@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kfbench import networks
 from kfbench.conformance.tiny import Broken
+from kfbench.errors import place
 from kfbench.networks.family import Family, families, load, of_name
 from kfbench.networks.hollow import hollow
 from kfbench.networks.network import Network, Output
@@ -28,7 +29,7 @@ def check_network(name: str) -> list[tuple[str, str, str | None]]:
         except Broken as error:
             broken = str(error)
         except Exception as error:  # a rule reports what a file raises; it does not pass it on
-            broken = f"raised {type(error).__name__}: {error}"
+            broken = f"raised {type(error).__name__}: {error}{place(error, load(family).__file__ or '')}"
         found.append((family.file, rule.__name__, broken))
     return found
 

@@ -26,6 +26,16 @@ LIKE_A_SPLIT = re.compile(
 PART_OF = re.compile(rf"(?P<whole>.*[ _-])?(?P<split>{'|'.join(SPLITS)})([ _-]?(set|data|images|split))?")
 
 
+def split_of(name: str) -> str:
+    """Return the split that a file of many images, or a table, is called by; "" none, or two.
+
+    Its first word or its last says it: `train_0`, `test-labels`, `cells_val2`, `train-00000-of-00002`.
+    """
+    words = [word for word in re.split("[^a-z]+", name.lower()) if word not in ("", "partial")]
+    found = {SPLITS[word] for word in (words[:1] + words[-1:]) if word in SPLITS}
+    return found.pop() if len(found) == 1 else ""
+
+
 def require_distinct(path: Path, names: Sequence[str]) -> None:
     """Raise KfbenchError if two classes of a file have one name: they would become one."""
     if len({*names}) < len(names):

@@ -30,6 +30,10 @@ from kfbench.seeding import stream
 VAL_SHARE, VAL_MOST = 0.1, 5000  # the validation split: a tenth of the training images, at most 5,000
 
 
+class TooFew(KfbenchError):
+    """More training images are asked for than there are."""
+
+
 class Wanted(Protocol):
     """Which part of a data set is to be loaded: `kfbench.tasks.ImageTask` says it."""
 
@@ -197,7 +201,7 @@ def require(task: Wanted, train_size: int | None) -> None:
 
 def _require_size(task: Wanted, train_size: int | None, rows: int, classes: int) -> None:
     if train_size is not None and train_size > rows:
-        raise KfbenchError(
+        raise TooFew(
             f"task '{task.name}' has {rows:,} training images (beside validation), not the {train_size:,} "
             f"asked for; give --train-size {rows} or less"
         )

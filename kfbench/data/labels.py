@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from kfbench.data.entries import SPLITS, SUFFIXES, Entry, Found
+from kfbench.data.entries import SPLITS, SUFFIXES, Entry, Found, split_of
 from kfbench.data.listing import Listed, is_hidden, listed
 from kfbench.errors import KfbenchError, near
 
@@ -84,7 +84,7 @@ def _rows(table: _Table, images: dict[str, list[_Image]], column: str) -> Iterat
     file_column = _column_of_files(table, images)
     label_column = _column_of_labels(table, file_column, column)
     split_column = next((i for i, name in enumerate(table.columns) if name.lower() == "split"), None)
-    whole = SPLITS.get(table.path.stem.lower(), "")
+    whole = split_of(table.path.stem)
     for row in table.rows:
         split = whole if split_column is None else SPLITS.get(row[split_column].lower(), row[split_column])
         yield row[file_column], split, row[label_column]

@@ -22,6 +22,11 @@ def is_smaller(name: str) -> bool:
     return whole != name and whole in PHOTOS and PHOTOS[whole].side > int(SMALL[1:])
 
 
+def is_others(name: str) -> bool:
+    """Whether others published or carry a data set, so that it can be had again without a user's own files."""
+    return name in (*ORIGINALS, *PHOTOS, *CARRIED) or is_smaller(name)
+
+
 def whole_of(name: str) -> str:
     """Return the data set whose images a data set's are: `mnist` of `mnist-5k`, `flowers102` of `flowers102-64`."""
     return name.removesuffix(SMALL) if is_smaller(name) else PARTS.get(name, name)
@@ -52,7 +57,7 @@ def copy_of(name: str) -> str:
 
 def require_download(name: str) -> None:
     """Raise KfbenchError if a data set is neither here nor anywhere that is known."""
-    if name not in (*ORIGINALS, *PHOTOS, *CARRIED, *packed()) and not is_smaller(name):
+    if not is_others(name) and name not in packed():
         raise KfbenchError(f"no download for data set '{name}'; {near(name, downloads())}")
 
 

@@ -1,12 +1,12 @@
 """Images in Parquet files, as the Hugging Face hub keeps data sets: a column of pictures, and one of classes.
 
-A file's split is what it or its folder is called: `train-00000-of-00002.parquet`, `test/0000.parquet`. The names of the
-classes lie in the file, where the hub's library wrote it; else a class is called by its value.
+A file's split is what it or its folder is called: `train-00000-of-00002.parquet`, `cells_train.parquet`,
+`test/0000.parquet`. The names of the classes lie in the file, where the hub's library wrote it; else a class is called
+by its value.
 """
 
 import json
 import os
-import re
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -14,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kfbench.data.entries import SPLITS, Entry, require_distinct
+from kfbench.data.entries import SPLITS, Entry, require_distinct, split_of
 from kfbench.data.labels import LABELS
 from kfbench.data.listing import is_hidden
 from kfbench.errors import KfbenchError, near
 
-SHARD = re.compile(r"(?:partial-)?(?P<split>.+?)(?:-\d+-of-\d+(?:-[0-9a-f]{8,})?)?")
 ROWS = 256  # that are read at once
 
 
@@ -55,8 +54,8 @@ def files(path: Path) -> list[Path]:
 def entries(path: Path, room: Path, column: str) -> Iterator[Entry]:
     """Yield the images of a Parquet file, which are laid into a file below `room`.
 
-    `column` is that of the classes; "": the only one, or one that is called as such. Raises KfbenchError for a file
-    that is no Parquet, without pictures or classes, and for an image without a class.
+    `column` is that of the classes; "": one that is called as such, or the only one beside the pictures. Raises
+    KfbenchError for a file that is no Parquet, without pictures or classes, and for an image without a class.
     """
     split = _split(path)
     blob = Path(tempfile.mkdtemp(dir=room), "images")
@@ -109,6 +108,7 @@ def _columns(path: Path, schema: Any, asked: str) -> _Columns:
     if asked and asked not in others:
         raise KfbenchError(f"'{path}' has no column '{asked}'; {near(asked, others)}")
     labels = [asked] if asked else are("ClassLabel") or [name for name in others if name.lower() in LABELS]
+    labels = labels or (others if len(others) == 1 else [])
     if len(labels) != 1:
         raise KfbenchError(f"'{path}' has the columns {', '.join(others)}; say which holds the classes: --label NAME")
     names = (features.get(labels[0]) or {}).get("names") or []
@@ -133,11 +133,8 @@ def _class(value: Any, names: list[str]) -> str | None:
 
 def _split(path: Path) -> str:
     """Return the split that a file is called by, or its folder; "" none."""
-    for name in (path.stem, path.absolute().parent.name):  # not resolved: the hub's cache is links
-        match = SHARD.fullmatch(name.lower())
-        if match and match["split"] in SPLITS:
-            return SPLITS[match["split"]]
-    return ""
+    folder = path.absolute().parent.name.lower()  # not resolved: the hub's cache is links
+    return split_of(path.stem) or SPLITS.get(folder.removeprefix("partial-"), "")
 
 
 def _slice(blob: Path, start: int, size: int) -> bytes:

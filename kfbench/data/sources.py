@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from kfbench.data import published
-from kfbench.data.named import CARRIED, SMALL, copy_of, is_smaller, require_download
+from kfbench.data.named import CARRIED, SMALL, copy_of, is_others, is_smaller, require_download
 from kfbench.data.originals import DIGITS, FASHION, ORIGINALS, open_originals
 from kfbench.data.packs import Pack, data_folder, open_pack, packed, write
 from kfbench.data.photos import PHOTOS
@@ -26,10 +26,15 @@ from kfbench.data.rows import Raw, Rows, hold_out
 from kfbench.errors import KfbenchError, near
 
 
+class NotFetched(KfbenchError):
+    """A data set that others published is not on this machine."""
+
+
 def find(name: str) -> Pack:
     """Return a data set's pack, making it first where the operating system or a Python package carries the data.
 
-    Raises KfbenchError with the command to type if the data are not on this machine, or a pack is not what it says.
+    Raises KfbenchError with the command to type if the data are not on this machine, or a pack is not what it says;
+    NotFetched if others published them.
     """
     folder = data_folder() / name
     if (folder / "pack.json").is_file():
@@ -41,7 +46,8 @@ def find(name: str) -> Pack:
             return write(name, raw, source=source)
     if name.removesuffix(SMALL) in packed() and is_smaller(name):
         return published.smaller(name)
-    raise KfbenchError(f"no data set '{name}' in '{data_folder()}'; {remedy(name)}")
+    missing = NotFetched if is_others(name) else KfbenchError
+    raise missing(f"no data set '{name}' in '{data_folder()}'; {remedy(name)}")
 
 
 def remedy(name: str) -> str:

@@ -18,12 +18,19 @@ def make(name: str, *, shape: tuple[int, int, int], outputs: int) -> "Network":
     """Make a network for images [C, H, W] of `shape` and `outputs` classes or actions, from torch's global generator.
 
     Two calls from the same random state that differ in `outputs` only differ in the heads only.
-    Raises KfbenchError for an unknown name, and for a shape that the network cannot take.
+    Raises KfbenchError for an unknown name, a shape that the network cannot take, and a file that makes no Network.
     """
+    from kfbench.networks.network import Network
+
     if len(shape) != 3 or min(shape) < 1 or outputs < 1:
         raise KfbenchError(
             f"network '{name}' cannot have shape {tuple(shape)} and {outputs} outputs; give (C, H, W), all at least 1"
         )
     known, parts = family.of_name(name)
-    network: Network = family.load(known).make(name, parts, shape=shape, outputs=outputs)
+    network = family.load(known).make(name, parts, shape=shape, outputs=outputs)
+    if not isinstance(network, Network):
+        raise KfbenchError(
+            f"'make' of the network file '{known.file}' returned {type(network).__name__}, no Network; put the module "
+            "into one: Network(body, name=name, shape=shape, outputs=outputs, layers=(…), heads=(…))"
+        )
     return network

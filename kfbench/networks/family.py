@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from kfbench.errors import KfbenchError, near
+from kfbench.errors import KfbenchError, near, place
 from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden, module_of
 
 
@@ -62,6 +62,9 @@ def of_name(name: str) -> tuple[Family, dict[str, str | None]]:
     for family in families():
         if parts := re.fullmatch(family.pattern, name):
             return family, parts.groupdict()
+    before, colon, _ = name.rpartition(":")
+    if colon and is_name(f"{before}:pretrained"):
+        raise KfbenchError(f"no network '{name}'; did you mean '{before}:pretrained'?")
     there = names()
     twins = [twin for stem in files("networks") if (twin := hidden("networks", stem))]
     own = "" if near(name, there).startswith("did") else "; one of your own: kfbench new network NAME"
@@ -92,8 +95,9 @@ def load(family: Family) -> ModuleType:
     except KfbenchError:
         raise
     except (Exception, SystemExit) as error:
+        where = place(error, files("networks").get(family.file, family.file))
         raise KfbenchError(
-            f"the network file '{family.file}' cannot be imported: {type(error).__name__}: {error}"
+            f"the network file '{family.file}' cannot be imported: {type(error).__name__}: {error}{where}"
         ) from error
     if not callable(getattr(module, "make", None)):
         raise KfbenchError(f"'{module.__file__}' has no function make(name, parts, *, shape, outputs)")

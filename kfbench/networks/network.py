@@ -1,9 +1,11 @@
 """What students and teachers are: a body that normalises its own input and names its layers."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from kfbench.errors import KfbenchError
 
 
 class Output(NamedTuple):
@@ -11,6 +13,17 @@ class Output(NamedTuple):
 
     logits: Tensor
     value: Tensor | None = None
+
+
+def output_of(said: Any) -> Output:
+    """Return what a student said. Raises KfbenchError if that is no Output, but the tensor of a plain module."""
+    if not hasattr(said, "logits"):
+        raise KfbenchError(
+            f"the student returned {type(said).__name__}, no Output; return Output(logits) of kfbench.networks.network "
+            "from its forward, as the network of task.make_network() does"
+        )
+    output: Output = said
+    return output
 
 
 class Network(nn.Module):

@@ -26,6 +26,14 @@ WRAPPERS = ("module", "_orig_mod")
 COUNTERS = ("n_averaged",)  # AveragedModel's own, beside the weights
 
 
+class Damaged(KfbenchError):
+    """A file of weights that is not whole; `what` tells it without the remedy, which is another for a stored one."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; copy it again")
+        self.what = what
+
+
 @dataclass(frozen=True)
 class Saved:
     """The weights of a file by the names they have there, in the order of the file."""
@@ -69,7 +77,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
         about = None if noted is None else header.checked(json.loads(noted), f"'{path}'")
     except (SafetensorError, OSError, ValueError) as error:
         what = "not" if path.suffix == ".safetensors" else "neither what torch.save writes nor"
-        raise KfbenchError(f"'{path}' is {what} a whole safetensors file ({error}); copy it again") from error
+        raise Damaged(f"'{path}' is {what} a whole safetensors file ({error})") from error
     return tensors, about
 
 
@@ -97,7 +105,7 @@ def _unpickled(path: Path) -> Any:
         if "TorchScript" in str(error):
             raise KfbenchError(f"'{path}' is a TorchScript program, which is not run; save its state_dict()") from error
         # a damaged archive fails in as many ways as there are bytes
-        raise KfbenchError(f"'{path}' is not a whole file of torch.save ({_reason(error)}); copy it again") from error
+        raise Damaged(f"'{path}' is not a whole file of torch.save ({_reason(error)})") from error
 
 
 def _refuse_other_archives(path: Path) -> None:

@@ -23,3 +23,5 @@ def announce(spec: RunSpec, *, results: Path, device: str, say: Callable[[str], 
         longest = estimate.spoken(sum(estimate.seconds(wanted, device=device) for wanted in missing))
         names = ", ".join(prepare.called(wanted) for wanted in missing)
         say(f"teachers to train first: {names}: about {longest}")
+    for few in filter(None, (estimate.too_few([spec]), estimate.too_few(missing, are_teachers=True))):
+        say(f"note: {few}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kfbench.errors import KfbenchError
 from kfbench.networks import weights
 from kfbench.networks.network import Network
+from kfbench.networks.saved import Damaged
 from kfbench.running import identity, records
 from kfbench.running.files import EXPORTS, require_ending, write_bytes, write_text
 from kfbench.running.records import RunRecord
@@ -87,11 +88,13 @@ def kept(key: str, *, results: Path) -> tuple[RunRecord, Path]:
 def load(key: str, *, results: Path) -> tuple[RunRecord, Network, dict[str, Any]]:
     """Return a run's record, the network it kept and its description. Raises KfbenchError if the weights are gone."""
     record, path = kept(key, results=results)
-    network, about, digest = weights.load(path)
+    remedy = f"delete it, then: kfbench verify {record.key}"
+    try:
+        network, about, digest = weights.load(path)
+    except Damaged as error:
+        raise KfbenchError(f"{error.what}; {remedy}") from error
     if digest != record.provenance["weights"]:
-        raise KfbenchError(
-            f"'{path}' is not what run '{record.key}' kept; delete it, then: kfbench verify {record.key}"
-        )
+        raise KfbenchError(f"'{path}' is not what run '{record.key}' kept; {remedy}")
     return record, network, about
 
 

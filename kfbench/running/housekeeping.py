@@ -1,15 +1,20 @@
-"""What a results folder may lose: `clean` takes what can be made again, `delete` one run. Imports no torch."""
+"""What a results folder may lose: `clean` takes what can be made again, `delete` one thing. Imports no torch."""
 
+import contextlib
+import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from kfbench.errors import KfbenchError, near
-from kfbench.running import records, status
+from kfbench.folders import data_folder, packed
+from kfbench.networks import header
+from kfbench.running import records, status, teacher_names
 from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
+from kfbench.spec import RunSpec
 
 ABOUT = {  # what lies in a results folder, and in its teacher store, beside records and weights
     "checkpoints": "of runs that were stopped or failed; without them they begin anew",
@@ -129,46 +134,135 @@ def remove(paths: Iterable[Path]) -> None:
 
 @dataclass(frozen=True)
 class Doomed:
-    """A run that is to be deleted: its record, its files, and the runs whose teacher it was."""
+    """What is to be deleted: a run, a teacher or a data set, its files, and the recorded runs that learned from it."""
 
-    record: RunRecord
-    paths: tuple[Path, ...]
+    name: str  # of a run, and of a teacher that was trained here, its key
+    about: str
+    paths: tuple[Path, ...]  # files and folders
     pupils: tuple[RunRecord, ...]
 
 
 def doomed(results: Path, key: str) -> Doomed:
     """Return what deleting the run, or teacher, with this key would take. Raises KfbenchError if there is none."""
-    folder, record = records.locate(results, key)
+    return _run(results, *records.locate(results, key))
+
+
+def _run(results: Path, folder: Path, record: RunRecord) -> Doomed:
     path = next(path for path in record_files(folder) if path.stem == record.key)
     beside = [path, path.with_suffix(".safetensors"), folder / ".checkpoints" / f"{record.key}.ckpt"]
     beside += [status.place(folder) / f"{record.key}.json"]
-    digests = _digests(record)
-    pupils = tuple(
-        other
-        for other in _all(results)
-        if other.key != record.key
-        and (
-            digests & {*other.identity.get("teachers", ())} or any(_is(name, record) for name in other.spec["teachers"])
-        )
+    weights, spec = record.provenance.get("weights"), record.spec
+    digests = _digests(weights, spec["recipe"]["network"]) if weights else set()
+    pupils = _pupils(results, digests, lambda name: _is(name, record))
+    return Doomed(
+        record.key,
+        f"{spec['method']} on {spec['task']}, seed {spec['seed']}: {record.status}  [{record.key}]",
+        tuple(each for each in beside if each.is_file()),
+        tuple(other for other in pupils if other.key != record.key),
     )
-    return Doomed(record, tuple(each for each in beside if each.is_file()), pupils)
+
+
+def doomed_teacher(results: Path, name: str) -> Doomed:
+    """Return what deleting a teacher of the store would take: `imported:NAME`, one that was trained here, or its key.
+
+    Raises KfbenchError with the nearest name if there is none, or if several are called so.
+    """
+    store = results / "teachers"
+    plain = name.removeprefix("imported:")
+    weights = {path.stem: path for path in sorted((store / "imported").glob("*.safetensors"))}
+    if plain in weights:
+        return _imported(results, weights[plain])
+    trained = [] if plain != name else _trained(store, name)
+    if len(trained) == 1:
+        return _run(results, store, trained[0])
+    if trained:
+        keys = ", ".join(record.key for record in trained)
+        raise KfbenchError(f"{len(trained)} teachers in '{store}' are called '{name}'; give the key of one: {keys}")
+    there = [f"imported:{each}" for each in weights]
+    if plain == name:
+        there += [_called(record) for record in _read(store)]
+    raise KfbenchError(f"no teacher '{name}' in '{store}'; {near(name, dict.fromkeys(there))}")
+
+
+def _imported(results: Path, path: Path) -> Doomed:
+    about, name = header.read(path), f"imported:{path.stem}"
+    digests = _digests(about["digest"], about["network"]) if {"digest", "network"} <= about.keys() else set()
+    told = f"{about.get('network', 'unreadable')} on {about.get('task', 'nothing known')}"
+    return Doomed(name, f"{name}: {told}", (path,), _pupils(results, digests, name.__eq__))
+
+
+def _trained(store: Path, name: str) -> list[RunRecord]:
+    """Return the teachers of the store with such a key, or else such a name."""
+    there = list(_read(store))
+    if found := [record for record in there if re.fullmatch("[0-9a-f]+", name) and record.key.startswith(name)]:
+        return found
+    if found := [record for record in there if _called(record) == name]:
+        return found
+    with contextlib.suppress(KfbenchError):
+        wanted = teacher_names.read(name, budget=RunSpec.budget)
+        if wanted.kind == "trained":
+            return [record for record in there if record.spec == wanted.spec().to_json()]
+    return []
+
+
+def _called(record: RunRecord) -> str:
+    return f"{record.spec['task']}/{record.spec['recipe']['network']}@{record.spec['budget']}"
+
+
+def doomed_data(results: Path, name: str) -> Doomed:
+    """Return what deleting a packed data set would take, and the runs of this results folder that learned from it.
+
+    Raises KfbenchError with the nearest name if it is not packed, or if runs go on.
+    """
+    if name not in packed():
+        raise KfbenchError(f"no data set '{name}' in '{data_folder()}'; {near(name, packed())}")
+    if results.is_dir():
+        _require_rest(results)
+    from kfbench.data import packs  # torch
+
+    folder = data_folder() / name
+    try:
+        pack = packs.open_pack(folder)
+    except KfbenchError:  # damaged: nobody can tell whose data it was but by its name
+        runs = tuple(record for record in _all(results) if name in record.spec["task"].split("/"))
+        return Doomed(name, f"{name}: damaged", (folder,), runs)
+    about = f"{name}: {pack.counts['train']:,} training and {pack.counts['test']:,} test images, from {pack.source}"
+    runs = tuple(record for record in _all(results) if pack.checksum in _data(record))
+    return Doomed(name, about, (folder,), runs)
+
+
+def _data(record: RunRecord) -> set[str]:
+    """Return the checksums of the data that a run trained on."""
+    return {record.identity["data"], *record.identity.get("stages", {}).values()}
+
+
+def _pupils(results: Path, digests: set[str], is_named: Callable[[str], bool]) -> tuple[RunRecord, ...]:
+    """Return the recorded runs with a teacher of such a digest or name."""
+    return tuple(
+        record
+        for record in _all(results)
+        if digests & {*record.identity.get("teachers", ())} or any(map(is_named, record.spec["teachers"]))
+    )
 
 
 def _all(results: Path) -> Iterator[RunRecord]:
     for folder in (results, results / "teachers"):
-        for path in record_files(folder) if folder.is_dir() else ():
-            try:
-                yield records.read(path)
-            except KfbenchError:
-                continue  # a damaged one depends on nothing that could be told
+        yield from _read(folder)
 
 
-def _digests(record: RunRecord) -> set[str]:
-    """Return what a run's weights are called in the identities of those that it taught."""
+def _read(folder: Path) -> Iterator[RunRecord]:
+    for path in record_files(folder) if folder.is_dir() else ():
+        try:
+            yield records.read(path)
+        except KfbenchError:
+            continue  # a damaged one depends on nothing that could be told
+
+
+def _digests(weights: str, network: str) -> set[str]:
+    """Return what weights of a network are called in the identities of the runs that they taught."""
     from kfbench.running import identity  # only here: it imports torch
 
-    weights = record.provenance.get("weights")
-    return {weights, identity.of_teacher(weights, record.spec["recipe"]["network"])} if weights else set()
+    return {weights, identity.of_teacher(weights, network)}
 
 
 def _is(name: str, record: RunRecord) -> bool:

@@ -19,7 +19,7 @@ from kfbench.kinds import FEATURES
 from kfbench.networks import header, outputs, saved, weights
 from kfbench.networks.fitting import DESCRIPTION
 from kfbench.networks.network import Network
-from kfbench.networks.saved import Saved
+from kfbench.networks.saved import Damaged, Saved
 from kfbench.tasks import ImageTask
 
 
@@ -185,7 +185,10 @@ def load(name: str, results: Path) -> tuple[Network, dict[str, Any]]:
         raise KfbenchError(
             f"no teacher 'imported:{name}' in '{results}'; {near(name, there)}; see: kfbench teacher import"
         )
-    network, about, digest = weights.load(path)
+    try:
+        network, about, digest = weights.load(path)
+    except Damaged as error:
+        raise KfbenchError(f"{error.what}; import it again: kfbench teacher import FILE --name {name} …") from error
     if digest != about.get("digest"):
         raise KfbenchError(f"'{path}' was changed since it was imported; import it again with --force")
     return network, about

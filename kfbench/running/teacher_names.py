@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kfbench.networks.network import Network
 
 KINDS = ("random", "run", "imported", "file", "hf", "torchvision", "timm")
+WEIGHTS = (".safetensors", ".pth", ".pt", ".tar", ".bin", ".ckpt")  # endings of files that hold them
 TRAINED_BY = "scratch"  # the method of every teacher that is trained on the way, with seed 0
 
 
@@ -133,7 +134,9 @@ def require_task(stem: str, text: str) -> None:
 
 
 def _of_teacher(text: str, error: KfbenchError) -> KfbenchError:
-    """Return what is said of a teacher's task, with the teacher it is of."""
+    """Return what is said of a teacher's task, with the teacher it is of; a file of weights is told from a name."""
+    if text.lower().endswith(WEIGHTS):
+        return KfbenchError(f"teacher '{text}' names no task; as a file of weights it is 'file:{text}'")
     remedy = "; kfbench list teachers shows those that are made" if "there is: " in str(error) else ""
     return KfbenchError(f"teacher '{text}': {error}{remedy}")
 

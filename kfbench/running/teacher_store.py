@@ -15,6 +15,7 @@ from kfbench.errors import KfbenchError
 from kfbench.folders import at_home
 from kfbench.networks import header, weights
 from kfbench.networks.network import Network
+from kfbench.networks.saved import Damaged
 from kfbench.running import export, identity, imported, records, suitability, teacher_names
 from kfbench.running.records import RunRecord
 from kfbench.running.suitability import Candidate
@@ -106,9 +107,13 @@ def _trained(asked: TeacherName, index: int, results: Path) -> Found:
     seconds, expected = record.cost["seconds"], str(record.provenance["weights"])
 
     def load() -> Teacher:
-        network, about, weights_digest = weights.load(path)
+        remedy = f"delete it, and it is trained again: kfbench teacher delete {record.key} --force"
+        try:
+            network, about, weights_digest = weights.load(path)
+        except Damaged as error:
+            raise KfbenchError(f"{error.what}; {remedy}") from error
         if weights_digest != expected:
-            raise KfbenchError(f"'{path}' is not the teacher of its record; delete it, and it is trained again")
+            raise KfbenchError(f"'{path}' is not the teacher of its record; {remedy}")
         return _described(network, asked, about, weights_digest, index, seconds)
 
     known = Candidate(str(asked), registry.load_task(asked.task), wanted.recipe, wanted.recipe.network)

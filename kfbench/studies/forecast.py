@@ -67,6 +67,9 @@ def tell(
     _sum_up(found, [*(job.spec for job in [*teachers, *students]), *tried], say)
     for line in missing.edited(runs, done):
         note(line)
+    for jobs in (students, teachers):
+        if few := estimate.too_few((job.spec for job in jobs), are_teachers=jobs is teachers):
+            note(f"note: {few}")
     return found
 
 

@@ -16,7 +16,7 @@ from kfbench import seeding
 from kfbench.batch import Batch, Parts, Trajectory
 from kfbench.errors import KfbenchError
 from kfbench.games.emulators import Arcade, Step
-from kfbench.networks.network import Output
+from kfbench.networks.network import Output, output_of
 from kfbench.spec import GameRecipe
 from kfbench.train import episodes
 from kfbench.train.precision import autocast
@@ -79,7 +79,8 @@ class Actor:
 
     def _act(self, progress: float, uniform: Tensor, into: Tensor | None) -> Row:
         """Choose actions for the present observation by uniform numbers [N, A], and send the emulators off."""
-        output, extras = self._ask(progress, into)
+        said, extras = self._ask(progress, into)
+        output = output_of(said)
         if output.logits.shape[1] != self.arcade.actions:
             raise KfbenchError(
                 f"the network that acts has {output.logits.shape[1]} outputs, but '{self.game}' has "

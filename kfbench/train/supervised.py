@@ -17,7 +17,7 @@ from kfbench.batch import Batch
 from kfbench.data import images
 from kfbench.errors import Diverged
 from kfbench.methods import Stage
-from kfbench.networks.network import Output
+from kfbench.networks.network import output_of
 from kfbench.spec import Recipe
 from kfbench.teachers import fit
 from kfbench.train import optimizer, told
@@ -193,7 +193,7 @@ class Supervised:
             for taken, labels in self.data.val.chunks():
                 batch = Batch(images=images.channels_last(taken), labels=labels, rng=setup.rng)
                 output, _ = setup.method.act(setup.student, setup.teachers, batch, progress)
-                wrong += int((output.logits.argmax(1) != labels).sum())
+                wrong += int((output_of(output).logits.argmax(1) != labels).sum())
         return 100 * wrong / len(self.data.val)
 
     def score(self, networks: dict[str, nn.Module]) -> dict[str, Row]:
@@ -246,7 +246,7 @@ def evaluate(network: nn.Module, split: images.Split, *, precision: str = "fp32"
     loss = torch.zeros((), device=split.labels.device)
     for taken, labels in split.chunks():
         with autocast(taken.device, precision):
-            output: Output = network(images.channels_last(taken))
+            output = output_of(network(images.channels_last(taken)))
         wrong += (output.logits.argmax(1) != labels).sum()
         loss += F.cross_entropy(output.logits.float(), labels, reduction="sum")
     return {"error": 100 * float(wrong) / len(split), "loss": float(loss) / len(split)}

@@ -1,6 +1,7 @@
 """What Tab offers, through typer's own protocol of the shells."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,17 @@ def test_tasks_of_own_data_are_offered(tmp_path: Path, monkeypatch: pytest.Monke
     assert [name for name, _ in complete.tasks("imagefolder/")] == ["imagefolder/ants"]
     assert [name for name, _ in complete.teachers("digits,imagefolder/a")] == ["digits,imagefolder/ants"]
     assert "ants" in [name for name, _ in complete.imports("")]
+    assert [name for name, _ in complete.packs("")] == ["ants", "digits"]
+
+
+def test_teachers_of_the_store_are_offered(recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    imported = Path("results/teachers/imported")
+    imported.mkdir()
+    (imported / "theirs.safetensors").touch()
+    key = key_of(Path("results/teachers"))
+    assert offered("teacher", "delete", "imp", shell="bash") == ["imported:theirs"]
+    assert offered("teacher", "delete", key[:4], shell="bash") == [key]
 
 
 def test_results_elsewhere_are_heeded(recorded: Path) -> None:

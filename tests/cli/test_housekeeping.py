@@ -1,4 +1,4 @@
-"""`kfbench clean` and `delete`: what goes, what stays, what is asked."""
+"""`kfbench clean`, `delete`, `data delete` and `teacher delete`: what goes, what stays, what is asked."""
 
 import io
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from console import TINY, key_of
 
 from kfbench.running import housekeeping, records, status
@@ -173,6 +174,85 @@ def test_a_teacher_of_the_store_that_taught_stays(type_in: Any) -> None:
     [teacher] = records.records(Path("results/teachers"))
     done = type_in("delete", teacher.key, "--yes")
     assert done.code == 2 and f"run '{teacher.key}' taught" in done.err
+
+
+def pack_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder of one's own with the digits, and with made-up images under the name "bits"."""
+    from kfbench.data import packs
+    from kfbench.data.rows import Raw, Rows
+
+    shutil.copytree(os.environ["KFBENCH_DATA"], folder / "data")
+    monkeypatch.setenv("KFBENCH_DATA", str(folder / "data"))
+    rows = Rows(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10) % 5)
+    packs.write("bits", Raw(rows, rows, tuple("abcde")), source="made up")
+
+
+def test_a_data_set_is_deleted(type_in: Any, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(recorded, "results")
+    pack_bits(tmp_path, monkeypatch)
+    bits = tmp_path / "data" / "bits"
+    answering("no\n", monkeypatch)
+    done = type_in("data", "delete", "bits")
+    assert done.code == 2 and "nothing was done" in done.err and (bits / "train.safetensors").is_file()
+    assert done.out.startswith("bits: 10 training and 10 test images, from made up\n") and str(bits) in done.out
+    told = json.loads(type_in("data", "delete", "bits", "--json").out)
+    assert (told["deleted"], told["name"], [row["path"] for row in told["files"]]) == (False, "bits", [str(bits)])
+    assert bits.is_dir() and "'bits'" in type_in("data", "delete", "bts").err
+    (bits / "pack.json").write_text("{")  # damaged: it may go as well
+    done = type_in("data", "delete", "bits", "--yes")
+    assert done.code == 0 and done.out.endswith("deleted 'bits'\n") and not bits.exists()
+    [record] = records.records(Path("results"))
+    done = type_in("data", "delete", "digits", "--yes")
+    assert done.code == 2 and len(done.lines) == 1
+    assert f"data set 'digits' taught '{record.key}' (scratch on digits) and 1 more, which could not" in done.err
+    assert "give --force" in done.err and (tmp_path / "data" / "digits").is_dir()
+    assert type_in("data", "delete", "digits", "--results", "elsewhere", "--json").code == 0
+    assert type_in("data", "delete", "digits", "--yes", "--force").code == 0
+    assert not (tmp_path / "data" / "digits").exists()
+
+
+def test_data_stay_while_a_run_goes_on(type_in: Any, recorded: Path) -> None:
+    untidy(recorded)
+    told = {"run": "0123456789ab", "label": "kf on digits, seed 0", "state": "running", "updated": time.time()}
+    told |= {"pid": os.getpid(), "node": platform.node()}
+    (status.place(Path("results")) / "0123456789ab.json").write_text(json.dumps(told))
+    assert "kf on digits, seed 0 is running" in type_in("data", "delete", "digits", "--yes", "--force").err
+
+
+def test_a_teacher_is_deleted(type_in: Any, recorded: Path) -> None:
+    shutil.copytree(recorded, "results")
+    [teacher] = records.records(Path("results/teachers"))
+    weights = Path("results/teachers/digits/scratch") / f"{teacher.key}.safetensors"
+    shutil.copy(weights, "theirs.safetensors")
+    words = ("teacher", "import", "theirs.safetensors", "--network", "cnn-4", "--task", "digits")
+    assert type_in(*words).code == 0
+    theirs = Path("results/teachers/imported/theirs.safetensors")
+
+    for name in ("imported:thiers", "imported:digits/cnn-4@smoke"):
+        done = type_in("teacher", "delete", name, "--yes")
+        assert done.code == 2 and f"no teacher '{name}' in 'results/teachers'" in done.err, done
+    assert "did you mean 'imported:theirs'?" in type_in("teacher", "delete", "imported:thiers").err
+    assert "'digits/cnn-4@smoke'" in type_in("teacher", "delete", "digts/cnn-4@smoke").err
+
+    run = ("run", "--method", "kf", "--task", "digits", "--teachers", "imported:theirs", *TINY, "--json")
+    pupil = json.loads(type_in(*run).out)["key"]
+    done = type_in("teacher", "delete", "theirs", "--yes")
+    assert done.code == 2 and f"teacher 'imported:theirs' taught '{pupil}' (kf on digits), which" in done.err
+    assert type_in("delete", pupil, "--yes").code == 0
+    told = json.loads(type_in("teacher", "delete", "theirs", "--yes", "--json").out)
+    assert (told["deleted"], told["name"], theirs.exists()) == (True, "imported:theirs", False)
+
+    done = type_in("teacher", "delete", "digits/cnn-4@smoke", "--yes")
+    assert done.code == 0 and done.out.endswith(f"deleted '{teacher.key}'\n") and not weights.exists()
+    assert [record.key for record in records.records(Path("results"))] == [teacher.key]  # the run of this key stays
+
+
+def test_a_teacher_is_deleted_by_its_key_or_its_whole_name(type_in: Any, recorded: Path) -> None:
+    for name in ("digits/cnn-4@smoke:epochs=1+batch_size=256", "key"):
+        shutil.copytree(recorded, "results", dirs_exist_ok=True)
+        [teacher] = records.records(Path("results/teachers"))
+        assert type_in("teacher", "delete", teacher.key[:7] if name == "key" else name, "--yes").code == 0
+        assert not list(records.records(Path("results/teachers")))
 
 
 def test_sizes_as_people_say_them(tmp_path: Path) -> None:

@@ -193,3 +193,40 @@ def test_a_file_that_says_too_little_is_listed_as_what_it_is(type_in: Any, monke
     (own / "gone.py").write_text(f"from kfbench.networks.family import Family\n\n{family}\nraise SystemExit(0)\n")
     done = type_in(*run, "scratch", "--network", "gone")
     assert done.code == 2 and "the network file 'gone' cannot be imported: SystemExit: 0" in done.err
+
+
+def test_runs_are_chosen_by_task_method_and_date(type_in: Any) -> None:
+    def names(*words: str) -> set[str]:
+        done = type_in("list", "runs", "--json", "--results", RESULTS, *words)
+        assert done.code == 0, done
+        return {row["name"] for row in json.loads(done.out)["runs"]}
+
+    every = json.loads(type_in("list", "runs", "--json", "--results", RESULTS).out)["runs"]
+    tasks, methods = ({row[field].partition("/")[0] for row in every} for field in ("task", "method"))
+    assert len(tasks) > 2 and len(methods) > 2
+    for words, fits in (
+        (("--task", "atari"), lambda row: row["task"].partition("/")[0] == "atari"),
+        (
+            ("--method", "kf,kd", "--task", "cifar100"),
+            lambda row: row["method"].partition("/")[0] in ("kf", "kd") and row["task"].partition("/")[0] == "cifar100",
+        ),
+        (("--method", "kf", "--method", "scratch"), lambda row: row["method"].partition("/")[0] in ("kf", "scratch")),
+    ):
+        wanted = {row["name"] for row in every if fits(row)}
+        assert wanted and names(*words) == wanted
+    made = sorted(every, key=lambda row: row["made"])
+    newest = names("--newest", "7")
+    assert len(newest) == 7 and min(row["made"] for row in every if row["name"] in newest) >= made[-7]["made"]
+    assert len(names("--newest", "2", "--method", "kd")) == 2
+    shown = type_in("list", "runs", "--method", "kd", "--results", RESULTS).out
+    assert "kd on " in shown and "scratch on " not in shown
+
+    for words, said in (
+        (("runs", "--task", "cifar10O"), "no run of task 'cifar10O' in '.*'; did you mean 'cifar100?'"),
+        (("runs", "--method", "kff"), "no run of method 'kff' .*did you mean 'kf'"),
+        (("runs", "--task", ","), "--task ',' names no task; leave it out for all of them"),
+        (("methods", "--task", "digits"), "--task, --method and --newest choose runs, not methods: kfbench list runs"),
+        (("--newest", "3"), "choose runs, not all"),
+    ):
+        done = type_in("list", *words, "--results", RESULTS)
+        assert done.code == 2 and len(done.lines) == 1 and re.search(said, done.err), done

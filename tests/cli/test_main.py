@@ -99,6 +99,11 @@ BAD = {
         "run --method kf --task atari/pong --teachers ,",
         "as atari/pong, or run:KEY, imported:NAME, file:PATH",
     ),
+    "a file as teacher": (f"{RUN} --method kf --teachers plain.pth", "as a file of weights it is 'file:plain.pth'"),
+    "mistyped pretrained": (
+        f"{RUN} --method kf --teachers torchvision:resnet18:pretraind",
+        "no network 'torchvision:resnet18:pretraind'; did you mean 'torchvision:resnet18:pretrained'?",
+    ),
     "choice of teachers": (f"{RUN} --method kf --teachers best", "write best:K or best:K:SCORE"),
     "milestones": (f"{RUN} --method scratch --set-recipe milestones=1,2", "field 'milestones.0' .* less than 1"),
     "bench's precision": ("bench --task atari/pong --precision fp8", "field 'precision'"),
@@ -120,6 +125,8 @@ BAD = {
     "template's place": ("new method kf", "the name 'kf' is taken among the methods"),
     "trained teacher": ("teacher train timm:resnet18", "is not trained; give TASK"),
     "data": ("data download cifar11", "did you mean 'cifar1"),
+    "data to delete": ("data delete digts", "no data set 'digts' in '.*'; did you mean 'digits'?"),
+    "teacher to delete": ("teacher delete imported:mine", "no teacher 'imported:mine' in 'results/teachers'; there is"),
     "archive": ("data import bugs nowhere.zip", "no file or folder 'nowhere.zip'"),
     "size": ("data import bugs . --size big", "big"),
 }

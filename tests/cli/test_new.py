@@ -121,7 +121,8 @@ def test_a_new_task_runs_at_once(type_in: Any, tmp_path: Path, monkeypatch: pyte
     for task in ("brand_new_task", "brand_new_task/low"):
         done = type_in(*line.split()[2:4], "scratch", "--task", task, *TINY, "--json")
         assert done.code == 0 and json.loads(done.out)["spec"]["task"] == task, done
-    assert type_in("check", "brand_new_task").out.count("ok  ") == 2
+    done = type_in("check", "brand_new_task")
+    assert done.out.count("ok  ") == 3 and done.err == ""
 
 
 def test_a_new_network_trains_at_once(type_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

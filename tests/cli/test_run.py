@@ -47,6 +47,23 @@ def test_run_show_and_run_again(type_in: Any) -> None:
     assert done.code == 0 and imported == {"torch", "numpy"}  # the others are of no use to find a record
 
 
+def test_too_few_steps_are_told_of(type_in: Any) -> None:
+    words = ["run", "--method", "scratch", "--task", "digits", "--network", "cnn-4", "--threads", "1"]
+    for more, note in (
+        (["--epochs", "2", "--train-size", "96"], "makes 2 optimiser steps in all, too few to learn much"),
+        (["--epochs", "4.5", "--train-size", "1290"], "makes 90 optimiser steps in all"),
+        (["--epochs", "5", "--train-size", "1290"], ""),  # 100
+        (["--epochs", "1", "--train-size", "96", "--budget", "smoke"], ""),
+    ):
+        done = type_in(*words, *more)
+        assert done.code == 0 and note in done.err and ("too few" in done.err) == bool(note), done
+    [line] = [line for line in type_in(*words, *more[:4], "--seed", "1").lines if "too few" in line]
+    assert line == (
+        "note: scratch on digits, cnn-4, makes 1 optimiser step in all, too few to learn much; "
+        "--set-recipe epochs=1000 makes 1,000"
+    )
+
+
 def test_numbers_that_json_has_not_are_null(type_in: Any, recorded: Path, tmp_path: Path) -> None:
     """A loss that ran out of numbers is kept as it was, but `--json` is for programs that know no NaN."""
     results = shutil.copytree(recorded, tmp_path / "results")

@@ -185,3 +185,13 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console, pets:
     done = type_in("data", "import", "cub200", "images", "--labels", "labels.csv")
     assert done.code == 2 and "'cub200' is packed as published; leave --labels and --label out" in done.err
     assert not list((tmp_path / "data").glob("*"))
+
+
+@pytest.mark.parametrize("called", ["{}_labels.csv", "labels-{}.csv", "{}_0.csv", "{}.csv"])
+def test_tables_are_of_the_split_that_they_are_called_by(called: str, tmp_path: Path, pets: dict[str, str]) -> None:
+    rows = [f"{name},{label}" for name, label in pets.items()]
+    tables = [
+        table(tmp_path / called.format(split), "file,label", *chosen)
+        for split, chosen in (("train", rows[:30]), ("test", rows[30:]))
+    ]
+    assert import_images("pets", [tmp_path / "images"], tables=tables).counts == {"train": 30, "test": 10}

@@ -100,6 +100,20 @@ def test_files_of_others_have_bytes_and_words(tmp_path: Path) -> None:
     assert import_images("ids", [tmp_path / "train.parquet"], column="Label", test=0.25).classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize("called", ["{}_0", "{}-00000", "{}2", "cells_{}", "{}_part-1", "partial-{}", "Cells {} 7"])
+def test_files_are_of_the_split_that_they_are_called_by(called: str, tmp_path: Path) -> None:
+    for split, count in (("train", 12), ("test", 6)):
+        images = [*map(picture, pictures(count))]
+        as_hub(tmp_path / f"{called.format(split)}.parquet", images, label=[0, 1, 2] * (count // 3))
+    assert import_images("bugs", sorted(tmp_path.glob("*.parquet"))).counts == {"train": 12, "test": 6}
+
+
+def test_the_only_column_beside_the_pictures_holds_the_classes(tmp_path: Path) -> None:
+    table = {"picture": [*map(picture, pictures(12))], "kind of bug": ["ant", "bee", "cricket"] * 4}
+    parquet.write_table(pa.table(table), tmp_path / "bugs.parquet")
+    assert import_images("bugs", [tmp_path / "bugs.parquet"], test=0.25).classes == ("ant", "bee", "cricket")
+
+
 def test_the_column_of_classes_is_chosen(tmp_path: Path, type_in: Console) -> None:
     images = [*map(picture, pictures(12))]
     as_hub(tmp_path / "train.parquet", images, fine_label=[0, 1, 2] * 4, coarse_label=[0, 1] * 6)

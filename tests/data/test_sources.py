@@ -183,11 +183,15 @@ def test_damage_to_a_pack_is_noticed(tmp_path: Path, files: Files) -> None:
     content = bytearray(path.read_bytes())
     content[-200] ^= 1
     path.write_bytes(content)
-    with pytest.raises(KfbenchError, match="train.safetensors' is damaged"):
+    again = r"import it again from its originals \(.*all.zip.*\): kfbench data import bugs PATH…$"
+    with pytest.raises(KfbenchError, match=f"train.safetensors' is damaged: .*; {again}"):
         sources.find("bugs").read("train")
     path.write_bytes(content[:100])
-    with pytest.raises(KfbenchError, match="train.safetensors' cannot be read"):
+    with pytest.raises(KfbenchError, match=f"train.safetensors' cannot be read .*; {again}"):
         sources.find("bugs").read("train")
+    (pack.folder / "pack.json").write_text("{")
+    with pytest.raises(KfbenchError, match="is not a pack .*; import it again from its originals: kfbench data import"):
+        sources.find("bugs")
     (pack.folder / "pack.json").write_text("{}")
     with pytest.raises(KfbenchError, match="pack.json' is not a pack"):
         sources.find("bugs")

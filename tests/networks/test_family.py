@@ -119,7 +119,17 @@ def test_a_file_without_make_is_told(mine: Path) -> None:
 
 def test_a_file_that_fails_when_it_is_imported_is_told(mine: Path) -> None:
     mine.write_text(mine.read_text() + "\n\nraise OSError('no')\n")
-    with pytest.raises(KfbenchError, match="network file 'mine' cannot be imported: OSError: no"):
+    line = mine.read_text().count("\n")
+    with pytest.raises(KfbenchError, match=rf"network file 'mine' cannot be imported: OSError: no \(mine.py:{line}\)$"):
+        networks.make("mine", shape=(3, 8, 8), outputs=2)
+
+
+def test_a_file_that_makes_a_plain_module_is_told(mine: Path) -> None:
+    text = mine.read_text()
+    mine.write_text(text[: text.index("    return Network(")] + "    return body\n")
+    with pytest.raises(
+        KfbenchError, match=r"'make' of the network file 'mine' returned Mine, no Network; put .*layers=\("
+    ):
         networks.make("mine", shape=(3, 8, 8), outputs=2)
 
 

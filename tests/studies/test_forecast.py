@@ -67,3 +67,18 @@ def test_a_method_that_fails_is_told_of_beside_the_others(tmp_path: Path, monkey
     why = "RuntimeError: mat1 and mat2 shapes"
     assert found["to_make"][2]["trouble"] == why and found["not_counted"] == 2
     assert f"kd · digits: seeds 0, 1: time unknown a run; its first steps failed here: {why}" in lines
+
+
+def test_runs_and_teachers_with_few_steps_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 90.0)
+    text = STUDY.replace("smoke", "small").replace('"scratch"', '"scratch", "kd"')
+    for size, count in ((96, 30), (1290, None)):
+        (tmp_path / "study.toml").write_text(text.replace('["digits"]', f'[{{task = "digits", train_size = {size}}}]'))
+        notes: list[str] = []
+        forecast.tell(
+            tmp_path, results=tmp_path / "results", row=None, column=None, say=lambda _: None, note=notes.append
+        )
+        assert [f"makes {count} optimiser steps in all" in note for note in notes] == ([True, True] if count else [])
+        if notes:
+            assert notes[0].startswith("note: scratch on digits") and "--set-recipe epochs=" in notes[0]
+            assert notes[1].startswith("note: teacher digits/cnn-32@small makes") and "@small:epochs=" in notes[1]

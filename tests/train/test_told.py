@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kfbench.data.splits import Split
 from kfbench.errors import KfbenchError
 from kfbench.methods import Method
-from kfbench.train import loop, told
+from kfbench.tasks import Task
+from kfbench.train import loop, supervised, told
+from kfbench.train.objective import CrossEntropy
 
 RNG = torch.Generator()
 
@@ -72,6 +75,17 @@ def test_modules_and_groups() -> None:
         with pytest.raises(KfbenchError, match=f"'parameter_groups' of the method returned {said}; return a list"):
             told.groups_of(Answers(answer), nn.Identity())
     assert told.groups_of(Answers([{"params": weights}]), nn.Identity()) == [{"params": weights}]
+
+
+def test_a_plain_module_says_no_output() -> None:
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+    images = torch.zeros(4, 3, 8, 8)
+    said = "the student returned Tensor, no Output; return Output(logits)"
+    task = Task("x", "images", (3, 8, 8), tuple("abcdefghij"), "cnn-4", 0, 4, 1, CrossEntropy())
+    with pytest.raises(KfbenchError, match=re.escape(said)):
+        task.loss(plain(images), None)  # type: ignore[arg-type]
+    with pytest.raises(KfbenchError, match=re.escape(said)):
+        supervised.evaluate(plain, Split(images.byte(), torch.zeros(4, dtype=torch.int64)))
 
 
 def test_a_frozen_weight_puts_its_own_module_into_evaluation_and_not_what_is_below() -> None:

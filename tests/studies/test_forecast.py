@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from kfbench import machine
+from kfbench import machine, networks
 from kfbench.running import estimate, records, resolve
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec, digest
@@ -67,3 +68,29 @@ def test_a_method_that_fails_is_told_of_beside_the_others(tmp_path: Path, monkey
     why = "RuntimeError: mat1 and mat2 shapes"
     assert found["to_make"][2]["trouble"] == why and found["not_counted"] == 2
     assert f"kd · digits: seeds 0, 1: time unknown a run; its first steps failed here: {why}" in lines
+
+
+def test_runs_whose_teacher_cannot_be_used_are_not_counted_as_runs_to_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file, or one that does not say how its images were normalised; the text and the values count alike."""
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 90.0)
+    bare = tmp_path / "bare.pth"
+    weights = networks.make("cnn-8", shape=(1, 8, 8), outputs=10).state_dict()
+    torch.save({name: value for name, value in weights.items() if name not in ("mean", "std")}, bare)
+    bare.with_name("bare.pth.json").write_text('{"network": "cnn-8", "shape": [1, 8, 8], "outputs": 10}')
+    rows = [
+        f'{{ method = "kd", label = "{path.stem}", teachers = ["file:{path}"] }}' for path in (tmp_path / "x", bare)
+    ]
+    (tmp_path / "study.toml").write_text(STUDY.replace('"scratch"', ", ".join(['"scratch"', *rows])))
+    lines: list[str] = []
+    found = forecast.tell(
+        tmp_path, results=tmp_path / "results", row=None, column=None, say=lines.append, note=lambda _: None
+    )
+    assert [(entry["row"], entry["seed"]) for entry in found["to_make"]] == [("scratch", 0), ("scratch", 1)]
+    assert [(entry["row"], entry["seed"]) for entry in found["refused"]] == [
+        ("x", 0), ("x", 1), ("bare", 0), ("bare", 1)
+    ]  # fmt: skip
+    assert "no weights" in found["refused"][0]["reason"] and "mean" in found["refused"][2]["reason"]
+    assert found["multiply_adds_not_counted"] == 0 and "not counted" not in "".join(lines)
+    assert any(line.startswith("6 runs, 2 to make, 4 refused: about 3 min for") for line in lines)

@@ -1,20 +1,15 @@
 """Where methods, tasks, networks and data lie: the wheel, beside it in a checkout, the user's folders, packages."""
 
-import importlib
 import importlib.metadata
-import importlib.util
 import os
 import sys
-from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
 
 from kfbench.errors import KfbenchError
 
 PACKAGE = Path(__file__).resolve().parent
-_loaded: dict[str, int | None] = {}  # of modules of methods, tasks and networks: when the file was written
 
 
 def at_home(path: str, *, instead: str = "write the whole path") -> Path:
@@ -62,38 +57,6 @@ def hidden(kind: str, name: str) -> Path | None:
     taken = files(kind).get(name)
     there = [Path(folder) / f"{name}.py" for folder in folders(kind)]
     return next((path for path in there if taken and path.is_file() and not path.samefile(taken)), None)
-
-
-def module_of(name: str) -> ModuleType:
-    """Import a module by its whole name: anew if its file has changed since, as in a notebook, or is another.
-
-    So a run is of the code that its key was made of. Raises what the file raises.
-    """
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ is not None:
-        written = _written(known.__file__)
-        if _loaded.setdefault(name, written) == written is not None:
-            return known
-        del sys.modules[name]
-        importlib.invalidate_caches()
-        without_bytecode(known.__file__)
-    found = importlib.import_module(name)
-    _loaded[name] = _written(found.__file__ or "")
-    return found
-
-
-def without_bytecode(file: str) -> None:
-    """Let a file be compiled again: Python takes bytecode of the same second and length for that of the file."""
-    with suppress(OSError, NotImplementedError):
-        os.remove(importlib.util.cache_from_source(file))
-
-
-def _written(file: str) -> int | None:
-    """Return when a file was written; None if it is gone."""
-    try:
-        return os.stat(file).st_mtime_ns
-    except OSError:
-        return None
 
 
 def gone(kind: str) -> str:

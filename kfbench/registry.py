@@ -19,9 +19,10 @@ from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kfbench.errors import KfbenchError, near, place
-from kfbench.folders import data_folder, entry_points, folders, gone, hidden, module_of, without_bytecode
+from kfbench.folders import data_folder, entry_points, folders, gone, hidden
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
+from kfbench.modules import beside, make_room, module_of, without_bytecode
 from kfbench.spec import RunSpec, Setting
 
 if TYPE_CHECKING:
@@ -117,12 +118,14 @@ def _require_variant(method: str, variant: str, known: Iterable[str]) -> None:
 
 
 def _load_file(path: Path) -> ModuleType:
-    """Import a file from anywhere, once as long as it is as it was."""
-    return _loaded_file(path, path.stat().st_mtime_ns)
+    """Import a file from anywhere, once as long as it is as it was, and what it imports beside it."""
+    every = (path, *beside(path).values())
+    return _loaded_file(path.absolute(), tuple(each.stat().st_mtime_ns for each in every))
 
 
 @lru_cache(maxsize=64)
-def _loaded_file(path: Path, _written: int) -> ModuleType:
+def _loaded_file(path: Path, _written: tuple[int, ...]) -> ModuleType:
+    make_room(path)
     spec = importlib.util.spec_from_file_location(f"kfbench_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     without_bytecode(str(path))

@@ -87,6 +87,7 @@ def _study(study: dict[str, Any]) -> list[str]:
     driver = study["driver"]
     lines = [f"study {study['study']}: {' · '.join(words)} · driver {driver['pid']} on {driver['node']}"]
     for row in [] if study["lost"] else study["running"].values():
-        lines.append(f"  {row['label']}: {_how_far(row)}")
+        waits = study.get("on", "local") != "local" and "node" not in row  # no node has begun with it
+        lines.append(f"  {row['label']}: {'waits for room' if waits else _how_far(row)}")
         lines.append(f"    log: {row['log']}")
     return lines

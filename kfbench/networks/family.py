@@ -14,7 +14,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 from kfbench.errors import KfbenchError, near, place
-from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden, module_of
+from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden
+from kfbench.modules import module_of
 
 
 class Family(NamedTuple):

@@ -12,6 +12,7 @@ from kfbench import registry
 from kfbench.folders import folders
 from kfbench.kinds import Declared
 from kfbench.methods import Method
+from kfbench.modules import beside
 from kfbench.networks import family
 from kfbench.spec import RunSpec, digest
 
@@ -37,13 +38,20 @@ def of(spec: RunSpec, teachers: Sequence[str]) -> dict[str, Any]:
 
 
 def own_files(spec: RunSpec) -> dict[str, str]:
-    """Return {"method_file", "network_file", "task_file", …: sha256} of those that are the user's own.
+    """Return {"method_file", "network_file", "task_file", …: digest} of those that are the user's own.
 
-    Such a file lies in no commit of ours: a path, a folder such as `$KFBENCH_METHODS`, another package. Who edits it
-    has another run. For ours there are revisions. A stage's task that is not the run's own has "NAME task_file".
+    Such a file lies in no commit of ours: a path, a folder such as `$KFBENCH_METHODS`, another package. Who edits it,
+    or a module of theirs that it imports, has another run. For ours there are revisions. A stage's task that is not the
+    run's own has "NAME task_file".
     """
-    own = {kind: path for kind, path in _files(spec).items() if not _is_ours(path)}
-    return {f"{kind}_file": hashlib.sha256(path.read_bytes()).hexdigest() for kind, path in own.items()}
+    own = {kind: files for kind, files in _files(spec).items() if not _is_ours(files[""])}
+    return {f"{kind}_file": _lines(files) for kind, files in own.items()}
+
+
+def _lines(files: Mapping[str, Path]) -> str:
+    """Return the sha256 of a file, or of that of each where it imports others."""
+    found = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    return found[""] if len(found) == 1 else digest(found, length=64)
 
 
 def of_teacher(weights: str, network: str) -> str:
@@ -56,11 +64,9 @@ def of_teacher(weights: str, network: str) -> str:
 
 
 def own_network(network: str) -> str | None:
-    """Return the sha256 of a network's file where that is the user's own, as `own_files` has it; None of others."""
-    path = family.file_of(network)
-    if path is None or not path.is_file() or _is_ours(path):
-        return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the digest of a network's file where that is the user's own, as `own_files` has it; None of others."""
+    files = _network(network)
+    return _lines(files) if files and not _is_ours(files[""]) else None
 
 
 def _is_ours(path: Path) -> bool:
@@ -72,7 +78,7 @@ def code(spec: RunSpec) -> dict[str, str]:
 
     Docstrings, comments and layout do not count.
     """
-    paths = _files(spec).values()
+    paths = [path for files in _files(spec).values() for path in files.values()]
     return {f"{path.parent.name}/{path.name}": _essence(path, path.stat().st_mtime_ns) for path in paths}
 
 
@@ -90,26 +96,44 @@ def _essence(path: Path, _changed: int) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
 
 
-def _files(spec: RunSpec) -> dict[str, Path]:
-    """Return {"method", "network", "task", …: file} of what defines them; a library's network has none."""
-    found = {"method": _file("methods", registry.split(spec.method)[0]), "network": family.file_of(spec.recipe.network)}
+def _files(spec: RunSpec) -> dict[str, dict[str, Path]]:
+    """Return {"method", "network", "task", …: files} of what defines them; a library's network has none.
+
+    They are {"": its file, module: file} with the modules of one's own that it imports, but for a package's.
+    """
+    found = {
+        "method": _of("methods", registry.split(spec.method)[0]),
+        "network": _network(spec.recipe.network),
+    }
     stages = registry.recorded_method(spec.method, spec.settings).stages
     others = {stage.task for stage in stages if stage.task is not None} - {spec.task}
     for name in (spec.task, *sorted(others)):
         called = "task" if name == spec.task else f"{name} task"
-        found[called] = _file("tasks", name.partition("/")[0])
-    return {kind: path for kind, path in found.items() if path is not None and path.is_file()}
+        found[called] = _of("tasks", name.partition("/")[0])
+    return {kind: files for kind, files in found.items() if files}
 
 
-def _file(kind: str, stem: str) -> Path | None:
-    """Return the file of a method or task."""
+def _of(kind: str, stem: str) -> dict[str, Path]:
+    """Return the files of a method or task."""
     if stem.endswith(".py"):
-        return Path(stem)
-    there = registry.files(kind).get(stem)
-    if there is not None or stem not in registry.plugins(kind):
-        return there
+        return _with_others(Path(stem))
+    if path := registry.files(kind).get(stem):
+        return _with_others(path, f"kfbench.{kind}")
+    if stem not in registry.plugins(kind):
+        return {}
     found = importlib.util.find_spec(registry.plugins(kind)[stem].module)
-    return Path(found.origin) if found and found.origin else None
+    return {"": Path(found.origin)} if found and found.origin else {}
+
+
+def _network(name: str) -> dict[str, Path]:
+    path = family.file_of(name)
+    if path is None or not path.is_file():
+        return {}
+    return _with_others(path, "kfbench.networks") if path in registry.files("networks").values() else {"": path}
+
+
+def _with_others(path: Path, package: str = "") -> dict[str, Path]:
+    return {"": path, **beside(path, package)} if path.is_file() else {}
 
 
 def stage_tasks(method: Method, spec: RunSpec) -> dict[str, Declared]:

@@ -62,12 +62,19 @@ def _require_data(specs: Iterable[RunSpec]) -> None:
         training_for(spec).require(registry.load_task(spec.task), spec.recipe)
 
 
-def require_others(spec: RunSpec, *, results: Path) -> None:
-    """Raise KfbenchError if a run's other teachers, or weights it begins with, cannot be had: before any is trained."""
+HERE = ("run", "imported", "file")  # kinds of teachers that lie on this machine as weights
+
+
+def require_others(spec: RunSpec, *, results: Path, downloads: bool = True) -> None:
+    """Raise KfbenchError if a run's other teachers, or weights it begins with, cannot be had: before any is trained.
+
+    Without `downloads` those that another place may have to send pass.
+    """
     for index, name in enumerate(spec.teachers):
-        if teacher_names.read(name, budget=spec.budget).kind != "trained":
+        kind = teacher_names.read(name, budget=spec.budget).kind
+        if kind in HERE or (downloads and kind != "trained"):
             teacher_store.find(name, spec=spec, index=index, results=results)
-    if spec.recipe.network.endswith(":pretrained"):
+    if downloads and spec.recipe.network.endswith(":pretrained"):
         with seeding.global_stream(0, "look"):
             networks.make(spec.recipe.network, shape=registry.load_task(spec.task).shape, outputs=2)
 
@@ -79,7 +86,7 @@ def require_suited(spec: RunSpec, *, results: Path) -> None:
     """
     there = []
     for index, name in enumerate(spec.teachers):
-        if teacher_names.read(name, budget=spec.budget).kind in ("run", "imported", "file"):
+        if teacher_names.read(name, budget=spec.budget).kind in HERE:
             with contextlib.suppress(KfbenchError):
                 there.append(teacher_store.find(name, spec=spec, index=index, results=results).known)
     if not there:

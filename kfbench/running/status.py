@@ -6,9 +6,10 @@
      "left": s or null, "score": % or points}
 
 It is deleted when the run is done. A study writes one file for all its runs (`studies/board.py`): `<study>.json` with
-the keys `study`, `driver`, `total`, `ended`, `failed`, `running`, `over`; a row under `running` has the fields above.
-`read` adds `file`, where it lies, and to a run `checkpoint`, whether it has one. `kfbench status` shows both;
-a process that is gone is told by its pid on its own node, else by 5 minutes of silence (for `clean`, by a day).
+the keys `study`, `driver`, `on`, `total`, `ended`, `failed`, `running`, `over`; a row under `running` has the fields
+above, those of its progress once a worker has begun with it. `read` adds `file`, where it lies, and to a run
+`checkpoint`, whether it has one. `kfbench status` shows both; a process that is gone is told by its pid on its own
+node, else by 5 minutes of silence (for `clean`, by a day).
 """
 
 import contextlib

@@ -25,13 +25,13 @@ WRITE = 2.0  # seconds between two writings of the file
 class Board:
     """Shows and writes how far a study is."""
 
-    def __init__(self, title: str, total: int, *, path: Path, logs: Path, shown: Progress) -> None:
+    def __init__(self, title: str, total: int, *, path: Path, logs: Path, shown: Progress, on: str) -> None:
         self._path, self._logs, self._shown, self._written = path, logs, shown, 0.0
         self._rows: dict[str, TaskID] = {}
         self._last = ""
         self._whole = shown.add_task(title, total=total, note="")
         self._status: dict[str, Any] = {"study": title, "driver": {"pid": os.getpid(), "node": platform.node()}}
-        self._status |= {"started": time.time(), "total": total, "ended": 0, "failed": [], "running": {}}
+        self._status |= {"on": on, "started": time.time(), "total": total, "ended": 0, "failed": [], "running": {}}
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
@@ -48,6 +48,8 @@ class Board:
         row = self._status["running"][name]
         row |= {key: event[key] for key in ("step", "progress", "rate", "node", "device", "pid")}
         row |= {"score": event["score"]} if event["score"] is not None else {}
+        if event["step"] == 0:  # it has begun, and may go on from a checkpoint
+            return
         first = row.setdefault("first", (time.time(), event["progress"]))
         row["left"] = left(first[0], first[1], event["progress"])
         note = f"{row['node']} {row['device']} · {row['rate']:,.0f}/s"
@@ -88,7 +90,7 @@ class Board:
 
 
 @contextlib.contextmanager
-def open_board(title: str, total: int, cache: Path, console: Console) -> Iterator[Board]:
+def open_board(title: str, total: int, cache: Path, console: Console, *, on: str = "local") -> Iterator[Board]:
     """Show a board while runs are made."""
     columns = (
         TextColumn("{task.description}"),
@@ -103,7 +105,7 @@ def open_board(title: str, total: int, cache: Path, console: Console) -> Iterato
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     # before version 14.3 of Rich even a disabled one ends in an empty line
     with shown if console.is_terminal else contextlib.nullcontext():
-        board = Board(title, total, path=path, logs=cache / "logs", shown=shown)
+        board = Board(title, total, path=path, logs=cache / "logs", shown=shown, on=on)
         try:
             yield board
         finally:

@@ -83,6 +83,7 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
         torch.set_num_threads(order.threads)
         if not order.is_teacher and prepare.missing_teachers(spec, results=folder):
             raise KfbenchError("its teachers did not come along")  # or each run would train them for itself
+        report(_event(order.device))
         make(
             spec,
             results=folder,
@@ -161,6 +162,14 @@ def check_versions(order: Order) -> None:
             raise KfbenchError(f"a worker has {name} {versions()[name]}, the driver {wanted}; install the same on both")
 
 
+def _event(
+    device: str, *, step: int = 0, progress: float = 0.0, score: float | None = None, rate: float = 0.0
+) -> dict[str, Any]:
+    """Return what is reported of a run, and where it is; the first one says that it has begun."""
+    told = {"step": step, "progress": progress, "score": score, "rate": rate}
+    return {**told, "node": platform.node(), "device": device, "pid": os.getpid()}
+
+
 class Reporter(Watcher):
     """Says the run's news to its log, reports how far it is, and does what the answer is."""
 
@@ -185,13 +194,7 @@ class Reporter(Watcher):
             return
         self._told = time.monotonic()
         rate = loop.status().get("rate", 0.0)
-        event: dict[str, Any] = {
-            "step": loop.position,
-            "progress": loop.position / loop.total,
-            "score": score,
-            "rate": rate,
-        }
-        event |= {"node": platform.node(), "device": self._device, "pid": os.getpid()}
+        event = _event(self._device, step=loop.position, progress=loop.position / loop.total, score=score, rate=rate)
         if score is not None:
             self.say(f"step {loop.position:,} of {loop.total:,}: {score:.2f} on validation, {rate:,.0f} a second")
         word = self._report(event)

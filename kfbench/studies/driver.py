@@ -71,7 +71,7 @@ def drive(
     for folder in ("logs", "runs", "status"):
         (place.cache / folder).mkdir(exist_ok=True)
     total = source.total + len(teachers)
-    with _signals(), open_board(name, total, place.cache, console) as board:
+    with _signals(), open_board(name, total, place.cache, console, on=place.on) as board:
         engine = engine or engines.make(place, place.cache / "runs")
         driver = Driver(source, teachers, place, engine, board, name=name)
         try:
@@ -197,7 +197,7 @@ class Driver:
                 is_teacher=job.is_teacher,
                 is_judged=job.is_judged,
                 after=tuple(sorted(job.needs & self._under_way.keys())),
-                device=place.device or ("cuda" if place.gpus else "cpu"),
+                device=place.runs_on,
                 threads=place.threads,
                 checkpoint_seconds=place.checkpoint_seconds,
                 versions=carry.versions(),

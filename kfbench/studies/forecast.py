@@ -55,16 +55,21 @@ def tell(
     now, later = ({name_of(s) for cell, s in runs if (cell.row in waiting) is wait} for wait in (False, True))
     students = missing.missing(runs, done.keys() - (later - now))  # what is tuned first is another run than the record
     searches = steps.to_search(every, kept, row=row)
+    tuned = [Job(asked.spec, label) for label, asked in searches.items()]
+    bad = steps.refused([*students, *tuned], results, is_plan=True)
+    searches = {job.label: searches[job.label] for job in tuned if job.name not in bad}
+    able = [job for job in students if job.name not in bad]
     tried = [asked.spec for asked in searches.values() for _ in range(asked.trials * asked.seeds_per_trial)]
-    teachers = missing.missing_teachers([*(job.spec for job in students), *tried], results)
+    teachers = missing.missing_teachers([*(job.spec for job in able), *tried], results)
     teller = _Teller(results, say)
     count = len({name_of(spec) for _, spec in runs})  # two cells may share a run
     found: dict[str, Any] = {"study": study.name, "runs": count, "recorded": count - len(students)}
     found["teachers"] = teller.teachers(teachers)
     found["searches"] = teller.searches(searches)
     asked = [cell for cell in cells if row in (None, cell.row) and column in (None, cell.column)]
-    found["to_make"], found["refused"] = teller.cells(asked, runs, {job.name for job in students}, waiting)
-    _sum_up(found, [*(job.spec for job in [*teachers, *students]), *tried], say)
+    found["to_make"], found["refused"] = teller.cells(asked, runs, {job.name for job in able}, waiting)
+    found["refused"] += teller.refused(students, bad, runs)
+    _sum_up(found, [*(job.spec for job in [*teachers, *able]), *tried], say)
     for line in missing.edited(runs, done):
         note(line)
     for jobs in (students, teachers):
@@ -132,6 +137,18 @@ class _Teller:
                 self._say(f"{cell.row} · {cell.column}: {seeds}{after}: {_spoken(seconds)} a run{why}")
         return to_make, refused
 
+    def refused(
+        self, jobs: Iterable[Job], bad: Mapping[str, str], runs: Sequence[tuple[Planned, RunSpec]]
+    ) -> list[dict[str, Any]]:
+        """Return the runs that would be refused, with the reason."""
+        of = {name_of(spec): cell for cell, spec in reversed(runs)}
+        entries = []
+        for job in (job for job in jobs if job.name in bad):
+            cell = of[job.name]
+            entries.append({"row": cell.row, "column": cell.column, "seed": job.spec.seed, "reason": bad[job.name]})
+            self._say(f"{job.label}: refused: {bad[job.name]}")
+        return entries
+
     def _typed(self, words: list[str]) -> str:
         own = [] if self._results == Path("results") else ["--results", str(self._results)]
         return shlex.join([*words, "--threads", str(THREADS), *own])
@@ -145,9 +162,10 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
     known = [seconds for seconds in each if seconds is not None]
     found["seconds"] = sum(known) if known or not each else None
     found["not_counted"] = len(each) - len(known)
-    told = f"{steps.counted(found['runs'])}, {len(found['to_make'])} to make" + (
-        f", {tried} of searches" if tried else ""
-    )
+    told = f"{steps.counted(found['runs'])}, {len(found['to_make'])} to make"
+    told += f", {tried} of searches" if tried else ""
+    refused = sum("seed" in entry for entry in found["refused"])
+    told += f", {refused} refused" if refused else ""
     if not found["to_make"] and not tried:
         say(told)
         return
@@ -157,8 +175,8 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
     for index, spec in enumerate(specs):
         with contextlib.suppress(KfbenchError):
             costs[index] = equal_cost.run_cost(spec)
-    found["multiply_adds"] = sum(costs.values())
-    work, lacking = found["multiply_adds"] / 1e15, len(specs) - len(costs)
+    found["multiply_adds"], lacking = sum(costs.values()), len(specs) - len(costs)
+    found["multiply_adds_not_counted"], work = lacking, found["multiply_adds"] / 1e15
     told = f"{f'{work:,.2f}' if work >= 0.01 else 'less than 0.01'} · 10¹⁵ multiply-adds in the networks' passes"
     told += f", {steps.counted(lacking)} not counted" if lacking else ""
     if all(registry.kind_of(spec.task) is IMAGES for spec in specs):

@@ -60,6 +60,11 @@ class Place:
             raise KfbenchError(f"{lost[0]} is for {engines}, and this is on={self.on!r}")
 
     @property
+    def runs_on(self) -> str:
+        """The device of a run: what was asked for, else cuda where it has GPUs."""
+        return self.device or ("cuda" if self.gpus else "cpu")
+
+    @property
     def cache(self) -> Path:
         """Where what is no result lies: `runs`, `logs`, `status`, the database."""
         folder = self.results / ".cache"

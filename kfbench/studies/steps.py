@@ -93,7 +93,7 @@ def _speaker(console: Console) -> Callable[[str], None]:
 
 
 def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict[str, str]:
-    bad = _refused(jobs, place.results)
+    bad = refused(jobs, place.results)
     for job in jobs:
         if job.name in bad:
             _speaker(console)(f"{job.label}: refused: {bad[job.name]}")
@@ -106,18 +106,22 @@ def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict
         return bad | drive(grid, teachers, place, name=name, console=console)
 
 
-def _refused(jobs: list[Job], results: Path) -> dict[str, str]:
-    """Return {name: why} of runs with teachers to train whose others cannot be had: none is trained for nothing."""
+def refused(jobs: list[Job], results: Path, *, is_plan: bool = False) -> dict[str, str]:
+    """Return {name: why} of runs whose teachers that are here as weights cannot be used, before anything is made.
+
+    Of those with others to train, what would be downloaded is had first, unless this `is_plan` alone: none is trained
+    for nothing.
+    """
     bad, whys = dict[str, str](), dict[tuple[str, ...], str]()  # whys by what is looked for
     for job in jobs:
         wanted = (job.spec.task, job.spec.budget, job.spec.recipe.network, *job.spec.teachers)
         if wanted not in whys:
             whys[wanted] = ""
-            if prepare.missing_teachers(job.spec, results=results):
-                try:
-                    prepare.require_others(job.spec, results=results)
-                except KfbenchError as error:
-                    whys[wanted] = str(error)
+            trains = prepare.missing_teachers(job.spec, results=results)
+            try:
+                prepare.require_others(job.spec, results=results, downloads=bool(trains) and not is_plan)
+            except KfbenchError as error:
+                whys[wanted] = str(error)
         if whys[wanted]:
             bad[job.name] = whys[wanted]
     return bad

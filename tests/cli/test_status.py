@@ -81,6 +81,10 @@ def test_a_study_shows_its_workers_and_their_logs(type_in: Any, monkeypatch: pyt
     assert "  kf · cifar10 · seed 0: Diverged  (log: results/.cache/logs/y.log)" in lines
     put(Path("results"), "quick", {**study, "driver": {**NOW, "node": "elsewhere"}, "updated": 0})
     assert "its driver is gone: start it again, it goes on" in type_in("status").out
+    waiting = {"label": "kd · digits", "log": "x.log", "started": now, "progress": 0.0}
+    for on, row, word in (("ray", {}, "waits for room"), ("ray", {"node": "a"}, "starting"), ("local", {}, "starting")):
+        put(Path("results"), "quick", {**study, "on": on, "running": {"x": {**waiting, **row}}})
+        assert f"kd · digits: {word}" in type_in("status").out
     put(Path("results"), "quick", {**study, "over": True})
     assert "study" not in type_in("status").out.partition("failed:")[0]
 

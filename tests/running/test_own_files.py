@@ -1,5 +1,6 @@
 """What makes a run another one: who edits a method or a network of their own has new runs, and never half of both."""
 
+import hashlib
 import json
 import signal
 import sys
@@ -13,6 +14,7 @@ import kfbench
 from kfbench import registry
 from kfbench.cli import new
 from kfbench.errors import KfbenchError
+from kfbench.networks import family
 from kfbench.running import execute, identity, records, resolve, verify
 from kfbench.spec import RunSpec, digest
 
@@ -30,6 +32,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed_digits: Path) ->
         new.write(kind, {"methods": "mine", "networks": "mynet"}[kind], tmp_path / kind)
         package = __import__(f"kfbench.{kind}", fromlist=["x"])
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / kind)])
+        for name in ("mine", "mynet"):  # of another test's folder
+            monkeypatch.delitem(sys.modules, f"kfbench.{kind}.{name}", raising=False)
     return tmp_path
 
 
@@ -75,6 +79,53 @@ def test_so_is_one_whose_teacher_has_an_edited_network(own: Path) -> None:
     edit(own / "networks" / "mynet.py", "nn.ReLU", "nn.SiLU")
     assert identity.of_teacher("0" * 64, "mynet") != before != identity.of_teacher("1" * 64, "mynet")
     assert identity.of_teacher("0" * 64, "cnn-4") == "0" * 64
+
+
+def test_so_is_one_whose_imports_from_beside_it_were_edited(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name and by path, a module's own imports and those of a function too, and what is imported is what counts."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder, path = own / "methods", own / "methods" / "mine.py"
+    alone = hashlib.sha256(path.read_bytes()).hexdigest()
+    for called in ("mine", str(path)):
+        spec = resolve.resolve(called, "digits", budget="smoke", teachers=["random:digits/cnn-4"])
+        assert identity.own_files(spec) == {"method_file": alone}
+    edit(path, "\nfrom", "\nimport random\nfrom _losses import SCALE\nfrom")
+    edit(path, "float = 1.0", "float = SCALE")
+    (folder / "random.py").write_text("raise RuntimeError('this name is taken by Python')\n")
+    (folder / "_losses.py").write_text("from shared.scales import SCALE\n")
+    (folder / "shared").mkdir()
+    scales = folder / "shared" / "scales.py"
+    scales.write_text("from . import more\n\nSCALE = more.TWO\n")
+    seen = set()
+    for value in (2.0, 3.0, 4.0):
+        (folder / "shared" / "more.py").write_text(f"TWO = {value}\n")
+        for called in ("mine", str(path)):
+            spec = resolve.resolve(called, "digits", budget="smoke", teachers=["random:digits/cnn-4"])
+            assert registry.load_method(called).settings()["weight"] == value
+            seen.add(identity.own_files(spec)["method_file"])
+    assert len(seen) == 3 and "_losses" not in registry.names("methods")
+    assert {"methods/_losses.py", "shared/scales.py", "shared/more.py"} < {*identity.code(spec)}
+    net = own / "networks" / "mynet.py"
+    edit(net, "\nfrom", "\nfrom ._width import WIDTH\nfrom")
+    digests = set()
+    for width in (8, 16):
+        (net.parent / "_width.py").write_text(f"WIDTH = {width}\n")
+        assert vars(family.load(family.of_name("mynet")[0]))["WIDTH"] == width
+        digests.add(identity.of_teacher("0" * 64, "mynet"))
+    assert len(digests) == 2
+
+
+def test_two_modules_of_ones_own_that_are_called_alike_are_not_taken_for_each_other(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    net, method = own / "networks" / "mynet.py", own / "methods" / "mine.py"
+    for path in (net, method):
+        edit(path, "\nfrom", "\nfrom twins import ONE\nfrom")
+        (path.parent / "twins.py").write_text("ONE = 1\n")
+    registry.load_method("mine")
+    with pytest.raises(KfbenchError, match=r"networks/twins.py' is imported as 'twins', but .*/methods' too"):
+        family.load(family.of_name("mynet")[0])
 
 
 def test_a_teacher_with_a_network_of_ones_own_is_not_deleted_under_its_pupils(type_in: Console, own: Path) -> None:
@@ -140,7 +191,7 @@ def test_a_changed_file_of_the_checkout_is_told_and_ends_no_run_of_before(
     edit(path, '"""', '"""Words only. ')
     again = type_in(*words)
     assert "recorded already" in again.err and "changed since" not in again.err
-    edit(path, "weight: float = 1.0", "weight: float = 2.0")
+    edit(path, "self.weight *", "2 * self.weight *")
     told = type_in(*words)
     assert json.loads(told.out)["key"] == first and "note: methods/mine.py changed since; run it again with" in told.err
 

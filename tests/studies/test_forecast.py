@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from kfbench import machine
+from kfbench import machine, networks
 from kfbench.running import estimate, records, resolve
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec, digest
@@ -82,3 +83,29 @@ def test_runs_and_teachers_with_few_steps_are_told_of(tmp_path: Path, monkeypatc
         if notes:
             assert notes[0].startswith("note: scratch on digits") and "--set-recipe epochs=" in notes[0]
             assert notes[1].startswith("note: teacher digits/cnn-32@small makes") and "@small:epochs=" in notes[1]
+
+
+def test_runs_whose_teacher_cannot_be_used_are_not_counted_as_runs_to_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file, or one that does not say how its images were normalised; the text and the values count alike."""
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 90.0)
+    bare = tmp_path / "bare.pth"
+    weights = networks.make("cnn-8", shape=(1, 8, 8), outputs=10).state_dict()
+    torch.save({name: value for name, value in weights.items() if name not in ("mean", "std")}, bare)
+    bare.with_name("bare.pth.json").write_text('{"network": "cnn-8", "shape": [1, 8, 8], "outputs": 10}')
+    rows = [
+        f'{{ method = "kd", label = "{path.stem}", teachers = ["file:{path}"] }}' for path in (tmp_path / "x", bare)
+    ]
+    (tmp_path / "study.toml").write_text(STUDY.replace('"scratch"', ", ".join(['"scratch"', *rows])))
+    lines: list[str] = []
+    found = forecast.tell(
+        tmp_path, results=tmp_path / "results", row=None, column=None, say=lines.append, note=lambda _: None
+    )
+    assert [(entry["row"], entry["seed"]) for entry in found["to_make"]] == [("scratch", 0), ("scratch", 1)]
+    assert [(entry["row"], entry["seed"]) for entry in found["refused"]] == [
+        ("x", 0), ("x", 1), ("bare", 0), ("bare", 1)
+    ]  # fmt: skip
+    assert "no weights" in found["refused"][0]["reason"] and "mean" in found["refused"][2]["reason"]
+    assert found["multiply_adds_not_counted"] == 0 and "not counted" not in "".join(lines)
+    assert any(line.startswith("6 runs, 2 to make, 4 refused: about 3 min for") for line in lines)

@@ -13,18 +13,23 @@ from typing import Any
 
 import torch
 
+from kfbench.errors import KfbenchError
+from kfbench.running.device import torch_device
 from kfbench.studies.carry import Files, Order, Outcome, State
 from kfbench.studies.engines import folder
 from kfbench.studies.place import Place
 
 
 class Local(folder.Folder):
-    """Runs `jobs` processes at once; `cuda` goes round the GPUs."""
+    """Runs `jobs` processes at once; `cuda` goes round the GPUs. Raises KfbenchError if the device is not here."""
 
     chains, pause = False, 0.05
 
     def __init__(self, place: Place, bags: Path) -> None:
         super().__init__(bags)
+        if place.gpus and not place.device and not torch.cuda.device_count():  # else each run would be refused for it
+            raise KfbenchError(f"--gpus-per-run {place.gpus:g}: torch sees no GPU on this machine; leave it out")
+        torch_device(place.runs_on)
         self.slots = place.jobs or 1
         self._logs = place.cache / "logs"
         has_server = "forkserver" in multiprocessing.get_all_start_methods()

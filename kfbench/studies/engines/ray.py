@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from kfbench import registry
 from kfbench.data.packs import data_folder
-from kfbench.errors import KfbenchError, is_full
+from kfbench.errors import KfbenchError, KfbenchWarning, is_full
 from kfbench.running import teacher_names
 from kfbench.spec import RunSpec
 from kfbench.studies.carry import PATIENCE, Files, Order, Outcome, Word, carry, lay_out
@@ -185,6 +186,20 @@ def environment() -> dict[str, dict[str, str]]:
     return {"env_vars": there} if there else {}
 
 
+def unfit(needs: dict[str, float], nodes: list[dict[str, float]]) -> str:
+    """Say that no node could hold a run, with what it needs and what each node has in all; "" if one could."""
+    if any(all(node.get(name, 0.0) >= need for name, need in needs.items()) for node in nodes):
+        return ""
+    there = dict.fromkeys(_amounts({name: node.get(name, 0.0) for name in needs}) for node in nodes)
+    wanted = _amounts({name: need for name, need in needs.items() if need})
+    return f"no node of the Ray cluster can hold a run: it needs {wanted}; nodes have {'; '.join(there)}"
+
+
+def _amounts(of: dict[str, float]) -> str:
+    units = {"CPU": (1, "CPU"), "GPU": (1, "GPU"), "memory": (2**30, "GB")}
+    return ", ".join(f"{amount / units[name][0]:.4g} {units[name][1]}" for name, amount in of.items())
+
+
 class Ray:
     """Runs as tasks of a cluster: that at $RAY_ADDRESS, else one on this machine."""
 
@@ -200,12 +215,18 @@ class Ray:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise KfbenchError(f"no Ray cluster at '{address}': {str(error).splitlines()[0]}") from error
+        self._needs = {"CPU": float(place.threads), "GPU": place.gpus, "memory": place.memory * 2**30}
+        totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        if said := unfit(self._needs, totals):
+            if address in ("", "local"):  # one of ours has no other nodes to come
+                ray.shutdown()
+                raise KfbenchError(said)
+            warnings.warn(f"{said}; it waits for room until one joins (Ctrl-C stops)", KfbenchWarning, stacklevel=2)
         beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._box: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=beside).remote(bags.resolve())
         self._bags, self._logs, self._place = bags, place.cache / "logs", place
         self._tasks: dict[str, Any] = {}
         self._put: dict[tuple[Path, float], Any] = {}  # what is in the object store already
-        self._needs = {"CPU": float(place.threads), "GPU": place.gpus}
         memory = place.memory * 2**30 or None
         self._task = ray.remote(on_node).options(
             num_cpus=place.threads, num_gpus=place.gpus, memory=memory, max_retries=0, runtime_env=environment()

@@ -123,6 +123,20 @@ def test_runs_are_spread_over_gpus(monkeypatch):
     assert local.spread("auto", 4) == "auto"
 
 
+def test_a_gpu_that_is_not_here_is_told_before_anything(tmp_path, monkeypatch):
+    """Else each run would be refused, and the page made again without a number."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for asked, said in (
+        ({"gpus": 0.5}, "--gpus-per-run 0.5: torch sees no GPU"),
+        ({"device": "cuda"}, "no GPU 'cuda'"),
+    ):
+        with pytest.raises(KfbenchError, match=said):
+            jobs_here.drive(Place(tmp_path / "results", **asked))
+    assert not list(records.records(tmp_path / "results"))
+
+
 def test_death_for_want_of_memory_is_told_from_others(tmp_path, monkeypatch):
     """A run that the kernel killed for memory is reported once; the count of such deaths stands in /proc/vmstat."""
     counts = iter([3, 4])

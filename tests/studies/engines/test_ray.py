@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from kfbench.errors import KfbenchError
+from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.running import records, resolve
 from kfbench.studies.engines import ray as engine
 from kfbench.studies.place import Place
@@ -96,6 +96,17 @@ def test_a_driver_outside_the_cluster_is_told_what_to_type(tmp_path, monkeypatch
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(KfbenchError, match="use: ray job submit"):
         engine.Ray(Place(tmp_path, on="ray"), tmp_path)
+
+
+def test_a_run_that_no_node_can_hold_is_told_and_of_our_own_cluster_refused(cluster, tmp_path, monkeypatch):
+    needs = {"CPU": 2.0, "GPU": 0.0, "memory": 0.0}
+    assert engine.unfit(needs, [{"CPU": 1.0}, {"CPU": 2.0}]) == "" != engine.unfit(needs, [{"CPU": 1.0}, {"GPU": 2.0}])
+    said = r"can hold a run: it needs 1 CPU, 0.5 GPU; nodes have \d+ CPU, 0 GPU"
+    with pytest.warns(KfbenchWarning, match=f"{said}.*waits for room until one joins"):
+        engine.Ray(Place(tmp_path, on="ray", gpus=0.5), tmp_path).close()
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(KfbenchError, match=said):
+        engine.Ray(Place(tmp_path, on="ray", gpus=0.5), tmp_path)
 
 
 def test_a_checkpoint_that_finds_no_room_beside_the_driver_ends_no_run(tmp_path):

@@ -74,6 +74,10 @@ class ImageTask(Declared):
         whole = all(type(number) is int for number in (self.classes, *self.shape))
         if not whole or len(self.shape) != 3:
             raise TypeError(f"shape is (C, H, W) and classes a number, not {self.shape!r} and {self.classes!r}")
+        if not isinstance(self.variants, Mapping):
+            raise TypeError(
+                f'variants is {{name: fields that differ}}, as {{"low": {{"keep": (0, 1)}}}}, not {self.variants!r}'
+            )
         keep = self.keep
         if keep is not None and not (
             isinstance(keep, tuple | list) and keep and len({*keep}) == len(keep) and all(map(_is_index, keep))
@@ -145,7 +149,7 @@ class ImageTask(Declared):
 
     def _named(self, part: str) -> Self:
         what, known = f"variant '{part}' of task '{self.name}'", {each.name for each in fields(self)} - {"name"}
-        if not isinstance(self.variants, Mapping) or not isinstance(self.variants[part], Mapping):
+        if not isinstance(self.variants[part], Mapping):
             raise KfbenchError(f'{what} is not written as {{"{part}": {{"keep": (0, 1)}}}}, the fields that differ')
         changes = dict(self.variants[part])
         if strange := sorted(set(changes) - known):

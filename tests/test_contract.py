@@ -1,6 +1,7 @@
 """Every rule over every method, each of its variants, and every task: a file that is dropped in is tested unasked."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,5 +43,6 @@ def test_method(name: str, kind: str, rule: Rule) -> None:
 
 @pytest.mark.parametrize("rule", checks.TASK_RULES, ids=[rule.__name__ for rule in checks.TASK_RULES])
 @pytest.mark.parametrize("name", registry.names("tasks"))
-def test_task(name: str, rule: TaskRule) -> None:
+def test_task(name: str, rule: TaskRule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path))  # data that a package carries are packed there
     rule(name)

@@ -1,5 +1,6 @@
 """What `kfbench list` knows, read from files as text: no torch, no import of a method or task."""
 
+import contextlib
 import json
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -8,8 +9,9 @@ from typing import Any, NamedTuple
 
 from kfbench import registry
 from kfbench.cli import recipe
+from kfbench.data import checksums
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import folders, hidden
+from kfbench.folders import data_folder, folders, hidden
 from kfbench.reporting import naming
 from kfbench.reporting.lines import folded
 from kfbench.running.files import record_files
@@ -49,7 +51,7 @@ def listing(what: str, results: Path, chosen: Chosen | None = None) -> dict[str,
         "methods": _methods,
         "tasks": _tasks,
         "networks": _networks,
-        "teachers": lambda: records(results / "teachers") + _imported(results),
+        "teachers": lambda: _dated(records(results / "teachers") + _imported(results)),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
         "recipe": recipe.rows,
         "runs": lambda: _choose(records(results), chosen, results),
@@ -141,6 +143,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
                     "teachers": spec["teachers"],
                     "recipe": spec["recipe"],
                     "settings": spec["settings"],
+                    "data": record["identity"].get("data", ""),
                     "made": record.get("provenance", {}).get("made", ""),
                     "status": record["status"],
                     # the kind's metric would mean importing the task; a third kind's comes first in its scores
@@ -161,10 +164,32 @@ def _imported(results: Path) -> list[dict[str, Any]]:
     rows = []
     for path in sorted((results / "teachers" / "imported").glob("*.safetensors")):
         about = header.read(path)
-        known = {key: about.get(key, "") for key in ("task", "network", "digest", "file")}
+        known = {key: about.get(key, "") for key in ("task", "network", "digest", "file", "data")}
         status = "done" if about else "unreadable"
         rows.append({"name": f"imported:{path.stem}", **known, "status": status, "val_score": about.get("val_error")})
     return rows
+
+
+def _dated(teachers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mark teachers whose data set is here, but has been imported anew with other images since."""
+    now: dict[str, str] = {}
+    with contextlib.suppress(KfbenchError):  # this account has no data folder
+        for row in teachers:
+            if row.get("data"):
+                here = now.setdefault(row["task"], checksums.of_pack(data_folder() / _dataset(row["task"])))
+                row["is_of_older_data"] = here not in ("", row["data"])
+    return teachers
+
+
+def _dataset(task: str) -> str:
+    """Return the data set of a task, as its file says it; nothing is imported."""
+    stem, *parts = task.split("/")
+    told = registry.describe("tasks", stem) if stem in registry.files("tasks") else {}
+    if told.get("any_dataset") is True and parts:
+        return parts[0]
+    variants = told.get("variants")
+    own = variants.get(parts[0]) if isinstance(variants, dict) and parts else None
+    return str((own.get("dataset") if isinstance(own, dict) else "") or told.get("dataset") or stem)
 
 
 def text(found: dict[str, list[dict[str, Any]]]) -> str:
@@ -237,4 +262,5 @@ def _outcome(row: dict[str, Any]) -> str:
     if row["status"] != "done":
         return str(row["status"])
     score, on_val = row.get("score"), row.get("val_score")
-    return f"{on_val:.2f} (val)" if on_val is not None else "" if score is None else f"{score:.2f}"
+    told = f"{on_val:.2f} (val)" if on_val is not None else "" if score is None else f"{score:.2f}"
+    return f"{told}  of older data" if row.get("is_of_older_data") else told

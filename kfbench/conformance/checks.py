@@ -193,8 +193,9 @@ def reads(name: str) -> None:
 
 
 def _part(declared: Declared) -> list[Declared]:
-    """Return the task of a range of its classes, if it has classes."""
-    return [registry.load_task(f"{declared.name}/0-1")] if hasattr(declared, "keep") else []
+    """Return the task of a range of its classes, if it has two."""
+    has_range = hasattr(declared, "keep") and declared.outputs > 1
+    return [registry.load_task(f"{declared.name}/0-1")] if has_range else []
 
 
 def finds_its_data(name: str) -> None:

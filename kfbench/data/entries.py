@@ -31,7 +31,8 @@ def split_of(name: str) -> str:
 
     Its first word or its last says it: `train_0`, `test-labels`, `cells_val2`, `train-00000-of-00002`.
     """
-    words = [word for word in re.split("[^a-z]+", name.lower()) if word not in ("", "partial")]
+    plain = re.sub(r"-\d+-of-\d+.*", "", name.lower())  # the hub's number of a shard, and its hash
+    words = [word for word in re.split("[^a-z]+", plain) if word not in ("", "partial")]
     found = {SPLITS[word] for word in (words[:1] + words[-1:]) if word in SPLITS}
     return found.pop() if len(found) == 1 else ""
 

@@ -24,6 +24,7 @@ from typing import Literal
 from torch import Tensor
 
 from kfbench import machine
+from kfbench.data.checksums import whole
 from kfbench.data.rows import Raw, Rows, in_order
 from kfbench.errors import KfbenchError, NoRoom, unwritable
 from kfbench.folders import data_folder as data_folder
@@ -73,9 +74,7 @@ class Pack:
     @property
     def checksum(self) -> str:
         """The sha256 of class names and all splits."""
-        own = [self.checksums["val"]] if self.has_val else []
-        text = json.dumps([self.classes, self.checksums["train"], self.checksums["test"], *own])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return whole(self.classes, self.checksums)
 
     @property
     def has_val(self) -> bool:

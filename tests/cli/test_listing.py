@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from console import in_a_process, key_of
 
 import kfbench.methods
 from kfbench import registry
+from kfbench.cli import listing
 from kfbench.running import records
 from kfbench.running.files import record_files
 from kfbench.spec import digest
@@ -230,3 +232,39 @@ def test_runs_are_chosen_by_task_method_and_date(type_in: Any) -> None:
     ):
         done = type_in("list", *words, "--results", RESULTS)
         assert done.code == 2 and len(done.lines) == 1 and re.search(said, done.err), done
+
+
+def test_teachers_of_older_data_are_marked(
+    type_in: Any, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data set of that name is here, and has other images than they were trained on."""
+    data = shutil.copytree(os.environ["KFBENCH_DATA"], tmp_path / "data")
+    monkeypatch.setenv("KFBENCH_DATA", str(data))
+    shutil.copytree(recorded, "results")
+    [weights] = Path("results/teachers/digits/scratch").glob("*.safetensors")
+    words = ("teacher", "import", weights, "--network", "cnn-4", "--task", "digits", "--name", "theirs")
+    assert type_in(*words).code == 0
+    (tmp_path / "mine").mkdir()
+    text = "from kfbench.tasks import ImageTask\n\n"
+    text += "TASK = ImageTask(variants={'v': {'dataset': 'bits'}}, dataset='digits')\n"
+    (tmp_path / "mine" / "own.py").write_text(text)
+    monkeypatch.setenv("KFBENCH_TASKS", str(tmp_path / "mine"))
+    named = {
+        "own": "digits",
+        "own/0-4": "digits",
+        "own/v": "bits",
+        "imagefolder/ants/0-1": "ants",
+        "mnist/5k": "mnist-5k",
+    }
+    assert {task: listing._dataset(task) for task in named} == named
+    for is_older in (False, True):
+        if is_older:
+            told = json.loads((data / "digits" / "pack.json").read_text())
+            told["checksums"]["train"] = "0" * 64
+            (data / "digits" / "pack.json").write_text(json.dumps(told))
+        done = type_in("teacher", "list")
+        assert done.out.count("of older data") == 2 * is_older, done
+        rows = json.loads(type_in("teacher", "list", "--json").out)["teachers"]
+        assert [row["is_of_older_data"] for row in rows] == [is_older, is_older]
+    shutil.rmtree(data / "digits")  # not here: nobody can tell
+    assert "of older data" not in type_in("teacher", "list").out

@@ -499,7 +499,7 @@ def with_(more: str) -> str:
         ),
         ("reads", "'v' * not ('a', 'b')", with_('variants={"v": {"keep": ("a", "b")}}')),
         ("reads", "'v' * is not written as", with_('variants={"v": 3}')),
-        ("reads", "'v' * is not written as", with_('variants=("v",)')),
+        ("reads", "TypeError: variants is * not ('v',) (made_for_a_test.py:8)", with_('variants=("v",)')),
         ("finds_its_data", "1×8×8 in 9 classes, * 1×8×8 in 10; * (made_for_a_test.py:9)", TASK.replace("=10", "=9")),
         ("finds_its_data", "3×8×8 in 10 classes", TASK.replace("1, 8", "3, 8")),
         ("finds_its_data", "no data set 'digitz' * did you mean 'digits'", TASK.replace("digits", "digitz")),

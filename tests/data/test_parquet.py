@@ -100,7 +100,9 @@ def test_files_of_others_have_bytes_and_words(tmp_path: Path) -> None:
     assert import_images("ids", [tmp_path / "train.parquet"], column="Label", test=0.25).classes == ("cat", "dog")
 
 
-@pytest.mark.parametrize("called", ["{}_0", "{}-00000", "{}2", "cells_{}", "{}_part-1", "partial-{}", "Cells {} 7"])
+@pytest.mark.parametrize(
+    "called", ["{}_0", "{}-00000", "{}2", "cells_{}", "{}_part-1", "partial-{}", "my_{}-00000-of-00001-0a1b2c3d"]
+)
 def test_files_are_of_the_split_that_they_are_called_by(called: str, tmp_path: Path) -> None:
     for split, count in (("train", 12), ("test", 6)):
         images = [*map(picture, pictures(count))]

@@ -147,7 +147,7 @@ def require_run(results: Path, key: str) -> None:
 def _there(results: Path) -> Path:
     """Refuse a folder that is not there, but for the default one, which the first run makes."""
     if Path(results) != DEFAULT_RESULTS:
-        require_folder(Path(results))
+        require_folder(at_home(str(results)))  # whose ~ is still there
     return results
 
 

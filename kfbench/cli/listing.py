@@ -12,7 +12,7 @@ from kfbench.errors import KfbenchError, near
 from kfbench.folders import folders, hidden
 from kfbench.reporting import naming
 from kfbench.reporting.lines import folded
-from kfbench.running.files import record_files
+from kfbench.running.files import imported, record_files, store
 from kfbench.spec import digest
 
 BUDGETS = {
@@ -35,7 +35,7 @@ def listing(what: str, results: Path) -> dict[str, list[dict[str, Any]]]:
         "methods": _methods,
         "tasks": _tasks,
         "networks": _networks,
-        "teachers": lambda: records(results / "teachers") + _imported(results),
+        "teachers": lambda: records(store(results)) + _imported(results),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
         "recipe": recipe.rows,
         "runs": lambda: records(results),
@@ -124,7 +124,7 @@ def _imported(results: Path) -> list[dict[str, Any]]:
     from kfbench.networks import header
 
     rows = []
-    for path in sorted((results / "teachers" / "imported").glob("*.safetensors")):
+    for path in sorted(imported(results).glob("*.safetensors")):
         about = header.read(path)
         known = {key: about.get(key, "") for key in ("task", "network", "digest", "file")}
         status = "done" if about else "unreadable"

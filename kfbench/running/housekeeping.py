@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfbench.errors import KfbenchError, near
-from kfbench.running import records, status
+from kfbench.running import files, records, status
 from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
 
@@ -46,7 +46,7 @@ def piles(results: Path, kinds: Iterable[str] = ()) -> list[Pile]:
     _require_rest(results)
     found, bags = list[Pile](), jobs(results)
     for kind in chosen:
-        every = {path for folder in (results, results / "teachers") for path in _places(folder, kind)}
+        every = {path for folder in files.both(results) for path in _places(folder, kind)}
         others = [path for pile in found for path in pile.paths]
         paths = tuple(
             path for path in sorted(every) if not _is_in_use(path, kind, bags) and not {path, *path.parents} & {*others}
@@ -57,7 +57,7 @@ def piles(results: Path, kinds: Iterable[str] = ()) -> list[Pile]:
 
 def jobs(results: Path) -> list[Path]:
     """Return the folders of runs that SLURM has or had when their driver died; the study's next driver finds them."""
-    return sorted(path.parent for path in (results / ".cache" / "runs").glob("*/job"))
+    return sorted(path.parent for path in (files.cache(results) / "runs").glob("*/job"))
 
 
 def _is_in_use(path: Path, kind: str, bags: list[Path]) -> bool:
@@ -81,9 +81,9 @@ def _require_rest(results: Path) -> None:
 
 
 def _places(folder: Path, kind: str) -> Iterator[Path]:
-    cache = folder / ".cache"
+    cache = files.cache(folder)
     if kind == "checkpoints":
-        yield from sorted((folder / ".checkpoints").glob("*"))
+        yield from sorted((folder / files.CHECKPOINTS).glob("*"))
         yield from sorted((cache / "runs").glob("*"))  # of studies
     elif kind == "logs":
         for name in LOGS:
@@ -140,7 +140,7 @@ def doomed(results: Path, key: str) -> Doomed:
     """Return what deleting the run, or teacher, with this key would take. Raises KfbenchError if there is none."""
     folder, record = records.locate(results, key)
     path = next(path for path in record_files(folder) if path.stem == record.key)
-    beside = [path, path.with_suffix(".safetensors"), folder / ".checkpoints" / f"{record.key}.ckpt"]
+    beside = [path, path.with_suffix(".safetensors"), files.checkpoint(folder, record.key)]
     beside += [status.place(folder) / f"{record.key}.json"]
     digests = _digests(record)
     pupils = tuple(
@@ -155,7 +155,7 @@ def doomed(results: Path, key: str) -> Doomed:
 
 
 def _all(results: Path) -> Iterator[RunRecord]:
-    for folder in (results, results / "teachers"):
+    for folder in files.both(results):
         for path in record_files(folder) if folder.is_dir() else ():
             try:
                 yield records.read(path)

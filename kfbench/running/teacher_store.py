@@ -14,6 +14,7 @@ from kfbench.folders import at_home
 from kfbench.networks import header, weights
 from kfbench.networks.network import Network
 from kfbench.running import export, identity, imported, records, suitability, teacher_names
+from kfbench.running.files import store
 from kfbench.running.records import RunRecord
 from kfbench.running.suitability import Candidate
 from kfbench.running.teacher_names import TeacherName
@@ -29,11 +30,6 @@ class Found:
     digest: str  # see `identity.of_teacher`
     known: Candidate  # as far as can be told before it is loaded
     load: Callable[[], Teacher]  # onto the CPU
-
-
-def folder(results: Path) -> Path:
-    """Return the store of a results folder."""
-    return results / "teachers"
 
 
 def whole(name: str, results: Path) -> str:
@@ -83,7 +79,7 @@ def _find(asked: TeacherName, *, spec: RunSpec, index: int, results: Path) -> Fo
 
 def stored(wanted: RunSpec, results: Path) -> RunRecord | None:
     """Return the record of a teacher in the store, if its weights are there too."""
-    path = records.path_of(folder(results), digest(identity.of(wanted, [])), wanted)
+    path = records.path_of(store(results), digest(identity.of(wanted, [])), wanted)
     if not (path.is_file() and path.with_suffix(".safetensors").is_file()):
         return None
     record = records.read(path)
@@ -94,8 +90,8 @@ def _trained(asked: TeacherName, index: int, results: Path) -> Found:
     wanted = asked.spec()
     record = stored(wanted, results)
     if record is None:
-        raise KfbenchError(f"teacher '{asked}' is not in '{folder(results)}'; make it: kfbench teacher train {asked}")
-    path = records.path_of(folder(results), record.key, wanted).with_suffix(".safetensors")
+        raise KfbenchError(f"teacher '{asked}' is not in '{store(results)}'; make it: kfbench teacher train {asked}")
+    path = records.path_of(store(results), record.key, wanted).with_suffix(".safetensors")
     seconds, expected = record.cost["seconds"], str(record.provenance["weights"])
 
     def load() -> Teacher:

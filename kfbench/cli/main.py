@@ -132,7 +132,8 @@ def _of_interest(whole: TracebackType | None) -> TracebackType | None:
     cli = Path(__file__).resolve().parent
     ours = [PACKAGE, *(Path(folders(kind)[0]) for kind in ("methods", "tasks"))]
     others = [*installed, *ours]
-    own = [frame for frame, file in frames if not any(file.is_relative_to(other) for other in others)]
+    files = [(frame, file) for frame, file in frames if file.is_file()]  # not <frozen importlib>
+    own = [frame for frame, file in files if not any(file.is_relative_to(other) for other in others)]
     below = [frame for frame, file in frames if file.is_relative_to(PACKAGE) and file.parent != cli]
     return next(iter([*own, *below, *(frame for frame, _ in frames)]), None)
 

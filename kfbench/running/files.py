@@ -11,9 +11,9 @@ from pathlib import Path
 from kfbench.errors import KfbenchError
 
 EXPORTS = {".safetensors": "weights", ".pt2": "a program"}  # endings, and what is written under them
-STORE, CHECKPOINTS, CACHE = "teachers", ".checkpoints", ".cache"
-MEMORY = f"{CACHE}/memory"  # of teachers' answers
 FILMS = {".gif": "an image that moves", ".mp4": "a film"}
+STORE, CHECKPOINTS, CACHE = "teachers", ".checkpoints", ".cache"  # what a results folder has beside its records
+MEMORY = f"{CACHE}/memory"  # of teachers' answers
 
 
 def store(results: Path) -> Path:

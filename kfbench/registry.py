@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_h
 from kfbench.errors import KfbenchError, near, place
 from kfbench.folders import data_folder, entry_points, folders, gone, hidden
 from kfbench.folders import files as files
+from kfbench.folders.modules import beside, make_room, module_of, without_bytecode
 from kfbench.kinds import Declared, Kind
-from kfbench.modules import beside, make_room, module_of, without_bytecode
 from kfbench.spec import RunSpec, Setting
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.console import Console
 from kfbench import registry
 from kfbench.running import execute, records, resolve, verify
 from kfbench.running.records import RunRecord
-from kfbench.studies import board, claims, driver, missing, search, trials
+from kfbench.studies import board, driver, locks, missing, search, trials
 from kfbench.studies.place import Place
 from kfbench.studies.search import Search
 from kfbench.studies.trials import Grid, Job, name_of
@@ -48,7 +48,7 @@ def drive(place: Place, *, name: str = "fleet") -> dict[str, str]:
     """Make the runs that a place lacks with its engine; return what went wrong."""
     specs = {job.name: job for job in jobs()}
     left = [job for key, job in specs.items() if key not in missing.recorded(place.results)]
-    with claims.alone(place, name), trials.storage(place.url) as storage:
+    with locks.alone(place, name), trials.storage(place.url) as storage:
         teachers = missing.missing_teachers([job.spec for job in left], place.results)
         return driver.drive(Grid(storage, name, left), teachers, place, name=name, console=Console(quiet=True))
 

@@ -13,7 +13,7 @@ from kfbench.errors import KfbenchError
 from kfbench.folders import at_home, packed
 from kfbench.games import reference
 from kfbench.ranking.names import SCORES
-from kfbench.running.files import walk
+from kfbench.running import files
 
 Offers = list[tuple[str, str]]  # what may be typed, and a word about it
 DEVICES = {"auto": "a GPU if there is one", "cpu": "", "cuda": "NVIDIA", "mps": "Apple"}
@@ -82,9 +82,9 @@ def packs(incomplete: str) -> Offers:
 
 def store(ctx: typer.Context, incomplete: str) -> Offers:
     """Return the teachers of the store, those that were trained here by their keys; `--results` is heeded."""
-    folder = at_home(str(ctx.params.get("results") or "results")) / "teachers"
-    imported = [(f"imported:{path.stem}", "") for path in sorted((folder / "imported").glob("*.safetensors"))]
-    return [*_begin(incomplete, imported), *dict(_keys(folder, incomplete)).items()]
+    results = at_home(str(ctx.params.get("results") or "results"))
+    imported = [(f"imported:{path.stem}", "") for path in sorted(files.imported(results).glob("*.safetensors"))]
+    return [*_begin(incomplete, imported), *dict(_keys(files.store(results), incomplete)).items()]
 
 
 def budgets(incomplete: str) -> Offers:
@@ -131,7 +131,7 @@ def keys(ctx: typer.Context, incomplete: str) -> Offers:
 
 
 def _keys(folder: Path, incomplete: str) -> Iterator[tuple[str, str]]:
-    for path in sorted(walk(folder)):
+    for path in sorted(files.walk(folder)):
         if path.suffix == ".json" and len(path.stem) == 12 and path.stem.startswith(incomplete):
             place = path.relative_to(folder).parts[:-1]
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

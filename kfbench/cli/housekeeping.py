@@ -60,7 +60,7 @@ def clean(
 
 def delete(
     key: options.Key,
-    results: options.Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
     force: Annotated[bool, option("--force", help="Also if other runs were made with it as teacher.")] = False,
     yes: options.Yes = False,
     as_json: AsAsked = False,

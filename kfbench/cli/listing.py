@@ -14,7 +14,7 @@ from kfbench.errors import KfbenchError, near
 from kfbench.folders import data_folder, folders, hidden
 from kfbench.reporting import naming
 from kfbench.reporting.lines import folded
-from kfbench.running.files import record_files
+from kfbench.running.files import imported, record_files, store
 from kfbench.spec import digest
 
 BUDGETS = {
@@ -51,7 +51,7 @@ def listing(what: str, results: Path, chosen: Chosen | None = None) -> dict[str,
         "methods": _methods,
         "tasks": _tasks,
         "networks": _networks,
-        "teachers": lambda: _dated(records(results / "teachers") + _imported(results)),
+        "teachers": lambda: _dated(records(store(results)) + _imported(results)),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
         "recipe": recipe.rows,
         "runs": lambda: _choose(records(results), chosen, results),
@@ -162,7 +162,7 @@ def _imported(results: Path) -> list[dict[str, Any]]:
     from kfbench.networks import header
 
     rows = []
-    for path in sorted((results / "teachers" / "imported").glob("*.safetensors")):
+    for path in sorted(imported(results).glob("*.safetensors")):
         about = header.read(path)
         known = {key: about.get(key, "") for key in ("task", "network", "digest", "file", "data")}
         status = "done" if about else "unreadable"

@@ -4,8 +4,12 @@ import dataclasses
 import io
 import os
 import sys
+import sysconfig
+import traceback
 import warnings
 from functools import partial
+from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +18,7 @@ from kfbench import registry
 from kfbench.cli import check, data, housekeeping, new, rank, run, study, tools
 from kfbench.cli.commands import group
 from kfbench.errors import KfbenchError, KfbenchWarning, near
+from kfbench.folders import PACKAGE, folders
 from kfbench.version import __version__
 
 state = {"debug": False}
@@ -99,7 +104,7 @@ def _run() -> int:
 
 
 def _judge(error: Exception) -> int:
-    """Print a user's mistake in one line and return the exit code; a fault of ours is raised again."""
+    """Print a user's mistake in one line, a fault of ours or of a file of theirs whole, and return the exit code."""
     if isinstance(error, KfbenchError):
         return _told(f"error: {error}", error.exit_code)
     if isinstance(error, OSError) and error.filename is not None:  # no permission, no room, a folder for a file
@@ -113,7 +118,24 @@ def _judge(error: Exception) -> int:
             return _told(f"error: {instead}; see {where} --help", 2)
         message = error.format_message().rstrip(".").replace("'?", "'")
         return _told(f"error: {message}; see {where} --help", 2)
-    raise error
+    traceback.print_exception(error.with_traceback(_of_interest(error.__traceback__)))
+    return 1
+
+
+def _of_interest(whole: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the first call of a file of the user's own on; without one, of a room below the cli."""
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+    frames = []
+    while whole is not None:
+        frames.append((whole, Path(whole.tb_frame.f_code.co_filename).resolve()))
+        whole = whole.tb_next
+    cli = Path(__file__).resolve().parent
+    ours = [PACKAGE, *(Path(folders(kind)[0]) for kind in ("methods", "tasks"))]
+    others = [*installed, *ours]
+    files = [(frame, file) for frame, file in frames if file.is_file()]  # not <frozen importlib>
+    own = [frame for frame, file in files if not any(file.is_relative_to(other) for other in others)]
+    below = [frame for frame, file in frames if file.is_relative_to(PACKAGE) and file.parent != cli]
+    return next(iter([*own, *below, *(frame for frame, _ in frames)]), None)
 
 
 def _instead(error: Any) -> str:

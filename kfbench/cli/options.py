@@ -15,6 +15,7 @@ from kfbench.errors import KfbenchError, near
 from kfbench.folders import at_home
 from kfbench.networks.family import of_name
 from kfbench.running import budgets, teacher_names
+from kfbench.running.files import require_folder
 from kfbench.spec import MOST_SEED
 
 DEFAULT_RESULTS = Path("results")
@@ -148,7 +149,15 @@ def require_run(results: Path, key: str) -> None:
     records.locate(results, key)
 
 
+def _there(results: Path) -> Path:
+    """Refuse a folder that is not there, but for the default one, which the first run makes."""
+    if Path(results) != DEFAULT_RESULTS:
+        require_folder(at_home(str(results)))  # whose ~ is still there
+    return results
+
+
 Results = Annotated[Path, option("--results", help="Folder of records, weights and teachers.")]
+Records = Annotated[Path, option("--results", help="Folder of records, weights and teachers.", callback=_there)]
 AsJson = Annotated[bool, option("--json", help="Print JSON instead of text.")]
 Key = Annotated[str, argument(help="The key of a run, or how it begins.", offers=complete.keys)]
 Method = Annotated[

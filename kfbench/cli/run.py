@@ -108,7 +108,7 @@ def list_all(
         option("--method", help="Runs of these methods and their variants.", offers=complete.methods_by_commas),
     ] = None,
     newest: Annotated[int | None, option("--newest", min=1, help="So many runs, those that were made last.")] = None,
-    results: options.Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """List methods, tasks, networks, teachers, budgets; or fields of a recipe, or runs."""
@@ -121,7 +121,7 @@ def list_all(
         typer.echo(f"note: {missing.strip(' ()')}", err=True)
 
 
-def show(key: options.Key, results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+def show(key: options.Key, results: options.Records = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """Show a recorded run.
 
     Scores, shares, cost, settings, and where it was made.
@@ -138,7 +138,7 @@ def compare(
     task: Annotated[str, option("--task", help="Compare methods on this task.", offers=complete.tasks)] = "",
     all_seeds: Annotated[bool, option("--all-seeds", help="Also runs that differ in the seed only.")] = False,
     out: Annotated[Path | None, option("--out", help="Draw the curves: a name in .png, .svg or .pdf.")] = None,
-    results: options.Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs, or methods on a task.
@@ -159,7 +159,7 @@ def compare(
     tell(rows, "\n\n".join(map(comparison.text, tables)), as_json=as_json)
 
 
-def status(results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+def status(results: options.Records = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """Show what runs now, how far it is, and what failed.
 
     Runs of this and other terminals, and studies with their workers: where, how long still, where the logs are.

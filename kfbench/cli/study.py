@@ -59,9 +59,21 @@ def _fit(on: str, *, memory: float, slurm: list[str] | None, checkpoint_mb: floa
         raise KfbenchError(f"--{option} is for --on {engines}, and this is --on {on}")
 
 
+def _folder(given: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Return a study's folder, or each, also where its file was given."""
+    if not given:
+        return given
+    if isinstance(given, list | tuple):
+        return [each.parent if each.name == "study.toml" else each for each in map(Path, given)]
+    return Path(given).parent if Path(given).name == "study.toml" else given
+
+
 def study(
     folder: Annotated[
-        Path, options.argument(help="Folder with a study.toml, as in reports/quick.", offers=complete.studies)
+        Path,
+        options.argument(
+            help="Folder with a study.toml, as in reports/quick.", offers=complete.studies, callback=_folder
+        ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run, with an estimate.")] = False,
     row: Annotated[str | None, typer.Option(help="Only this row (its label).")] = None,
@@ -88,6 +100,7 @@ def study(
     from kfbench.studies import definition
 
     _fit(on, memory=memory, slurm=slurm, checkpoint_mb=checkpoint_mb)
+    sbatch = pairs(slurm, "--slurm")
     # faults of the file, or of a label, are told before torch is loaded
     definition.require(definition.load(folder), row=row, column=column)
     if as_json and not dry_run:
@@ -110,7 +123,7 @@ def study(
         jobs=jobs,
         gpus_per_run=gpus_per_run,
         memory=memory,
-        slurm=pairs(slurm, "--slurm"),
+        slurm=sbatch,
         device=device,
         threads=threads,
         storage=storage,
@@ -198,7 +211,8 @@ def search(
 
 def report(
     folders: Annotated[
-        list[Path] | None, options.argument(help="Studies; none: all below reports/.", offers=complete.studies)
+        list[Path] | None,
+        options.argument(help="Studies; none: all below reports/.", offers=complete.studies, callback=_folder),
     ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
@@ -226,7 +240,7 @@ def report(
 
 def verify(
     key: options.Key,
-    results: Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
     device: options.Device = "cpu",
     as_json: AsJson = False,
 ) -> None:

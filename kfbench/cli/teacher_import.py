@@ -93,7 +93,7 @@ def import_teacher(
         )
 
 
-def show_teacher(name: Name, results: Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+def show_teacher(name: Name, results: options.Records = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """Show an imported teacher.
 
     Where it came from, how its input is normalised, its score.
@@ -106,7 +106,7 @@ def show_teacher(name: Name, results: Results = DEFAULT_RESULTS, as_json: AsJson
 
 
 def verify_teacher(
-    name: Name, results: Results = DEFAULT_RESULTS, device: options.Device = "cpu", as_json: AsJson = False
+    name: Name, results: options.Records = DEFAULT_RESULTS, device: options.Device = "cpu", as_json: AsJson = False
 ) -> None:
     """Check that an imported teacher is as it was.
 

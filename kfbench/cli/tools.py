@@ -119,7 +119,7 @@ def bench(
 def export(
     key: options.Key,
     path: Annotated[Path, typer.Argument(help="Ends in .safetensors, or in .pt2 for a program that needs no kfbench.")],
-    results: options.Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Write the student that a run kept."""
@@ -191,7 +191,7 @@ def push(
     repository: Annotated[str, argument(help="ORG/NAME on the Hugging Face hub; it is made if it is not there.")],
     private: Annotated[bool, option("--private", help="Make it for yourself only.")] = False,
     licence: Annotated[str, option("--license", help="As the hub names it: mit, apache-2.0, cc-by-4.0.")] = "",
-    results: options.Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Put the student that a run kept on the Hugging Face hub.
@@ -217,7 +217,7 @@ def play(
         float, typer.Option(min=0.1, help="Show at most this much play.", callback=options.finite)
     ] = 60.0,
     speed: Annotated[int, typer.Option(min=1, help="Multiple of the console's own speed.")] = 1,
-    results: options.Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
 ) -> None:
     """Film an episode of the agent that a run kept."""
     require_ending(out, FILMS)
@@ -256,7 +256,7 @@ def train_teacher(
 
 
 @teacher_app.command("list")
-def list_teachers(results: options.Results = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
+def list_teachers(results: options.Records = DEFAULT_RESULTS, as_json: AsJson = False) -> None:
     """List the teachers in the store."""
     from kfbench.cli import listing
 

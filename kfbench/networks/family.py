@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from kfbench.errors import KfbenchError, near, place
 from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden
-from kfbench.modules import module_of
+from kfbench.folders.modules import module_of
 
 
 class Family(NamedTuple):

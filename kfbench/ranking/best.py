@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from kfbench.errors import KfbenchError
 from kfbench.ranking import names, ranking, store
 from kfbench.ranking.names import WORD
-from kfbench.running import resolve, suitability, teacher_names, teacher_store
+from kfbench.running import files, resolve, suitability, teacher_names, teacher_store
 from kfbench.running.suitability import Student
 from kfbench.spec import RunSpec
 from kfbench.tasks import IMAGES
@@ -46,7 +46,7 @@ def choose(
     named = list(dict.fromkeys(str(teacher_names.read(name, budget=budget)) for name in asked[1:] if name))
     candidates = _suitable(named or _stored(student, results, say), student, budget, results, skip=not named)
     if len(candidates) < count:
-        where = "named" if named else f"in '{teacher_store.folder(results)}'"
+        where = "named" if named else f"in '{files.store(results)}'"
         raise KfbenchError(
             f"'{asked[0]}' asks for {count} teachers, but {len(candidates)} of those {where} suit method "
             f"'{student.name}' on '{student.task.name}'; name more after it: {asked[0]},A,B,…"

@@ -11,7 +11,7 @@ from kfbench.errors import KfbenchError
 from kfbench.folders import packed
 from kfbench.kinds import Declared
 from kfbench.networks import header
-from kfbench.running import budgets, identity, records, teacher_names, teacher_store
+from kfbench.running import budgets, files, identity, records, teacher_names
 from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
 from kfbench.running.teacher_names import TRAINED_BY, TeacherName
@@ -24,7 +24,7 @@ def names(results: Path, say: Callable[[str], None] = lambda line: None) -> dict
 
     Left out, which `say` tells, are those of data or code that have changed: by their names they are not found.
     """
-    folder = teacher_store.folder(results)
+    folder = files.store(results)
     trained, lost = {}, set()
     for path in record_files(folder):
         if path.with_suffix(".safetensors").is_file():
@@ -43,7 +43,7 @@ def names(results: Path, say: Callable[[str], None] = lambda line: None) -> dict
         say(f"left out, of older data or code, or of data that are not here: {told[0]}{more}")
     imported = {
         f"imported:{path.stem}": str(header.read(path).get("task", ""))
-        for path in (folder / "imported").glob("*.safetensors")
+        for path in files.imported(results).glob("*.safetensors")
     }
     return dict(sorted((trained | imported).items()))
 
@@ -65,7 +65,7 @@ def others(task: str, results: Path, say: Callable[[str], None] = lambda line: N
     there = [name for name, trained_on in names(results, say).items() if _other(declared, trained_on)]
     if not there:
         raise KfbenchError(
-            f"no teachers of other tasks than '{task}' in '{teacher_store.folder(results)}'; name some with "
+            f"no teachers of other tasks than '{task}' in '{files.store(results)}'; name some with "
             "--teachers, or make one: kfbench teacher train TASK"
         )
     return there

@@ -8,6 +8,7 @@ import pandas as pd
 
 from kfbench.errors import KfbenchError, near
 from kfbench.running import records
+from kfbench.running.files import store
 from kfbench.running.records import RunRecord
 
 WHO = ("key", "status", "method", "task", "budget", "seed", "teachers")
@@ -21,7 +22,7 @@ def runs(results: Path, *, teachers: bool = False) -> pd.DataFrame:
     `recipe.FIELD`, `settings.NAME`, test scores `last.METRIC` and `best.METRIC`, `val.METRIC`, `cost.NAME`, `commit`,
     `device`, `threads`. A column whose values have several types is text. With `teachers` the rows are the teachers'.
     """
-    folder = results / "teachers" if teachers else results
+    folder = store(results) if teachers else results
     frame = pd.DataFrame([_row(record) for record in _read(folder)])
     if frame.empty:
         return pd.DataFrame(columns=[*WHO, "error"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kfbench.errors import KfbenchError, near
+from kfbench.running.files import cache
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Row, Watcher
 
@@ -21,7 +22,7 @@ class CurveLog(Watcher):
     """Passes on all that it is told to another watcher, and writes rows by `open`'s function until it is closed."""
 
     def __init__(self, results: Path, then: Watcher) -> None:
-        self.folder, self.name, self.config = results / ".cache", "", {}  # type: tuple[Path, str, dict[str, Any]]
+        self.folder, self.name, self.config = cache(results), "", {}  # type: tuple[Path, str, dict[str, Any]]
         self._then, self._is_open = then, False
 
     def open(self) -> None:

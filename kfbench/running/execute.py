@@ -15,7 +15,7 @@ import torch
 
 from kfbench import machine
 from kfbench.errors import Diverged, KfbenchError, NoMemory, NoRoom, is_full, unwritable
-from kfbench.running import identity, outcome, prepare, provenance, records, stand_in, teacher_store
+from kfbench.running import files, identity, outcome, prepare, provenance, records, stand_in, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.heartbeat import heartbeat
 from kfbench.running.identity import HARNESS
@@ -113,7 +113,7 @@ def teacher(
     record = teacher_store.stored(wanted, results)
     if record is not None:
         return record
-    plan, store = prepare.plan(wanted, results=results), teacher_store.folder(results)
+    plan, store = prepare.plan(wanted, results=results), files.store(results)
     with _alone(plan, store, watcher):
         record = teacher_store.stored(wanted, results)  # another process may have made it meanwhile
         if record is not None:
@@ -128,7 +128,7 @@ def teacher(
 def _alone(plan: Plan, place: Path, watcher: Watcher) -> Iterator[None]:
     """Let one process of those that share a folder make a run, which has one checkpoint there; others wait for it."""
     told = f"another process makes {plan.spec.method} on {plan.spec.task} [{plan.key}]; this one waits for it"
-    with machine.alone(place / ".cache" / "locks" / f"{plan.key}.lock", waiting=partial(watcher.say, told)):
+    with machine.alone(files.cache(place) / "locks" / f"{plan.key}.lock", waiting=partial(watcher.say, told)):
         yield
 
 
@@ -188,7 +188,7 @@ def _memory_told(device: torch.device) -> Iterator[None]:
 
 def checkpoint_of(plan: Plan, results: Path) -> Path:
     """Return where a run's checkpoint lies."""
-    return results / ".checkpoints" / f"{plan.key}.ckpt"
+    return files.checkpoint(results, plan.key)
 
 
 def finished(plan: Plan, results: Path) -> RunRecord | None:
@@ -206,7 +206,7 @@ def _setup(plan: Plan, place: Path, conditions: Conditions) -> Setup:
     if conditions.remember:
         source = {"data": plan.identity["data"], "harness": HARNESS}
         training = prepare.training_for(plan.spec)
-        setup.memory = training.memory(setup, place / ".cache" / "memory", source=source, say=conditions.watcher.say)
+        setup.memory = training.memory(setup, place / files.MEMORY, source=source, say=conditions.watcher.say)
     return setup
 
 

@@ -1,4 +1,7 @@
-"""Files of a results folder: records found by their names, text written whole; no pydantic, which lists do without."""
+"""Files of a results folder: where they lie, records found by their names, text written whole.
+
+No pydantic, which lists do without.
+"""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,6 +13,33 @@ from kfbench.errors import KfbenchError
 EXPORTS = {".safetensors": "weights", ".pt2": "a program"}  # endings, and what is written under them
 TABLES = {".csv": "a table"}
 FILMS = {".gif": "an image that moves", ".mp4": "a film"}
+STORE, CHECKPOINTS, CACHE = "teachers", ".checkpoints", ".cache"  # what a results folder has beside its records
+MEMORY = f"{CACHE}/memory"  # of teachers' answers
+
+
+def store(results: Path) -> Path:
+    """Return the folder of a results folder's teachers, which is laid out as one itself."""
+    return results / STORE
+
+
+def both(results: Path) -> tuple[Path, Path]:
+    """Return a results folder and its teacher store."""
+    return results, store(results)
+
+
+def imported(results: Path) -> Path:
+    """Return the folder of teachers that others trained."""
+    return store(results) / "imported"
+
+
+def cache(results: Path) -> Path:
+    """Return the folder of what is no result: `status`, `locks`, `memory`, `logs`, studies' `runs` and database."""
+    return results / CACHE
+
+
+def checkpoint(results: Path, key: str) -> Path:
+    """Return where the checkpoint of a run lies."""
+    return results / CHECKPOINTS / f"{key}.ckpt"
 
 
 def require_ending(path: Path, endings: Mapping[str, str]) -> None:
@@ -44,7 +74,7 @@ def record_files(results: Path) -> list[Path]:
     if results.is_file():
         raise KfbenchError(f"'{results}' is no folder; give the folder of records with --results")
     found = (path for path in walk(results) if path.suffix == ".json" and len(path.stem) == 12)
-    return sorted(path for path in found if path.relative_to(results).parts[0] != "teachers")
+    return sorted(path for path in found if path.relative_to(results).parts[0] != STORE)
 
 
 def walk(results: Path) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from kfbench.errors import KfbenchError, near
 from kfbench.folders import data_folder, packed
 from kfbench.networks import header
-from kfbench.running import records, status, teacher_names
+from kfbench.running import files, records, status, teacher_names
 from kfbench.running.files import record_files
 from kfbench.running.records import RunRecord
 from kfbench.spec import RunSpec
@@ -51,7 +51,7 @@ def piles(results: Path, kinds: Iterable[str] = ()) -> list[Pile]:
     _require_rest(results)
     found, bags = list[Pile](), jobs(results)
     for kind in chosen:
-        every = {path for folder in (results, results / "teachers") for path in _places(folder, kind)}
+        every = {path for folder in files.both(results) for path in _places(folder, kind)}
         others = [path for pile in found for path in pile.paths]
         paths = tuple(
             path for path in sorted(every) if not _is_in_use(path, kind, bags) and not {path, *path.parents} & {*others}
@@ -62,7 +62,7 @@ def piles(results: Path, kinds: Iterable[str] = ()) -> list[Pile]:
 
 def jobs(results: Path) -> list[Path]:
     """Return the folders of runs that SLURM has or had when their driver died; the study's next driver finds them."""
-    return sorted(path.parent for path in (results / ".cache" / "runs").glob("*/job"))
+    return sorted(path.parent for path in (files.cache(results) / "runs").glob("*/job"))
 
 
 def _is_in_use(path: Path, kind: str, bags: list[Path]) -> bool:
@@ -86,9 +86,9 @@ def _require_rest(results: Path) -> None:
 
 
 def _places(folder: Path, kind: str) -> Iterator[Path]:
-    cache = folder / ".cache"
+    cache = files.cache(folder)
     if kind == "checkpoints":
-        yield from sorted((folder / ".checkpoints").glob("*"))
+        yield from sorted((folder / files.CHECKPOINTS).glob("*"))
         yield from sorted((cache / "runs").glob("*"))  # of studies
     elif kind == "logs":
         for name in LOGS:
@@ -149,7 +149,7 @@ def doomed(results: Path, key: str) -> Doomed:
 
 def _run(results: Path, folder: Path, record: RunRecord) -> Doomed:
     path = next(path for path in record_files(folder) if path.stem == record.key)
-    beside = [path, path.with_suffix(".safetensors"), folder / ".checkpoints" / f"{record.key}.ckpt"]
+    beside = [path, path.with_suffix(".safetensors"), files.checkpoint(folder, record.key)]
     beside += [status.place(folder) / f"{record.key}.json"]
     weights, spec = record.provenance.get("weights"), record.spec
     digests = _digests(weights, spec["recipe"]["network"]) if weights else set()
@@ -167,9 +167,9 @@ def doomed_teacher(results: Path, name: str) -> Doomed:
 
     Raises KfbenchError with the nearest name if there is none, or if several are called so.
     """
-    store = results / "teachers"
+    store = files.store(results)
     plain = name.removeprefix("imported:")
-    weights = {path.stem: path for path in sorted((store / "imported").glob("*.safetensors"))}
+    weights = {path.stem: path for path in sorted(files.imported(results).glob("*.safetensors"))}
     if plain in weights:
         return _imported(results, weights[plain])
     trained = [] if plain != name else _trained(store, name)
@@ -246,7 +246,7 @@ def _pupils(results: Path, digests: set[str], is_named: Callable[[str], bool]) -
 
 
 def _all(results: Path) -> Iterator[RunRecord]:
-    for folder in (results, results / "teachers"):
+    for folder in files.both(results):
         yield from _read(folder)
 
 

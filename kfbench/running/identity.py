@@ -10,9 +10,9 @@ from typing import Any
 
 from kfbench import registry
 from kfbench.folders import folders
+from kfbench.folders.modules import beside
 from kfbench.kinds import Declared
 from kfbench.methods import Method
-from kfbench.modules import beside
 from kfbench.networks import family
 from kfbench.spec import RunSpec, digest
 

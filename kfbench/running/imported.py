@@ -20,6 +20,7 @@ from kfbench.networks import header, outputs, saved, weights
 from kfbench.networks.fitting import DESCRIPTION
 from kfbench.networks.network import Network
 from kfbench.networks.saved import Damaged, Saved
+from kfbench.running import files
 from kfbench.tasks import ImageTask
 
 
@@ -38,7 +39,7 @@ ORIGINS = {"repdistiller": DISTILLERS, "mdistiller": DISTILLERS}
 
 def path_of(results: Path, name: str) -> Path:
     """Return where an imported teacher lies."""
-    return results / "teachers" / "imported" / f"{name}.safetensors"
+    return files.imported(results) / f"{name}.safetensors"
 
 
 def take_in(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kfbench import registry
 from kfbench.errors import KfbenchError, KfbenchWarning, unwritable
-from kfbench.running.files import record_files, write_text
+from kfbench.running.files import both, record_files, write_text
 from kfbench.spec import RunSpec, digest
 
 FORMAT = 1  # raise it when a field changes its meaning; new fields alone do not
@@ -146,7 +146,7 @@ def locate(results: Path, key: str) -> tuple[Path, RunRecord]:
     Raises KfbenchError if none or several do.
     """
     paths: list[Path] = []
-    for folder in (results, results / "teachers"):
+    for folder in both(results):
         paths = [path for path in record_files(folder) if key and path.stem.startswith(key)]
         if len(paths) == 1:
             return folder, read(paths[0])

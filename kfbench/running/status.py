@@ -21,12 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kfbench.running import files
+
 SILENT = 300.0  # seconds after which a process on another machine counts as gone
 
 
 def place(results: Path) -> Path:
     """Return the folder of status files."""
-    return results / ".cache" / "status"
+    return files.cache(results) / "status"
 
 
 def read(results: Path, *, silent: float = SILENT) -> list[dict[str, Any]]:
@@ -36,14 +38,14 @@ def read(results: Path, *, silent: float = SILENT) -> list[dict[str, Any]]:
     how many seconds a process on another machine may say nothing.
     """
     found = []
-    for folder in (place(results), place(results / "teachers")):
+    for folder in map(place, files.both(results)):
         for path in sorted(folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 told = json.loads(path.read_bytes())
                 told["file"], who = str(path), told["driver"] if "study" in told else told
                 alive = is_alive(who["pid"], who["node"], told["updated"], silent=silent)
                 if "run" in told:
-                    told["checkpoint"] = (path.parents[2] / ".checkpoints" / f"{told['run']}.ckpt").is_file()
+                    told["checkpoint"] = files.checkpoint(path.parents[2], told["run"]).is_file()
                 if "run" in told and told["state"] == "running" and not alive:
                     told |= {"state": "lost", "why": f"its process {told['pid']} on {told['node']} is gone"}
                 if "study" in told:

@@ -17,6 +17,7 @@ from kfbench.networks import header, weights
 from kfbench.networks.network import Network
 from kfbench.networks.saved import Damaged
 from kfbench.running import export, identity, imported, records, suitability, teacher_names
+from kfbench.running.files import store
 from kfbench.running.records import RunRecord
 from kfbench.running.suitability import Candidate
 from kfbench.running.teacher_names import TeacherName
@@ -32,11 +33,6 @@ class Found:
     digest: str  # see `identity.of_teacher`
     known: Candidate  # as far as can be told before it is loaded
     load: Callable[[], Teacher]  # onto the CPU
-
-
-def folder(results: Path) -> Path:
-    """Return the store of a results folder."""
-    return results / "teachers"
 
 
 def whole(name: str, results: Path) -> str:
@@ -91,7 +87,7 @@ def _find(asked: TeacherName, *, spec: RunSpec, index: int, results: Path) -> Fo
 
 def stored(wanted: RunSpec, results: Path) -> RunRecord | None:
     """Return the record of a teacher in the store, if its weights are there too."""
-    path = records.path_of(folder(results), digest(identity.of(wanted, [])), wanted)
+    path = records.path_of(store(results), digest(identity.of(wanted, [])), wanted)
     if not (path.is_file() and path.with_suffix(".safetensors").is_file()):
         return None
     record = records.read(path)
@@ -102,8 +98,8 @@ def _trained(asked: TeacherName, index: int, results: Path) -> Found:
     wanted = asked.spec()
     record = stored(wanted, results)
     if record is None:
-        raise KfbenchError(f"teacher '{asked}' is not in '{folder(results)}'; make it: kfbench teacher train {asked}")
-    path = records.path_of(folder(results), record.key, wanted).with_suffix(".safetensors")
+        raise KfbenchError(f"teacher '{asked}' is not in '{store(results)}'; make it: kfbench teacher train {asked}")
+    path = records.path_of(store(results), record.key, wanted).with_suffix(".safetensors")
     seconds, expected = record.cost["seconds"], str(record.provenance["weights"])
 
     def load() -> Teacher:

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from kfbench import registry
-from kfbench.running import execute, records, teacher_store
-from kfbench.running.files import walk, write_bytes
+from kfbench.running import execute, records
+from kfbench.running.files import store, walk, write_bytes
 from kfbench.running.records import RunRecord
 from kfbench.train.loop import Watcher
 
@@ -50,9 +50,9 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
         torch.set_num_threads(threads)  # bits depend on it
     with tempfile.TemporaryDirectory(prefix="kfbench-verify-") as temporary:
         fresh = Path(temporary)
-        if folder == teacher_store.folder(results):
+        if folder == store(results):
             new = execute.teacher(record.run_spec(), results=fresh, device=device, watcher=watcher)
-            place = teacher_store.folder(fresh)
+            place = store(fresh)
         else:
             _lay_out(record, results, fresh)
             new = execute.run(
@@ -75,8 +75,8 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
 
 def _lay_out(record: RunRecord, results: Path, fresh: Path) -> None:
     """Copy a run's teachers to another results folder: the store, and students that serve as teachers (run:KEY)."""
-    if teacher_store.folder(results).is_dir():
-        shutil.copytree(teacher_store.folder(results), teacher_store.folder(fresh))
+    if store(results).is_dir():
+        shutil.copytree(store(results), store(fresh))
     for path in walk(results):
         if path.suffix == ".safetensors" and f"run:{path.stem}" in record.spec["teachers"]:
             for each in (path, path.with_suffix(".json")):

@@ -23,7 +23,8 @@ import torch
 
 from kfbench import registry
 from kfbench.errors import Diverged, KfbenchError, NoMemory, NoRoom, is_full
-from kfbench.running import execute, prepare, records, teacher_store
+from kfbench.running import execute, prepare, records
+from kfbench.running.files import CHECKPOINTS, store
 from kfbench.spec import RunSpec
 from kfbench.train.loop import Loop, Watcher
 from kfbench.version import __version__
@@ -76,7 +77,7 @@ def carry(order: Order, files: Files, *, folder: Path, report: Report) -> Outcom
     spec, why = registry.read_spec(order.spec), ""
     state: State = "done"
     run = partial(execute.run, chosen=order.chosen)
-    place, make = (teacher_store.folder(folder), execute.teacher) if order.is_teacher else (folder, run)
+    place, make = (store(folder), execute.teacher) if order.is_teacher else (folder, run)
     try:
         check_versions(order)
         lay_out(files, folder)
@@ -113,8 +114,8 @@ def driver_paths(why: str, folder: Path, order: Order) -> str:
     """Return a message that calls files of a worker's folder as they are on the driver's machine, for its user."""
     if not order.results:
         return why
-    homes = {".checkpoints": order.bag}  # all else is of the results
-    inside = re.compile(re.escape(f"{folder}{os.sep}") + r"(\.checkpoints)?")
+    homes = {CHECKPOINTS: order.bag}  # all else is of the results
+    inside = re.compile(re.escape(f"{folder}{os.sep}") + f"({re.escape(CHECKPOINTS)})?")
     return inside.sub(lambda found: f"{homes.get(found[1], order.results)}{os.sep}{found[1] or ''}", why)
 
 
@@ -147,7 +148,7 @@ def _left(place: Path, spec: RunSpec) -> Iterator[Path]:
     for path in records.path_of(place, "", spec).parent.glob("*.json"):
         if not path.is_symlink() and records.read(path).spec == spec.to_json():
             yield from (each for each in (path.with_suffix(".safetensors"), path) if each.is_file())
-    yield from place.glob(".checkpoints/*.ckpt")
+    yield from place.glob(f"{CHECKPOINTS}/*.ckpt")
 
 
 def versions() -> dict[str, str]:

@@ -180,6 +180,8 @@ def load(folder: Path) -> Study:
     """Read `study.toml` of a folder. Raises KfbenchError that names file, key and remedy."""
     path = folder / "study.toml"
     if not path.is_file():
+        if folder.name == path.name and folder.is_file():
+            raise KfbenchError(f"'{folder}' is the file of a study; name its folder, '{folder.parent}'")
         if inside := below(folder):
             raise KfbenchError(f"'{folder}' holds studies and is none; name one: {', '.join(map(str, inside))}")
         neighbours = {each.name: each.name for each in below(folder.parent)}

@@ -65,7 +65,7 @@ def drive(
 ) -> dict[str, str]:
     """Make a source's runs, teachers first, with the place's engine; return {name: why} of what failed or was refused.
 
-    Who calls it holds `claims.alone` for that name since before the source was made: to open a source ends what is
+    Who calls it holds `locks.alone` for that name since before the source was made: to open a source ends what is
     under way in the database. Raises Stopped after Ctrl-C or SIGTERM, with every run at a checkpoint.
     """
     for folder in ("logs", "runs", "status"):

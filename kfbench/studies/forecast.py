@@ -13,6 +13,7 @@ import torch
 from kfbench import machine, registry
 from kfbench.errors import KfbenchError
 from kfbench.running import command, equal_cost, estimate, records, teacher_names
+from kfbench.running.files import both
 from kfbench.spec import RunSpec
 from kfbench.studies import definition, missing, picks, plan, promises, steps
 from kfbench.studies.plan import Planned
@@ -199,7 +200,7 @@ class _Clock:
         self._here: dict[tuple[str, str, str], float] = {}
         self._elsewhere: dict[tuple[str, str, str], float] = {}
         place = {"processor": machine.processor(), "device": "cpu", "threads": THREADS}
-        for folder in (results, results / "teachers"):
+        for folder in both(results):
             for record in records.records(folder) if folder.is_dir() else ():
                 if record.status == "done" and "seconds" in record.cost:
                     is_here = place.items() <= record.provenance.items()

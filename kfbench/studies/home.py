@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 from kfbench.errors import KfbenchError, is_full
-from kfbench.running import imported, prepare, records, teacher_store
-from kfbench.running.files import write_bytes
+from kfbench.running import imported, prepare, records
+from kfbench.running.files import MEMORY, store, write_bytes
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
-from kfbench.studies import claims, missing
+from kfbench.studies import locks, missing
 from kfbench.studies.carry import Files, Outcome
 from kfbench.studies.place import Place
 from kfbench.studies.trials import Job, teacher_called
@@ -23,7 +23,7 @@ class Home:
 
     def __init__(self, place: Place, *, driver: str) -> None:
         self._place, self._driver = place, driver
-        stored = missing.recorded(teacher_store.folder(place.results), is_store=True)
+        stored = missing.recorded(store(place.results), is_store=True)
         self._recorded = {teacher_called(name): path for name, path in stored.items()} | missing.recorded(place.results)
         self._read: dict[Path, int] = {}  # other records that were looked at, and when those were written
 
@@ -60,7 +60,7 @@ class Home:
         theirs = [name.removeprefix("imported:") for name in job.spec.teachers if name.startswith("imported:")]
         paths += [imported.path_of(results, name) for name in theirs]
         both = [each for path in paths for each in {path, path.with_suffix(".safetensors")} if each.is_file()]
-        return {".cache/memory": memory, **{path.relative_to(results).as_posix(): path for path in both}}
+        return {MEMORY: memory, **{path.relative_to(results).as_posix(): path for path in both}}
 
     def keep(self, job: Job, outcome: Outcome) -> str:
         """Bring home what a run left: record and weights into the results, a checkpoint into the run's own folder.
@@ -106,7 +106,7 @@ class Home:
     def claim(self, name: str) -> bool:
         """Say whether a run is ours; it is not, too, where the disk has no room to say so."""
         try:
-            return claims.claim(self._place, name, driver=self._driver)
+            return locks.claim(self._place, name, driver=self._driver)
         except OSError as error:
             if not is_full(error):
                 raise
@@ -124,7 +124,7 @@ class Home:
                 self.remove(bag.name)
 
     def _folder(self, job: Job) -> Path:
-        return teacher_store.folder(self._place.results) if job.is_teacher else self._place.results
+        return store(self._place.results) if job.is_teacher else self._place.results
 
     def _rename_log(self, job: Job, key: str) -> None:
         """Call a run's log by the key of its record, now that it has one."""

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from kfbench.errors import KfbenchError
 from kfbench.folders import at_home
-from kfbench.running.files import write_text
+from kfbench.running.files import cache, write_text
 
 SQLITE = "sqlite:///"
 CHECKPOINT_MB = 500.0
@@ -67,7 +67,7 @@ class Place:
     @property
     def cache(self) -> Path:
         """Where what is no result lies: `runs`, `logs`, `status`, the database."""
-        folder = self.results / ".cache"
+        folder = cache(self.results)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

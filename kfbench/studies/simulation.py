@@ -23,7 +23,7 @@ from rich.console import Console
 from kfbench.running import resolve
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
-from kfbench.studies import claims, driver, engines, trials
+from kfbench.studies import driver, engines, locks, trials
 from kfbench.studies.carry import Files, Order, Outcome, Word
 from kfbench.studies.engines import Engine
 from kfbench.studies.place import Place
@@ -119,7 +119,7 @@ def measure(on: str, folder: Path) -> Costs:
     console = Console(quiet=True)
 
     def drive(engine: Engine, place: Place, count: int) -> float:
-        with claims.alone(place, "simulation"), trials.storage(place.url) as storage:
+        with locks.alone(place, "simulation"), trials.storage(place.url) as storage:
             source = trials.Grid(storage, "simulation", jobs(count))
             began = time.process_time()
             driver.drive(source, [], place, name="simulation", console=console, engine=engine)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kfbench.errors import KfbenchError
 from kfbench.running import prepare, records, stand_in
-from kfbench.studies import claims, definition, missing, picks, plan, promises, search, trials
+from kfbench.studies import definition, locks, missing, picks, plan, promises, search, trials
 from kfbench.studies.definition import Study
 from kfbench.studies.driver import drive
 from kfbench.studies.place import Place
@@ -100,7 +100,7 @@ def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict
     able = [job for job in jobs if job.name not in bad]
     if not able:
         return bad
-    with claims.alone(place, name), trials.storage(place.url) as storage:
+    with locks.alone(place, name), trials.storage(place.url) as storage:
         grid = trials.Grid(storage, place.queue(name), able)
         teachers = missing.missing_teachers([job.spec for job in able], place.results)
         return bad | drive(grid, teachers, place, name=name, console=console)
@@ -155,7 +155,7 @@ def tune_all(
         except search.Fruitless as error:
             untuned[label] = str(error)
             continue
-        except claims.Busy as error:
+        except locks.Busy as error:
             untuned[label] = f"{error}; once that is done, the same command takes what it finds"
             _speaker(console)(f"{label}: {untuned[label]}")
             continue
@@ -200,7 +200,7 @@ def searches(study: Study, picked: dict[str, dict[str, Any]], results: Path) -> 
 @contextlib.contextmanager
 def _search(asked: Search, place: Place, *, console: Console) -> Iterator[Any]:
     """Make a search's trials, and give its Optuna study while the database is open."""
-    with claims.alone(place, asked.name), trials.storage(place.url) as storage:
+    with locks.alone(place, asked.name), trials.storage(place.url) as storage:
         source = search.Trials(storage, asked, place.queue(asked.name))
         if source.total:
             _speaker(console)(f"searching {asked.spec.method} on {asked.spec.task}: {asked.trials} trials")

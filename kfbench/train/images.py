@@ -113,11 +113,12 @@ class ImageTraining(Training[ImageTask, Recipe]):
         rows = recipe.train_size or whole
         size, warm, short = min(recipe.batch_size, rows), 2, 1000
         loop = Supervised(stand_in(still(spec, steps=short), size))
-        mean, turns = 0.0, iter(loop)
+        mean, turns, total = 0.0, iter(loop), steps(recipe, rows)
         for first, last in phases(loop.setup.method, short):
             loop.skip(first)
             times = []
-            for _ in range(min(warm + tried, last - first)):
+            its = max(1, round(total * (last - first) / short))  # the run's own steps in this phase
+            for _ in range(min(warm + tried, last - first, its)):
                 started = time.perf_counter()
                 next(turns)
                 loop.status()  # waits for the device
@@ -126,7 +127,7 @@ class ImageTraining(Training[ImageTask, Recipe]):
                     break
             mean += statistics.median(times[warm:] or times[-1:]) * (last - first) / short
         evaluating = recipe.evaluations * held / size / 3  # forward only: a third of a step
-        return mean * (steps(recipe, rows) + evaluating)
+        return mean * (total + evaluating)
 
 
 def shortened(spec: RunSpec, *, steps: int) -> RunSpec:

@@ -319,3 +319,47 @@ def test_a_user_meets_the_same_in_a_process_of_its_own_and_at_once(words: str) -
     Path("other/study.toml").write_text('title = "Other"\nmethods = ["scratch", "kf"]\ntasks = ["digits"]\n')
     done, imported = imported_by(*words.split())
     assert (done.code, done.out, done.err) == (2, "", f"error: {MISTAKES[words]}\n") and "torch" not in imported
+
+
+RAISES = """
+from dataclasses import dataclass
+
+from kfbench.methods import Method
+
+
+@dataclass(frozen=True)
+class Mine(Method):
+    def losses(self, student, teachers, batch, task, progress):
+        return super().losses(student, teachers, batch, task, 1 / 0)
+"""
+
+
+def test_a_fault_of_ones_own_method_is_shown_from_its_file_on(type_in: Any) -> None:
+    Path("mine.py").write_text(RAISES)
+    done = type_in("run", "--method", "mine.py", *RUN.split()[1:])
+    assert done.code == 1 and done.err.endswith("ZeroDivisionError: division by zero\n")
+    files = re.findall(r'^  File "(.*)", line', done.err, re.MULTILINE)
+    assert [Path(file).name for file in files] == ["mine.py"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "show 01", "list runs", "list teachers", "compare kd --task digits", "status", "delete 01", "verify 01",
+        "export 01 a.pt2", "push 01 a/b", "play 01", "teacher list", "teacher show x", "teacher verify x",
+    ],
+)  # fmt: skip
+def test_a_misspelt_results_folder_is_told_where_it_is_only_read(type_in: Any, words: str) -> None:
+    said = "error: no folder 'reslts'; name the one with the records with --results\n"
+    done = type_in(*words.split(), "--results", "reslts")
+    assert (done.code, done.err) == (2, said)
+
+
+def test_a_study_is_found_by_its_file_and_an_option_of_sbatch_needs_a_value(type_in: Any) -> None:
+    Path("reports/a").mkdir(parents=True)
+    file = Path("reports/a/study.toml")
+    file.write_text('title = "A"\nbudget = "smoke"\nmethods = ["scratch"]\ntasks = ["cars"]\n')
+    by_file, by_folder = (type_in("report", path, "--results", ".") for path in (file, file.parent))
+    assert by_file == by_folder and "plan" in by_file.err
+    done = type_in("study", file, "--dry-run", "--on", "slurm", "--slurm", "partition")
+    assert (done.code, done.err) == (2, "error: --slurm 'partition' has no value; write --slurm partition=VALUE\n")

@@ -15,7 +15,7 @@ from kfbench.errors import KfbenchError, NoRoom
 from kfbench.running import execute, identity, prepare, records, resolve
 from kfbench.running.records import RunRecord
 from kfbench.spec import digest
-from kfbench.studies import claims, driver, home, missing, steps, trials
+from kfbench.studies import driver, home, locks, missing, steps, trials
 from kfbench.studies.carry import Order, Outcome, State
 from kfbench.studies.place import Place
 from kfbench.studies.trials import Job
@@ -101,7 +101,7 @@ def drive(place: Place, engine: Pretended, jobs: list[Job], *, name: str = "s") 
     """Make jobs and their teachers; return what went bad, and what was said."""
     said = io.StringIO()
     teachers = missing.missing_teachers([job.spec for job in jobs], place.results)
-    with claims.alone(place, name), trials.storage(place.url) as storage:
+    with locks.alone(place, name), trials.storage(place.url) as storage:
         grid = trials.Grid(storage, name, jobs)
         bad = driver.drive(grid, teachers, place, name=name, console=Console(file=said), engine=engine)
     return bad, said.getvalue()
@@ -110,7 +110,7 @@ def drive(place: Place, engine: Pretended, jobs: list[Job], *, name: str = "s") 
 def test_who_comes_second_disturbs_nothing(tmp_path, student):
     """To open a study ends what is under way in the database, so it is opened by the one driver only."""
     place, job = Place(tmp_path / "results"), student
-    with claims.alone(place, "s"), trials.storage(place.url) as storage:
+    with locks.alone(place, "s"), trials.storage(place.url) as storage:
         assert trials.Grid(storage, "s", [job]).next(lambda _: True) == job
         with pytest.raises(KfbenchError, match="'s' is being run already"):
             steps._make([job], place, name="s", console=Console(quiet=True))
@@ -317,8 +317,8 @@ def test_a_run_of_another_driver_is_left_to_it_and_its_record_serves_both(
             return super().look(name)
 
     engine = Watched(place, {})
-    with claims.alone(place, "theirs"):
-        assert claims.claim(place, student.name, driver="theirs") and claims.claim(place, third.name, driver="theirs")
+    with locks.alone(place, "theirs"):
+        assert locks.claim(place, student.name, driver="theirs") and locks.claim(place, third.name, driver="theirs")
         bad, said = drive(place, engine, [student, other, third], name="ours")
     assert bad == {} and engine.started == {other.name: 1}
     assert said.count("another study makes it") == 1 and engine.bag(student.name).is_dir()  # it is theirs
@@ -328,9 +328,9 @@ def test_a_run_of_another_driver_is_left_to_it_and_its_record_serves_both(
 
 def test_the_run_of_a_driver_that_is_gone_is_taken_over(place: Place, student: Job) -> None:
     (place.cache / "runs").mkdir()
-    with claims.alone(place, "theirs"):
-        assert claims.claim(place, student.name, driver="theirs")
-        assert not claims.claim(place, student.name, driver="ours")
+    with locks.alone(place, "theirs"):
+        assert locks.claim(place, student.name, driver="theirs")
+        assert not locks.claim(place, student.name, driver="ours")
     engine = Pretended(place, {})
     assert drive(place, engine, [student], name="ours")[0] == {} and engine.started[student.name] == 1
 
@@ -351,8 +351,8 @@ def test_a_teacher_of_another_driver_is_waited_for(place: Place, monkeypatch: py
         return turn(self)
 
     monkeypatch.setattr(driver.Driver, "turn", watched)
-    with claims.alone(place, "theirs"):
-        assert claims.claim(place, teacher, driver="theirs")
+    with locks.alone(place, "theirs"):
+        assert locks.claim(place, teacher, driver="theirs")
         assert drive(place, engine, [job], name="ours")[0] == {}
     assert engine.started == {teacher: 1, job.name: 1}
 

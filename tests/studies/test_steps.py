@@ -20,7 +20,7 @@ from rich.console import Console
 from kfbench.reporting import grid
 from kfbench.running import estimate, records, resolve
 from kfbench.spec import RunSpec
-from kfbench.studies import claims, definition, forecast, picks, plan, search, steps, trials
+from kfbench.studies import definition, forecast, locks, picks, plan, search, steps, trials
 from kfbench.studies.place import Place
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -248,7 +248,7 @@ def test_a_row_that_another_study_searches_costs_itself_alone(
     monkeypatch.setattr(steps, "_make", lambda jobs, *_, **__: made.extend(job.spec.method for job in jobs) or {})
     [asked] = steps.searches(study, {}, place.results).values()
     console = Console(file=io.StringIO(), width=300)
-    with claims.alone(place, asked.name):
+    with locks.alone(place, asked.name):
         assert steps.full(tmp_path, place, row=None, column=None, console=console) == 1 and made == ["scratch"]
     kf = next(cell for cell in plan.read(tmp_path, study) if cell.row == "kf")
     assert kf.spec is None and "is being run already" in kf.reason

@@ -1,12 +1,13 @@
 """How long a run takes: stages, and what lies before and after the cut, are weighed by their shares of the budget."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from kfbench import registry
 from kfbench.data import images
-from kfbench.running import estimate, resolve
+from kfbench.running import announce, estimate, resolve
 from kfbench.spec import Recipe
 from kfbench.train.actor_critic import ActorCritic
 from kfbench.train.loop import phases
@@ -62,3 +63,21 @@ def test_a_rate_that_diverges_has_an_estimate() -> None:
         "lp_ft", "digits/high", budget="smoke", teachers=LOW, recipe={"lr": 1e30, "network": "mlp-30"}
     )
     assert estimate.seconds(spec, tried=2) > 0
+
+
+def test_no_more_is_measured_than_a_run_has_and_a_slow_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of one step: one more of it would take as long again, without a word."""
+    steps_taken, said = list[int](), list[str]()
+
+    def slow(loop: Supervised) -> None:
+        time.sleep(0.2)
+        steps_taken.append(loop.position)
+
+    monkeypatch.setattr(Supervised, "_step", slow)
+    monkeypatch.setattr(Supervised, "status", lambda loop: {})
+    monkeypatch.setattr(announce, "PATIENCE", 0.1)
+    recipe = {"epochs": 1, "evaluations": 1, "batch_size": 64, "train_size": 64, "network": "mlp-30"}
+    spec = resolve.resolve("scratch", "digits", budget="smoke", recipe=recipe)
+    announce.announce(spec, results=Path("nowhere"), device="cpu", say=said.append, force=True)
+    assert len(steps_taken) == 1
+    assert said[0].startswith("measuring a few steps") and said[1].startswith("scratch on digits, mlp-30")

@@ -25,6 +25,7 @@ from kfbench import registry
 from kfbench.data.packs import data_folder
 from kfbench.errors import KfbenchError, KfbenchWarning, is_full
 from kfbench.running import teacher_names
+from kfbench.running.files import MEMORY
 from kfbench.spec import RunSpec
 from kfbench.studies.carry import PATIENCE, Files, Order, Outcome, Word, carry, lay_out
 from kfbench.studies.place import Place
@@ -138,7 +139,7 @@ def on_node(order: Order, files: Refs, data: dict[str, Refs], box: Any, most: fl
             except OSError as error:
                 return Outcome("full" if is_full(error) else "refused", str(error)), ""
             reports = Reports(order, box, folder, log, most)
-            outcome = carry(order, {**others, ".cache/memory": memory}, folder=folder, report=reports)
+            outcome = carry(order, {**others, MEMORY: memory}, folder=folder, report=reports)
         content = {place: file.read_bytes() for place, file in outcome.files.items() if isinstance(file, Path)}
         return Outcome(outcome.state, outcome.why, content), reports.news()["log"]
     finally:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kfbench.errors import KfbenchError
 from kfbench.running import records
-from kfbench.studies import claims, driver, home, trials
+from kfbench.studies import driver, home, locks, trials
 from kfbench.studies.engines import local
 from kfbench.studies.place import Place
 from kfbench.studies.trials import Grid
@@ -108,7 +108,7 @@ def test_a_worker_of_another_version_is_refused_in_a_line(tmp_path, monkeypatch)
 
 def test_of_two_drivers_of_a_study_one_works(tmp_path):
     place = Place(tmp_path / "results")
-    with claims.alone(place, "fleet"), pytest.raises(KfbenchError, match="'fleet' is being run already"):
+    with locks.alone(place, "fleet"), pytest.raises(KfbenchError, match="'fleet' is being run already"):
         jobs_here.drive(place)
 
 

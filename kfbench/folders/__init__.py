@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kfbench.errors import KfbenchError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def at_home(path: str, *, instead: str = "write the whole path") -> Path:

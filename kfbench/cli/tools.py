@@ -145,7 +145,7 @@ def predict(
             callback=options.one_of(("stretched", "cropped"), "way"),
         ),
     ] = "",
-    results: options.Results = DEFAULT_RESULTS,
+    results: options.Records = DEFAULT_RESULTS,
     device: options.Device = "cpu",
     threads: options.Threads = None,
     as_json: AsJson = False,

@@ -19,10 +19,19 @@ from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import data_folder, entry_points, folders, gone, hidden
+from kfbench.folders import (
+    beside,
+    data_folder,
+    entry_points,
+    folders,
+    gone,
+    hidden,
+    make_room,
+    module_of,
+    without_bytecode,
+)
 from kfbench.folders import files as files
 from kfbench.kinds import Declared, Kind
-from kfbench.modules import beside, make_room, module_of, without_bytecode
 from kfbench.spec import RunSpec, Setting
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from kfbench.errors import KfbenchError, near
-from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden
-from kfbench.modules import module_of
+from kfbench.folders import PACKAGE, entry_points, files, folders, gone, hidden, module_of
 
 
 class Family(NamedTuple):

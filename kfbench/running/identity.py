@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kfbench import registry
-from kfbench.folders import folders
+from kfbench.folders import beside, folders
 from kfbench.kinds import Declared
 from kfbench.methods import Method
-from kfbench.modules import beside
 from kfbench.networks import family
 from kfbench.spec import RunSpec, digest
 
@@ -110,7 +109,7 @@ def _files(spec: RunSpec) -> dict[str, dict[str, Path]]:
     for name in (spec.task, *sorted(others)):
         called = "task" if name == spec.task else f"{name} task"
         found[called] = _of("tasks", name.partition("/")[0])
-    return {kind: files for kind, files in found.items() if files}
+    return {kind: files for kind, files in found.items() if files and files[""].is_file()}
 
 
 def _of(kind: str, stem: str) -> dict[str, Path]:

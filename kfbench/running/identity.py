@@ -110,7 +110,7 @@ def _files(spec: RunSpec) -> dict[str, dict[str, Path]]:
     for name in (spec.task, *sorted(others)):
         called = "task" if name == spec.task else f"{name} task"
         found[called] = _of("tasks", name.partition("/")[0])
-    return {kind: files for kind, files in found.items() if files}
+    return {kind: files for kind, files in found.items() if files and files[""].is_file()}
 
 
 def _of(kind: str, stem: str) -> dict[str, Path]:

@@ -269,6 +269,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def is_picture(name: str) -> bool:
+    """Say whether a file is called as images are."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 

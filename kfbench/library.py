@@ -180,8 +180,8 @@ def predict(
     images of another size come to the network's: "stretched", or "cropped", of which the middle stays; "": as the data
     were on which it was trained, cropped where that is not known. `probabilities` adds a column p(CLASS) a class.
 
-    Images that cannot be read are warned of, and have no row. Raises KfbenchError if there is no such network, it is
-    none for images, or no image can be read.
+    Images that cannot be read are warned of, have no row, and are in `frame.attrs["unreadable"]`. Raises KfbenchError
+    if there is no such network, it is none for images, or no image can be read.
     """
     import sys
     import warnings
@@ -196,14 +196,18 @@ def predict(
     from kfbench.errors import KfbenchWarning
     from kfbench.running import predict as predicting
 
-    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    several = [paths] if isinstance(paths, str | os.PathLike) or not isinstance(paths, Sequence) else [*paths]
+    if not several or not all(isinstance(each, str | os.PathLike) for each in several):
+        raise KfbenchError(f"paths cannot be {_brief(paths)}; give the paths of images, or folders or archives of them")
     folders = [_path(path) for path in several]
     found = predicting.predict(key, folders, results=_path(results), resized=resized, device=device, quiet=not progress)
     for line in found.notes() if progress else ():
         print(f"note: {line}", file=sys.stderr)
-    if found.faults:
-        warnings.warn(predicting.and_more(found.faults), KfbenchWarning, stacklevel=2)
-    return pandas.DataFrame(found.rows(whole=probabilities))
+    for line in found.faults:
+        warnings.warn(line, KfbenchWarning, stacklevel=2)
+    frame = pandas.DataFrame(found.rows(whole=probabilities))
+    frame.attrs["unreadable"] = found.faults
+    return frame
 
 
 def rank(
@@ -345,8 +349,13 @@ def _path(folder: Folder) -> Path:
     from kfbench.folders import at_home
 
     if not isinstance(folder, str | os.PathLike):
-        raise KfbenchError(f"a folder cannot be {folder!r}; give its path")
+        raise KfbenchError(f"a folder cannot be {_brief(folder)}; give its path")
     return at_home(str(folder))
+
+
+def _brief(value: object) -> str:
+    """Return a value as Python writes it, in a part of a line."""
+    return f"{' '.join(repr(value).split()):.60}"
 
 
 def _several(names: str | Iterable[str] | None, what: str) -> list[str] | None:
@@ -363,4 +372,4 @@ def _require(kind: type | tuple[type, ...], words: str, **given: object) -> None
     """Raise KfbenchError for an argument that is of another kind than the words say."""
     for name, value in given.items():
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise KfbenchError(f"{name} cannot be {value!r}; give {words}")
+            raise KfbenchError(f"{name} cannot be {_brief(value)}; give {words}")

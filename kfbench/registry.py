@@ -139,7 +139,8 @@ def _loaded_file(path: Path, _written: tuple[int, ...]) -> ModuleType:
 
 
 def _not_imported(path: Path, error: BaseException) -> KfbenchError:
-    return KfbenchError(f"'{path}' cannot be imported: {type(error).__name__}: {error}{place(error, path)}")
+    instead = "; by a path, write it without the dots" if "no known parent package" in str(error) else ""
+    return KfbenchError(f"'{path}' cannot be imported: {type(error).__name__}: {error}{instead}{place(error, path)}")
 
 
 def method_class(name: str) -> "type[Method]":

@@ -113,6 +113,8 @@ def delete_data(
     from kfbench.running import housekeeping
 
     data = housekeeping.doomed_data(results, name)
+    if not results.is_dir():
+        typer.echo(f"note: no folder '{results}' in which to look for runs of it; name yours with --results", err=True)
     _delete(data, f"data set '{name}' taught", {"name": name}, force=force, yes=yes, as_json=as_json)
 
 

@@ -51,10 +51,10 @@ def listing(what: str, results: Path, chosen: Chosen | None = None) -> dict[str,
         "methods": _methods,
         "tasks": _tasks,
         "networks": _networks,
-        "teachers": lambda: _dated(records(store(results)) + _imported(results)),
+        "teachers": lambda: _dated(_told_apart(records(store(results))) + _imported(results)),
         "budgets": lambda: [{"name": name, "about": about} for name, about in BUDGETS.items()],
         "recipe": recipe.rows,
-        "runs": lambda: _choose(records(results), chosen, results),
+        "runs": lambda: _choose(_told_apart(records(results)), chosen, results),
     }
     return {name: made[name]() for name in ([what] if what else SECTIONS) if what or name not in ASKED_FOR}
 
@@ -234,19 +234,30 @@ def _runs(rows: list[dict[str, Any]]) -> list[str]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(_heading(row) + naming.but_seed(_spec(row)), []).append(row)
-    rivals: dict[str, list[dict[str, Any]]] = {}
-    for first, *_ in groups.values():
-        rivals.setdefault(_heading(first), []).append(_spec(first))
     lines = []
     for group in groups.values():
-        name = _heading(group[0])
-        apart = naming.differing(_spec(group[0]), rivals[name], PARTS)
+        name, apart = _heading(group[0]), group[0]["differs"]
         lines += folded(f"{name}{': ' if apart else ''}{', '.join(apart)}", indent=4, first=2)
         seeds = [row["seed"] for row in group]
         for row in sorted(group, key=lambda row: (row["seed"], row["made"])):
             made = f"  made {row['made'] or 'earlier'}" if seeds.count(row["seed"]) > 1 else ""  # of other data or code
             lines.append(f"    {row['name']}  seed {row['seed']:<4} {_outcome(row):>8}{made}")
     return lines
+
+
+def _told_apart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return runs with that in which each `differs` from others of its heading, whichever of them are then shown."""
+    groups: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in rows:
+        if "recipe" in row:
+            groups.setdefault(_heading(row), {}).setdefault(naming.but_seed(_spec(row)), []).append(row)
+    for of_heading in groups.values():
+        rivals = [_spec(first) for first, *_ in of_heading.values()]
+        for rival, alike in zip(rivals, of_heading.values(), strict=True):
+            differs = naming.differing(rival, rivals, PARTS)
+            for row in alike:
+                row["differs"] = differs
+    return rows
 
 
 def _spec(row: dict[str, Any]) -> dict[str, Any]:

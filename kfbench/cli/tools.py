@@ -142,7 +142,7 @@ def predict(
             "--resized",
             help="How images of another size are brought to the network's: stretched, or cropped to the middle. "
             "Default: as its training images were.",
-            callback=options.one_of(("stretched", "cropped"), "way"),
+            callback=options.one_of(("stretched", "cropped"), "way to resize"),
         ),
     ] = "",
     results: options.Records = DEFAULT_RESULTS,
@@ -162,7 +162,7 @@ def predict(
         require_ending(out, TABLES)
     set_threads(threads, kind=IMAGES)
     found = predicting.predict(key, paths, results=results, resized=resized, device=device, quiet=as_json)
-    for line in [*found.notes(), *([predicting.and_more(found.faults)] if found.faults else [])]:
+    for line in [*found.notes(), *found.faults]:
         typer.echo(f"note: {line}", err=True)
     rows = found.rows(whole=probabilities)
     if out is not None:

@@ -106,13 +106,14 @@ def import_images(
 
 def _found(name: str, paths: Sequence[Path], place: Path, tables: Sequence[Path], column: str) -> Found:
     if tables:
-        return labels.find(paths, place, tables, column)
+        return _not_tests_alone(labels.find(paths, place, tables, column), tables)
     holding = [_held(path, place, column) for path in paths]
     if any(held is not None for held in holding):
         if any(held is None for held in holding):
             raise KfbenchError("some of the paths are Parquet files or arrays and some are not; import one kind")
         entries = [entry for held in holding for entry in held or ()]
-        return Found(entries, {(entry.split, entry.label) for entry in entries}, [], by="file")
+        found = Found(entries, {(entry.split, entry.label) for entry in entries}, [], by="file")
+        return _not_tests_alone(found, paths)
     if column:
         raise KfbenchError("--label names a column of a table: give --labels FILE, or Parquet files")
     try:
@@ -120,6 +121,18 @@ def _found(name: str, paths: Sequence[Path], place: Path, tables: Sequence[Path]
     except NoClassFolders as error:
         files = copy_of(name)
         raise KfbenchError(f"{error}{files and f'; as published {name} is {files}'}") from error
+
+
+def _not_tests_alone(found: Found, files: Sequence[Path]) -> Found:
+    """Refuse tables and files of images that all are of the test or validation split, by what they or a column say."""
+    splits = {split for split, _ in found.folders}
+    if splits and not splits & {"", "train"}:
+        named = ", ".join(f"'{file}'" for file in files)
+        raise KfbenchError(
+            f"{named}: all of it is of the split {' and '.join(sorted(splits))}, by its name or a column; give the "
+            "images to train on too, or call the file otherwise"
+        )
+    return found
 
 
 def _held(path: Path, place: Path, column: str) -> Iterator[Entry] | None:

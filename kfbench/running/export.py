@@ -16,6 +16,12 @@ from kfbench.running import identity, records
 from kfbench.running.files import EXPORTS, require_ending, write_bytes, write_text
 from kfbench.running.records import RunRecord
 
+_TAKES = (
+    "images [B, *shape], 3 channels as RGB, floats in 0..1; it applies mean and std itself. Of another size: Pillow's "
+    "Image.resize((W, H), BICUBIC) for stretched, ImageOps.fit(image, (W, H), BICUBIC) for cropped"
+)
+_GIVES = "logits [B, outputs], a class its place in classes; of a game (logits, values [B])"
+
 
 class Plain(nn.Module):
     """Takes images [B, C, H, W], float in 0..1; returns logits [B, K], or (logits, value [B]) in games."""
@@ -47,6 +53,7 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
             whole = io.BytesIO()
             torch.export.save(program(network), whole)
             write_bytes(path, whole.getvalue())
+            about |= {"takes": _TAKES, "gives": _GIVES}
         beside = path.with_name(path.name + ".json")
         described = {"network": network.name, "shape": list(network.shape), "outputs": network.outputs, **about}
         described |= {"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist()}

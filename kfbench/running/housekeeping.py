@@ -227,13 +227,19 @@ def doomed_data(results: Path, name: str) -> Doomed:
         runs = tuple(record for record in _all(results) if name in record.spec["task"].split("/"))
         return Doomed(name, f"{name}: damaged", (folder,), runs)
     about = f"{name}: {pack.counts['train']:,} training and {pack.counts['test']:,} test images, from {pack.source}"
-    runs = tuple(record for record in _all(results) if pack.checksum in _data(record))
+    runs = tuple(record for record in _all(results) if pack.checksum in _data(record) or _has_random(record, name))
     return Doomed(name, about, (folder,), runs)
 
 
 def _data(record: RunRecord) -> set[str]:
     """Return the checksums of the data that a run trained on."""
     return {record.identity["data"], *record.identity.get("stages", {}).values()}
+
+
+def _has_random(record: RunRecord, name: str) -> bool:
+    """Say whether a run's teacher is an untrained network made for a data set's images, which are then looked at."""
+    asked = (each.partition("@")[0].partition(":") for each in record.spec["teachers"])
+    return any(kind == "random" and name in rest.split("/") for kind, _, rest in asked)
 
 
 def _pupils(results: Path, digests: set[str], is_named: Callable[[str], bool]) -> tuple[RunRecord, ...]:

@@ -1,5 +1,6 @@
 """What a kept network says of images that lie anywhere: read a part at a time, each brought to the network's size."""
 
+import os
 import tempfile
 import warnings
 import zipfile
@@ -21,8 +22,9 @@ from kfbench.data.filling import spinner, tracked
 from kfbench.data.listing import Listed, is_hidden, listed
 from kfbench.data.unpacking import is_tar
 from kfbench.errors import KfbenchError
-from kfbench.running import teacher_store
+from kfbench.running import teacher_names, teacher_store
 from kfbench.running.device import torch_device
+from kfbench.spec import RunSpec
 from kfbench.tasks import IMAGES, ImageTask
 from kfbench.teachers import Teacher
 
@@ -59,11 +61,11 @@ class Predictions:
             how = "stretched to" if self.resized == "stretched" else "resized, and the middle cut out, at"
             told.append(f"{self.fitted:,} of {len(self.files):,} images had another size: {how} {height}×{width}")
         if self.left_out:
-            told.append(f"left out, no images: {and_more(self.left_out)}")
+            told.append(f"left out, no images: {_and_more(self.left_out)}")
         return told
 
 
-def and_more(lines: Sequence[str]) -> str:
+def _and_more(lines: Sequence[str]) -> str:
     """Return the first of some lines, and how many more there are."""
     return lines[0] + (f" and {len(lines) - 1:,} more" if len(lines) > 1 else "")
 
@@ -86,6 +88,12 @@ def predict(
     Images that cannot be read are in `Predictions.faults`, the others are asked all the same. Raises KfbenchError if
     there is no such network, or no image among the paths, or none that can be read, or the network is a game's.
     """
+    asked = teacher_names.read(name, budget=RunSpec.budget) if not teacher_store.is_key(name) else None
+    if asked is not None and asked.kind in ("torchvision", "timm"):
+        raise KfbenchError(
+            f"'{name}' has no classes of a task; train a student of it (kfbench run --method finetune --network "
+            f"{asked.network.removesuffix(':pretrained')} …), whose key is taken here"
+        )
     place = torch_device(device)
     teacher = teacher_store.alone(f"run:{name}" if teacher_store.is_key(name) else name, results)
     if teacher.task is not None and registry.kind_of(teacher.task) is not IMAGES:
@@ -122,7 +130,7 @@ def predict(
                     batch = images.to_float(torch.from_numpy(np.stack(taken)).to(place))
                     answers.append(network(batch).logits.float().softmax(1).cpu())
     if not answers:
-        raise KfbenchError(and_more(found.faults))
+        raise KfbenchError(_and_more(found.faults))
     found.probabilities = torch.cat(answers)
     return found
 
@@ -142,7 +150,7 @@ def _pictures(paths: Sequence[Path], room: Path, left_out: list[str]) -> Iterato
     """Yield the images below paths with what they are called: the path given, and the name in it."""
     for path in paths:
         if path.is_file() and is_picture(path.name):
-            yield str(path), Listed(path.name, False, path.read_bytes)
+            yield _spelled(str(path)), Listed(path.name, False, path.read_bytes)
             continue
         if path.is_file() and not (zipfile.is_zipfile(path) or is_tar(path)):
             raise KfbenchError(
@@ -152,9 +160,14 @@ def _pictures(paths: Sequence[Path], room: Path, left_out: list[str]) -> Iterato
             if each.is_folder or is_hidden(each.name):
                 continue
             if is_picture(each.name):
-                yield f"{path}/{each.name}", each
+                yield _spelled(f"{path}/{each.name}"), each
             else:
-                left_out.append(f"{path}/{each.name}")
+                left_out.append(_spelled(f"{path}/{each.name}"))
+
+
+def _spelled(name: str) -> str:
+    """Return a file's name as text that any file takes: bytes that are no UTF-8 as \\xe9."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _read(picture: tuple[str, Listed], *, form: Form, colour: bool) -> tuple[np.ndarray, bool] | str:

@@ -1,8 +1,10 @@
 """Rerun a recorded run and compare: equal to the bit, equal within its interval, or different and where."""
 
+import contextlib
 import math
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from kfbench import registry
+from kfbench.errors import KfbenchError
 from kfbench.running import execute, records
 from kfbench.running.files import store, walk, write_bytes
 from kfbench.running.records import RunRecord
@@ -48,7 +51,7 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
     threads = record.provenance.get("threads")
     if isinstance(threads, int):
         torch.set_num_threads(threads)  # bits depend on it
-    with tempfile.TemporaryDirectory(prefix="kfbench-verify-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="kfbench-verify-") as temporary, _called(temporary, results):
         fresh = Path(temporary)
         if folder == store(results):
             new = execute.teacher(record.run_spec(), results=fresh, device=device, watcher=watcher)
@@ -71,6 +74,16 @@ def again(record: RunRecord, folder: Path, *, results: Path, device: str, watche
         if new.provenance.get("weights") == record.provenance.get("weights") and theirs.is_file() and not ours.exists():
             write_bytes(ours, theirs.read_bytes())
         return new
+
+
+@contextlib.contextmanager
+def _called(temporary: str, results: Path) -> Iterator[None]:
+    """Let errors name the folder that the user knows."""
+    try:
+        yield
+    except KfbenchError as error:
+        error.args = (str(error).replace(temporary, str(results)),)
+        raise
 
 
 def _lay_out(record: RunRecord, results: Path, fresh: Path) -> None:

@@ -206,9 +206,26 @@ def test_a_data_set_is_deleted(type_in: Any, recorded: Path, tmp_path: Path, mon
     assert done.code == 2 and len(done.lines) == 1
     assert f"data set 'digits' taught '{record.key}' (scratch on digits) and 1 more, which could not" in done.err
     assert "give --force" in done.err and (tmp_path / "data" / "digits").is_dir()
-    assert type_in("data", "delete", "digits", "--results", "elsewhere", "--json").code == 0
+    for words in (("digits", "--json"), ("digits",)):
+        done = type_in("data", "delete", *words, "--results", "elsewhere")
+        assert done.code == (0 if "--json" in words else 2)
+        assert (
+            "no folder 'elsewhere' in which to look for runs of it" in done.err and (tmp_path / "data/digits").is_dir()
+        )
     assert type_in("data", "delete", "digits", "--yes", "--force").code == 0
     assert not (tmp_path / "data" / "digits").exists()
+
+
+def test_data_of_an_untrained_teacher_stay(
+    type_in: Any, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network is made for their images, and settled on them."""
+    shutil.copytree(recorded, "results")
+    pack_bits(tmp_path, monkeypatch)
+    words = ["--teachers", "random:imagefolder/bits/cnn-4", *TINY, "--train-size", "60", "--json"]
+    key = json.loads(type_in("run", "--method", "kf", "--task", "digits", *words).out)["key"]
+    done = type_in("data", "delete", "bits", "--yes")
+    assert done.code == 2 and f"data set 'bits' taught '{key}' (kf on digits)" in done.err
 
 
 def test_data_stay_while_a_run_goes_on(type_in: Any, recorded: Path) -> None:

@@ -223,6 +223,14 @@ def test_runs_are_chosen_by_task_method_and_date(type_in: Any) -> None:
     shown = type_in("list", "runs", "--method", "kd", "--results", RESULTS).out
     assert "kd on " in shown and "scratch on " not in shown
 
+    whole, some = (
+        json.loads(type_in("list", "runs", "--json", "--results", RESULTS, *words).out)["runs"]
+        for words in ((), ("--newest", "5"))
+    )
+    differs = {row["name"]: row["differs"] for row in whole}
+    assert all(row["differs"] == differs[row["name"]] for row in some), "a run is called alike, whoever stands beside"
+    assert any(differs.values())
+
     for words, said in (
         (("runs", "--task", "cifar10O"), "no run of task 'cifar10O' in '.*'; did you mean 'cifar100?'"),
         (("runs", "--method", "kff"), "no run of method 'kff' .*did you mean 'kf'"),

@@ -195,3 +195,13 @@ def test_tables_are_of_the_split_that_they_are_called_by(called: str, tmp_path: 
         for split, chosen in (("train", rows[:30]), ("test", rows[30:]))
     ]
     assert import_images("pets", [tmp_path / "images"], tables=tables).counts == {"train": 30, "test": 10}
+
+
+def test_a_table_that_is_called_a_test_split_is_none_alone(tmp_path: Path, pets: dict[str, str]) -> None:
+    rows = [f"{name},{label}" for name, label in pets.items()]
+    path = table(tmp_path / "blood_test.csv", "file,label", *rows)
+    for share in (None, 0.2):
+        with pytest.raises(KfbenchError, match="'.*blood_test.csv': all of it is of the split test, by its name"):
+            import_images("pets", [tmp_path / "images"], tables=[path], test=share)
+    path = path.rename(tmp_path / "blood-results.csv")
+    assert import_images("pets", [tmp_path / "images"], tables=[path], test=0.25).counts["test"] == 10

@@ -115,6 +115,15 @@ def test_so_is_one_whose_imports_from_beside_it_were_edited(own: Path, monkeypat
     assert len(digests) == 2
 
 
+def test_a_relative_import_by_a_path_is_told_what_to_write(own: Path) -> None:
+    path = own / "methods" / "mine.py"
+    (own / "methods" / "_losses.py").write_text("SCALE = 2.0\n")
+    edit(path, "\nfrom", "\nfrom ._losses import SCALE\nfrom")
+    assert registry.load_method("mine").settings()["weight"] == 1.0
+    with pytest.raises(KfbenchError, match="no known parent package; by a path, write it without the dots"):
+        registry.load_method(str(path))
+
+
 def test_two_modules_of_ones_own_that_are_called_alike_are_not_taken_for_each_other(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -95,17 +96,35 @@ def test_every_form_of_paths_says_the_same(trained: tuple[Path, str], type_in: A
 
 
 def test_images_that_cannot_be_read_cost_no_other(trained: tuple[Path, str], type_in: Any) -> None:
-    Path("own/dark/broken.png").write_bytes(b"no picture")
+    for name in ("broken", "worse"):
+        Path(f"own/dark/{name}.png").write_bytes(b"no picture")
     Path("own/notes.txt").write_text("by hand")
     done = type_in("predict", trained[1], "own", "--out", "new/out.csv")
     assert (done.code, done.out) == (1, "new/out.csv: 40 images\n"), done
-    assert "'own/dark/broken.png' cannot be read (no image that Pillow knows)" in done.err
+    for name in ("broken", "worse"):
+        assert f"'own/dark/{name}.png' cannot be read (no image that Pillow knows)" in done.err
     assert "left out, no images: own/notes.txt" in done.err
     assert len(Path("new/out.csv").read_text().splitlines()) == 41
     told = json.loads(type_in("predict", trained[1], "own/dark", "--json").out)
-    assert told["classes"] == list(CLASSES) and len(told["images"]) == 20 and len(told["unreadable"]) == 1
+    assert told["classes"] == list(CLASSES) and len(told["images"]) == 20 and len(told["unreadable"]) == 2
     with pytest.warns(kfbench.KfbenchWarning, match="cannot be read"):
-        assert len(kfbench.predict(trained[1], "own/dark", progress=False)) == 20
+        frame = kfbench.predict(trained[1], "own/dark", progress=False)
+    assert len(frame) == 20 and frame.attrs["unreadable"] == told["unreadable"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_name_that_is_no_utf8_is_spelled(trained: tuple[Path, str], type_in: Any) -> None:
+    Path("odd").mkdir()
+    shutil.copy("own/dark/00.png", b"odd/lat\xe9.png".decode(errors="surrogateescape"))
+    done = type_in("predict", trained[1], "odd", "--out", "odd.csv")
+    assert done.code == 0 and Path("odd.csv").read_text().splitlines()[1].startswith("odd/lat\\xe9.png,")
+
+
+@pytest.mark.parametrize("paths", [None, [], 3, [None], np.zeros((300, 300))])
+def test_what_is_no_path_is_one_line(paths: Any, trained: tuple[Path, str]) -> None:
+    with pytest.raises(kfbench.KfbenchError, match="paths cannot be") as raised:
+        kfbench.predict(trained[1], paths, progress=False)
+    assert len(str(raised.value)) < 200 and "\n" not in str(raised.value)
 
 
 def test_how_images_were_resized_goes_with_the_student(trained: tuple[Path, str], type_in: Any) -> None:
@@ -114,6 +133,7 @@ def test_how_images_were_resized_goes_with_the_student(trained: tuple[Path, str]
         assert type_in("export", trained[1], name).out.split() == [name, f"{name}.json"]
         told = json.loads(Path(f"{name}.json").read_text())
         assert (told["shape"], told["classes"], told["resized"]) == ([3, 8, 8], list(CLASSES), "stretched")
+        assert ("floats in 0..1" in told.get("takes", "")) == name.endswith(".pt2")
         network = kfbench.load(trained[1])
         assert told["mean"] == network.mean.flatten().tolist() and told["std"] == network.std.flatten().tolist()
     shutil.rmtree("results")
@@ -142,11 +162,12 @@ def test_a_network_of_grey_or_colour_takes_images_of_any_mode(mode: str, type_in
         (("KEY", "empty"), "no image in 'empty'; give images, or folders or archives of them"),
         (("KEY", "notes.txt"), "'notes.txt' is no image (webp, png, "),
         (("KEY", "broken.png"), "'broken.png' cannot be read (no image that Pillow knows)"),
-        (("KEY", "own", "--resized", "croped"), "no way 'croped'; did you mean 'cropped'?"),
+        (("KEY", "own", "--resized", "croped"), "no way to resize 'croped'; did you mean 'cropped'?"),
         (("KEY", "own", "--out", "a.xlsx"), "'a.xlsx' must end in .csv"),
         (("KEY", "own", "--out", "own/dark/00.png/a.csv"), "cannot write"),
         (("0123456789ab", "own"), "no run in 'results'"),
         (("random:atari/pong", "own"), "plays 'atari/pong'"),
+        (("torchvision:resnet18", "own"), "has no classes of a task; train a student of it"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(

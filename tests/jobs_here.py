@@ -119,7 +119,7 @@ def when_there_is_a_checkpoint(place: Place, act: Callable[[], None]) -> Callabl
     """Do something to the long run as soon as its driver has a checkpoint of it; return what waits until it is done."""
 
     def wait() -> None:
-        until = time.monotonic() + 100
+        until = time.monotonic() + 240  # of busy machines
         while not list(bag(place).rglob("*.ckpt")):
             assert time.monotonic() < until, "no checkpoint"
             time.sleep(0.02)

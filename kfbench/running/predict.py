@@ -107,7 +107,7 @@ def predict(
     form = Form(height, width, crop=found.resized == "cropped")
     with tempfile.TemporaryDirectory() as room:
         with spinner("looking for images", quiet=quiet):
-            pictures = list(_pictures(paths, Path(room), found.left_out))
+            pictures = list(dict(_pictures(paths, Path(room), found.left_out)).items())  # paths may overlap
         if not pictures:
             where = ", ".join(f"'{path}'" for path in paths)
             raise KfbenchError(f"no image in {where}; give images, or folders or archives of them")
@@ -152,7 +152,7 @@ def _pictures(paths: Sequence[Path], room: Path, left_out: list[str]) -> Iterato
         if path.is_file() and is_picture(path.name):
             yield _spelled(str(path)), Listed(path.name, False, path.read_bytes)
             continue
-        if path.is_file() and not (zipfile.is_zipfile(path) or is_tar(path)):
+        if path.is_file() and path.suffix.lower() != ".zip" and not (zipfile.is_zipfile(path) or is_tar(path)):
             raise KfbenchError(
                 f"'{path}' is no image ({', '.join(suffix[1:] for suffix in SUFFIXES)}), and no zip or tar archive"
             )

@@ -88,6 +88,8 @@ def test_every_form_of_paths_says_the_same(trained: tuple[Path, str], type_in: A
     for path, frame in by.items():
         assert list(frame["class"]) == list(by["own"]["class"]), path
     done = type_in("predict", trained[1][:6], "own/light/03.png", "own/dark", "--probabilities")
+    again = type_in("predict", trained[1][:6], "own/light/03.png", "own/dark", "own/dark/03.png", "--probabilities")
+    assert again.out == done.out, "paths that overlap"
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert done.code == 0 and len(rows) == 21 and rows[0]["file"] == "own/light/03.png"
     assert set(rows[0]) == {"file", "class", "probability", "p(dark)", "p(light)"}
@@ -161,6 +163,7 @@ def test_a_network_of_grey_or_colour_takes_images_of_any_mode(mode: str, type_in
         (("KEY", "nowhere"), "no file or folder 'nowhere'"),
         (("KEY", "empty"), "no image in 'empty'; give images, or folders or archives of them"),
         (("KEY", "notes.txt"), "'notes.txt' is no image (webp, png, "),
+        (("KEY", "broken.zip"), "'broken.zip' is no sound zip archive"),
         (("KEY", "broken.png"), "'broken.png' cannot be read (no image that Pillow knows)"),
         (("KEY", "own", "--resized", "croped"), "no way to resize 'croped'; did you mean 'cropped'?"),
         (("KEY", "own", "--out", "a.xlsx"), "'a.xlsx' must end in .csv"),
@@ -175,6 +178,7 @@ def test_what_cannot_be_predicted_is_one_line(
 ) -> None:
     Path("empty").mkdir()
     Path("notes.txt").write_text("by hand")
-    Path("broken.png").write_bytes(b"no picture")
+    for ending in ("png", "zip"):
+        Path(f"broken.{ending}").write_bytes(b"no picture")
     done = type_in("predict", *(trained[1] if word == "KEY" else word for word in words))
     assert done.code == 2 and done.lines[-1].startswith("error: ") and said in done.lines[-1], done

@@ -154,14 +154,9 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     `.value` [B] in games, else None. Raises KfbenchError if there is no such run or teacher, or its weights are gone.
     """
     _require(str, "how a run's key begins", key=key)
-    from kfbench.running import export, teacher_store
+    from kfbench.running import teacher_store
 
-    if teacher_store.is_key(key):
-        _, network, _ = export.load(key, results=_path(results))
-    else:
-        network = teacher_store.alone(key, _path(results)).network
-    network.eval()
-    return network
+    return teacher_store.alone(key, _path(results)).network.requires_grad_(True)  # to train on with, if one likes
 
 
 def predict(

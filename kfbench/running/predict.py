@@ -1,5 +1,6 @@
 """What a kept network says of images that lie anywhere: read a part at a time, each brought to the network's size."""
 
+import contextlib
 import os
 import tempfile
 import warnings
@@ -22,10 +23,10 @@ from kfbench.data.filling import spinner, tracked
 from kfbench.data.listing import Listed, is_hidden, listed
 from kfbench.data.unpacking import is_tar
 from kfbench.errors import KfbenchError
-from kfbench.running import teacher_names, teacher_store
+from kfbench.kinds import Declared
+from kfbench.running import teacher_store
 from kfbench.running.device import torch_device
-from kfbench.spec import RunSpec
-from kfbench.tasks import IMAGES, ImageTask
+from kfbench.tasks import ImageTask
 from kfbench.teachers import Teacher
 
 BATCH = 64  # images that go through the network together
@@ -88,62 +89,68 @@ def predict(
     Images that cannot be read are in `Predictions.faults`, the others are asked all the same. Raises KfbenchError if
     there is no such network, or no image among the paths, or none that can be read, or the network is a game's.
     """
-    asked = teacher_names.read(name, budget=RunSpec.budget) if not teacher_store.is_key(name) else None
-    if asked is not None and asked.kind in ("torchvision", "timm"):
-        raise KfbenchError(
-            f"'{name}' has no classes of a task; train a student of it (kfbench run --method finetune --network "
-            f"{asked.network.removesuffix(':pretrained')} …), whose key is taken here"
-        )
     place = torch_device(device)
-    teacher = teacher_store.alone(f"run:{name}" if teacher_store.is_key(name) else name, results)
-    if teacher.task is not None and registry.kind_of(teacher.task) is not IMAGES:
-        raise KfbenchError(f"'{name}' plays '{teacher.task}'; kfbench play KEY films it: predict is for images")
+    teacher = teacher_store.alone(name, results)
+    task = _task(teacher)
+    if task is not None and not isinstance(task, ImageTask):
+        raise KfbenchError(f"'{name}' plays '{task.name}'; kfbench play KEY films it: predict is for images")
     network = teacher.network.to(place).eval()
     channels, height, width = network.shape
     if channels not in (1, 3):
         raise KfbenchError(f"'{name}' takes images of {channels} channels; kfbench.load gives the network itself")
     named = teacher.classes or tuple(str(number) for number in range(network.outputs))
-    found = Predictions(named, (height, width), resized or teacher.resized or _of_data(teacher) or "cropped")
-    form = Form(height, width, crop=found.resized == "cropped")
+    found = Predictions(named, (height, width), resized or teacher.resized or _of_data(task) or "cropped")
+    answers = []
     with tempfile.TemporaryDirectory() as room:
         with spinner("looking for images", quiet=quiet):
             pictures = list(dict(_pictures(paths, Path(room), found.left_out)).items())  # paths may overlap
         if not pictures:
             where = ", ".join(f"'{path}'" for path in paths)
             raise KfbenchError(f"no image in {where}; give images, or folders or archives of them")
-        read = partial(_read, form=form, colour=channels == 3)
-        parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
-        answers = []
-        with warnings.catch_warnings(), ThreadPoolExecutor(machine.cores()) as threads, torch.inference_mode():
-            warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
-            for part in tracked(parts, "reading images", quiet=quiet):
-                taken = []
-                for (file, _), answer in zip(part, threads.map(read, part), strict=True):
-                    if isinstance(answer, str):
-                        found.faults.append(f"'{file}' cannot be read ({answer})")
-                        continue
-                    pixels, had_size = answer
-                    found.fitted += not had_size
-                    found.files.append(file)
-                    taken.append(pixels)
-                if taken:
-                    batch = images.to_float(torch.from_numpy(np.stack(taken)).to(place))
-                    answers.append(network(batch).logits.float().softmax(1).cpu())
+        for batch in _batches(pictures, found, channels=channels, quiet=quiet):
+            with torch.inference_mode():
+                answers.append(network(images.to_float(batch.to(place))).logits.float().softmax(1).cpu())
     if not answers:
         raise KfbenchError(_and_more(found.faults))
     found.probabilities = torch.cat(answers)
     return found
 
 
-def _of_data(teacher: Teacher) -> str:
-    """Return how the images of the teacher's task came to their size, where that data set is on this machine."""
-    if teacher.task is None:
-        return ""
-    try:
-        task = registry.load_task(teacher.task)
-        return sources.find(task.dataset).resized if isinstance(task, ImageTask) else ""
-    except KfbenchError:
-        return ""
+def _task(teacher: Teacher) -> Declared | None:
+    """Return the task that a teacher was trained on, if it is known here."""
+    with contextlib.suppress(KfbenchError):
+        return None if teacher.task is None else registry.load_task(teacher.task)
+    return None
+
+
+def _of_data(task: ImageTask | None) -> str:
+    """Return how a task's images came to their size, where its data set is on this machine."""
+    with contextlib.suppress(KfbenchError):
+        return "" if task is None else sources.find(task.dataset).resized
+    return ""
+
+
+def _batches(
+    pictures: Sequence[tuple[str, Listed]], found: Predictions, *, channels: int, quiet: bool
+) -> Iterator[Tensor]:
+    """Yield the pixels [B, C, H, W] uint8 of images that can be read; note those, and what cannot, in `found`."""
+    form = Form(*found.size, crop=found.resized == "cropped")
+    read = partial(_read, form=form, channels=channels)
+    parts = [pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH)]
+    with warnings.catch_warnings(), ThreadPoolExecutor(machine.cores()) as threads:
+        warnings.simplefilter("ignore")  # Pillow's, of what it mends by itself
+        for part in tracked(parts, "reading images", quiet=quiet):
+            taken = []
+            for (file, _), answer in zip(part, threads.map(read, part), strict=True):
+                if isinstance(answer, str):
+                    found.faults.append(f"'{file}' cannot be read ({answer})")
+                    continue
+                pixels, had_size = answer
+                found.fitted += not had_size
+                found.files.append(file)
+                taken.append(pixels)
+            if taken:
+                yield torch.from_numpy(np.stack(taken))
 
 
 def _pictures(paths: Sequence[Path], room: Path, left_out: list[str]) -> Iterator[tuple[str, Listed]]:
@@ -170,14 +177,13 @@ def _spelled(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _read(picture: tuple[str, Listed], *, form: Form, colour: bool) -> tuple[np.ndarray, bool] | str:
+def _read(picture: tuple[str, Listed], *, form: Form, channels: int) -> tuple[np.ndarray, bool] | str:
     """Return the pixels [C, H, W] uint8 of an image and whether it had that size; the reason if it cannot be read."""
     try:
         whole = decode(picture[1].read())
     except Exception as error:  # Pillow and zipfile raise a dozen kinds for damaged bytes
         return " ".join(str(error).split()) or type(error).__name__
-    if not colour and len(whole) == 3:
+    if channels == 1 and len(whole) == 3:
         whole = grey(whole)
-    made = formed(whole, form)
-    shape = (3 if colour else 1, form.height, form.width)
-    return np.broadcast_to(made, shape), whole.shape[1:] == shape[1:]
+    size = (form.height, form.width)
+    return np.broadcast_to(formed(whole, form), (channels, *size)), whole.shape[1:] == size

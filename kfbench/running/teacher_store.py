@@ -44,11 +44,6 @@ def whole(name: str, results: Path) -> str:
     return f"run:{records.locate(results, key)[1].key}" if kind == "run" else name
 
 
-def is_key(name: str) -> bool:
-    """Whether a name may be how a run's key begins; else it is a teacher's."""
-    return re.fullmatch("[0-9a-f]*", name) is not None
-
-
 def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
     """Return the teacher of a run by its name. Raises KfbenchError if it is not there."""
     found = _find(teacher_names.read(name, budget=spec.budget), spec=spec, index=index, results=results)
@@ -58,11 +53,17 @@ def find(name: str, *, spec: RunSpec, index: int, results: Path) -> Found:
 
 
 def alone(name: str, results: Path) -> Teacher:
-    """Return a teacher outside of a run. Raises KfbenchError if it is not there, or made for the images of a run."""
-    asked = teacher_names.read(name, budget=RunSpec.budget)
+    """Return a teacher, or the student of a run whose key begins so, outside of a run.
+
+    Raises KfbenchError if it is not there, or made for the images of a run.
+    """
+    is_key = re.fullmatch("[0-9a-f]*", name)
+    asked = teacher_names.read(f"run:{name}" if is_key else name, budget=RunSpec.budget)
     if asked.kind in ("torchvision", "timm"):
+        network = name.removesuffix(":pretrained")
         raise KfbenchError(
-            f"network '{name}' is made for a run's images: kfbench.networks.make('{name}', shape=(C, H, W), outputs=K)"
+            f"network '{name}' is made for a run's images: kfbench run --method finetune --network {network} …, whose "
+            f"key is taken here; or in Python: kfbench.networks.make('{name}', shape=(C, H, W), outputs=K)"
         )
     spec = RunSpec(teacher_names.TRAINED_BY, asked.task)
     return _find(asked, spec=spec, index=0, results=results).load()

@@ -170,7 +170,10 @@ def test_a_network_of_grey_or_colour_takes_images_of_any_mode(mode: str, type_in
         (("KEY", "own", "--out", "own/dark/00.png/a.csv"), "cannot write"),
         (("0123456789ab", "own"), "no run in 'results'"),
         (("random:atari/pong", "own"), "plays 'atari/pong'"),
-        (("torchvision:resnet18", "own"), "has no classes of a task; train a student of it"),
+        (
+            ("torchvision:resnet18", "own"),
+            "is made for a run's images: kfbench run --method finetune --network torchvision:resnet18",
+        ),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(

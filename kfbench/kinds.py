@@ -56,6 +56,11 @@ class Kind:
         return f"{self.metric}, {self.score_unit}"
 
     @property
+    def aimed(self) -> str:
+        """What `goodness` is, with its unit: "100 - error, %"."""
+        return self.scored if self.higher_is_better else f"100 - {self.scored}"
+
+    @property
     def gained(self) -> str:
         """The unit of a difference, higher being better."""
         return self.points or f"points of {self.metric}"

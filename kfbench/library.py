@@ -130,7 +130,7 @@ def runs(results: Folder = "results", *, teachers: bool = False) -> "pandas.Data
     """Return one row a recorded run, settings and scores flat; see `kfbench/reporting/frames.py` for the columns."""
     from kfbench.reporting import frames
 
-    return frames.runs(_path(results), teachers=teachers)
+    return frames.runs(_there(results), teachers=teachers)
 
 
 def curves(
@@ -143,7 +143,7 @@ def curves(
     """
     from kfbench.reporting import frames
 
-    return frames.curves(_path(results), keys=_several(keys, "keys"), metrics=_several(metrics, "metrics"))
+    return frames.curves(_there(results), keys=_several(keys, "keys"), metrics=_several(metrics, "metrics"))
 
 
 def load(key: str, *, results: Folder = "results") -> "Network":
@@ -154,6 +154,8 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     `.value` [B] in games, else None. Raises KfbenchError if there is no such run or teacher, or its weights are gone.
     """
     _require(str, "how a run's key begins", key=key)
+    if not key.strip():
+        raise KfbenchError("no run is named; give how its key begins, or a teacher's name")
     from kfbench.running import teacher_store
 
     return teacher_store.alone(key, _path(results)).network.requires_grad_(True)  # to train on with, if one likes
@@ -240,6 +242,7 @@ def rank(
     folder = _path(results)
     names = None if teachers is None else teacher_names.listed(teachers)
     ranking.require_score(by)
+    ranking.require_images(task)
     set_threads(threads, registry.kind_of(task))
     spec = resolve.resolve(
         "scratch", task, budget=budget, recipe={} if train_size is None else {"train_size": train_size}
@@ -346,6 +349,15 @@ def _path(folder: Folder) -> Path:
     if not isinstance(folder, str | os.PathLike):
         raise KfbenchError(f"a folder cannot be {_brief(folder)}; give its path")
     return at_home(str(folder))
+
+
+def _there(folder: Folder) -> Path:
+    """Return a folder of records, as `_path` does. Raises KfbenchError if it is not there, but for the default one."""
+    from kfbench.running.files import require_folder
+
+    if (path := _path(folder)) != Path("results"):
+        require_folder(path)
+    return path
 
 
 def _brief(value: object) -> str:

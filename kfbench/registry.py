@@ -8,6 +8,7 @@ import ast
 import importlib
 import importlib.util
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kfbench.errors import KfbenchError, near, place
-from kfbench.folders import data_folder, entry_points, folders, gone, hidden
+from kfbench.folders import at_home, data_folder, entry_points, folders, gone, hidden
 from kfbench.folders import files as files
 from kfbench.folders.modules import beside, make_room, module_of, without_bytecode
 from kfbench.kinds import Declared, Kind
@@ -49,6 +50,24 @@ def split(name: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"(.+\.py|[^/]*)(?:/(.*))?", name)
     stem, variant = match.groups() if match else (name, None)
     return stem, variant or None
+
+
+def named(method: str) -> str:
+    """Return the one name of a method whose file is given by its path, `./mine.py/alone`; others are as they are.
+
+    That is its own name if it lies in a folder of methods, else its path from the working folder, or the whole one if
+    it lies elsewhere: however it was typed, it is one run.
+    """
+    stem, variant = split(method)
+    if not stem.endswith(".py"):
+        return method
+    path = Path(os.path.abspath(at_home(stem)))
+    known = files("methods").get(path.stem)
+    if known is not None and path.is_file() and path.samefile(known):
+        stem = path.stem
+    else:
+        stem = (path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path).as_posix()
+    return f"{stem}/{variant}" if variant else stem
 
 
 def load_module(kind: str, name: str) -> ModuleType:
@@ -102,6 +121,10 @@ def require(kind: str, name: str) -> None:
         if kind == "tasks" and (data_folder() / stem / "pack.json").is_file():
             ways = [f"'{row['name']}/{name}'" for row in rows if row.get("any_dataset") is True]
             raise KfbenchError(f"no task '{stem}', but there is a data set: its task is {' or '.join(ways)}")
+        if package := _package(kind, name, stem):
+            raise KfbenchError(
+                f"'{package}' is a folder; a {SINGULAR[kind]} is one file, which can import what it holds"
+            )
         titles = {row["about"].partition(":")[0]: row["name"] for row in rows}
         raise KfbenchError(f"no {SINGULAR[kind]} '{stem}'; {near(stem, titles.values(), titles=titles)}{gone(kind)}")
     elif twin := hidden(kind, stem):
@@ -110,6 +133,12 @@ def require(kind: str, name: str) -> None:
         written = describe(kind, stem).get("attributes", {}).get("variants")
         if isinstance(written, dict):
             _require_variant(stem, variant, written)
+
+
+def _package(kind: str, name: str, stem: str) -> Path | None:
+    """Return a folder of Python files of that name or path, where a file of a method or task is looked for."""
+    there = [Path(name) if kind == "methods" else None, *(Path(folder) / stem for folder in folders(kind))]
+    return next((each for each in there if each and each.is_dir() and any(each.glob("*.py"))), None)
 
 
 def _require_variant(method: str, variant: str, known: Iterable[str]) -> None:
@@ -226,7 +255,7 @@ def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T
     known = {field.name for field in fields(made)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise KfbenchError(f"{of} has no {word} '{name}'; {near(name, known)}")
+            raise KfbenchError(f"{of} has no {word} '{name}'; {near(str(name), known)}")
     kinds = _kinds(made)  # type: ignore[arg-type]
     typed_in = {}
     for name, value in values.items():

@@ -16,9 +16,17 @@ class All:
     """In a field's type: the word "all" stands for None."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError
         from pydantic_core.core_schema import no_info_before_validator_function
 
-        return no_info_before_validator_function(lambda value: None if value == "all" else value, handler(source))
+        def read(value: Any) -> Any:
+            if isinstance(value, str) and value.strip().isalpha():
+                if value.strip().lower() == "all":
+                    return None
+                raise PydanticCustomError("number_or_all", "give a whole number above 0, or all")
+            return value
+
+        return no_info_before_validator_function(read, handler(source))
 
 
 NumberOrAll = Annotated[Annotated[int, Gt(0)] | None, All()]
@@ -131,6 +139,8 @@ class GameRecipe(AnyRecipe):
             raise ValueError(
                 f"{self.minibatches} minibatches do not divide a rollout of {rows} rows; change minibatches"
             )
+        if self.frames < 4 * rows:
+            raise ValueError(f"{self.frames:,} frames are less than a rollout, {rows:,} steps of 4 frames; give more")
         if self.correction == "vtrace" and (self.algorithm, self.passes, self.minibatches) != ("a2c", 1, 1):
             raise ValueError(
                 "correction=vtrace needs algorithm=a2c, passes=1 and minibatches=1: one pass over whole rollouts"

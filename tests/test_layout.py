@@ -118,6 +118,13 @@ def test_text_is_read_and_written_in_a_code_that_is_named(folder: str) -> None:
                 assert "encoding" in [word.arg for word in call.keywords], f"{path}:{call.lineno}"
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone knows what is committed")
+def test_what_is_committed_has_names_that_were_meant() -> None:
+    """An editor's slip has blanks, quotes and brackets in its name."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [name for name in names.split("\0") if not re.fullmatch(r"[\w./+@-]*", name)] == []
+
+
 def test_few_files_lie_loose() -> None:
     assert len(list((ROOT / "kfbench").glob("*.py"))) <= 14
 

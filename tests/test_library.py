@@ -52,6 +52,13 @@ def test_mistakes_are_errors_in_a_line(tmp_path: Path) -> None:
         library.run("scratch", "digits", threads=0, results=tmp_path)
     with pytest.raises(KfbenchError, match="no run"):
         library.load("abc", results=tmp_path)
+    with pytest.raises(KfbenchError, match="no run is named; give how its key begins"):
+        library.load(" ", results=tmp_path)
+    for look in (library.runs, library.curves):
+        with pytest.raises(KfbenchError, match="no folder '.*typo'; name the one with the records"):
+            look(tmp_path / "typo")
+    with pytest.raises(KfbenchError, match="recipe of task 'digits' has no field '2'"):
+        library.run("scratch", "digits", results=tmp_path, recipe={2: 1})  # type: ignore[dict-item]
     for name, said in {
         "file:no.pth": "no weights 'no.pth'",
         "run:abc": "no run in",
@@ -74,6 +81,7 @@ WRONG = [
     ({"threads": "2"}, "threads cannot be '2'; give a whole number"),
     ({"log": 5}, "log cannot be 5; give a name, or a list of names"),
     ({"memory": 4}, "memory cannot be 4; give True or False"),
+    ({"settings": {1: 3}}, "method 'scratch' has no setting '1'; there is none"),
     ({"recipe": {"epochs": 1}, "epochs": 2}, "'epochs' is given by its name and in recipe; leave one out"),
 ]
 

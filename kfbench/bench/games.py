@@ -5,8 +5,9 @@ slows all alike; ratios are taken within a round. CPU seconds of all threads are
 stretches those less, and clock seconds, in which acting beside learning shows. Stable-Baselines3 takes part if it is
 installed.
 
-A method's floor is what it cannot avoid: the emulators, a pass of the student for every observation and of each teacher
-for all but the last, and one forward and backward pass over the rollout with an optimiser step.
+A method's floor is what it cannot avoid: the emulators, the passes of student and teachers that it asks for, counted in
+a rollout of its own, and one forward and backward pass of the student over the rollout with an optimiser step. Most ask
+the student for every observation, and each teacher for all but the last.
 """
 
 import contextlib
@@ -15,11 +16,11 @@ import multiprocessing
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from kfbench import registry, seeding
 from kfbench.errors import KfbenchError
 from kfbench.games import emulators as atari
+from kfbench.networks.network import Network
 from kfbench.running import resolve, stand_in
 from kfbench.running.device import synchronize, torch_device
 from kfbench.spec import GameRecipe, RunSpec
@@ -40,8 +42,17 @@ from kfbench.train.setup import Setup
 
 AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn
+TEACHERS = 2  # of a method that takes several of one game
 Turn = Callable[[], object]
 Seconds = list[tuple[float, float]]  # of the CPU and by the clock, of each turn
+
+
+class Passes(NamedTuple):
+    """What a rollout asks of the networks: how many observations each pass is given."""
+
+    acts: tuple[int, ...]  # of the student, to act by
+    teachers: tuple[tuple[int, ...], ...]  # of each teacher
+    shown: tuple[tuple[int, ...], ...]  # of each teacher, where gradients go back to what it is shown
 
 
 def measure(
@@ -56,33 +67,31 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Return one row a contender: agent steps a CPU second and a second (medians), and their ratios to `scratch`.
 
-    A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. kf has two untrained teachers. A
-    contender that cannot run, as Stable-Baselines3 without OpenCV, is left out, and that is said.
+    A2C, the a3c network, 16 environments, rollouts of 5; `threads` emulate. Teachers are untrained, two where a method
+    takes several. A contender that cannot run, as Stable-Baselines3 without OpenCV, is left out, and that is said.
     """
     device = str(torch_device(device))
     declared = registry.load_task(task)
     assert isinstance(declared, GameTask), f"task '{task}' is no game"
     chosen = methods or [n for n in registry.names("methods") if registry.method_class(n).serves("games")]
     names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
-    for name in names:
-        spec_of(name, task, precision)  # refused here, not in a process of its own
-    counts = {name: teachers(name) for name in names}
-    taken = _rounds(_contenders(counts, declared, precision, device, threads), repeats, say)
-    rows = []
-    for name, times in taken.items():
-        floors = taken.get(floor_name(counts[name]), []) if name in counts else []
-        rows.append(_row(name, times, taken["scratch"], floors))
-    return rows
+    spec_of("scratch", task, 0, precision)  # refused here, not in a process of its own; so is a method that cannot run
+    asked = {name: passes(name, task) for name in names}
+    floors: dict[Passes, str] = {}
+    for name, its in asked.items():
+        floors.setdefault(its, f"floor of {name}")
+    taken = _rounds(_contenders(names, floors, declared, precision, device, threads), repeats, say)
+    least = {name: taken.get(floors[its], []) for name, its in asked.items()}
+    return [_row(name, times, taken["scratch"], least.get(name, [])) for name, times in taken.items()]
 
 
 def _contenders(
-    counts: Mapping[str, int], task: GameTask, precision: str, device: str, threads: int
+    names: Sequence[str], floors: Mapping[Passes, str], task: GameTask, precision: str, device: str, threads: int
 ) -> dict[str, tuple[Any, ...]]:
-    """Return {row: (function that makes its turn, what it is given)}; `counts` are the teachers of each method."""
+    """Return {row: (function that makes its turn, what it is given)}; `floors` are rows, too."""
     common = (task.name, precision, device, threads)
-    makers: dict[str, tuple[Any, ...]] = {name: (loop, name, *common) for name in counts}
-    for count in sorted(set(counts.values())):
-        makers[floor_name(count)] = (floor, count, *common)
+    makers: dict[str, tuple[Any, ...]] = {name: (loop, name, *common) for name in names}
+    makers |= {row: (floor, its, *common) for its, row in floors.items()}
     makers["scratch, overlap"] = (loop, "scratch", *common, 1)
     if precision == "fp32":
         makers["scratch, bf16"] = (loop, "scratch", task.name, "bf16", device, threads)
@@ -176,8 +185,20 @@ def text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def spec_of(name: str, task: str, precision: str, overlap: int = 0) -> RunSpec:
-    """Return what a row's loop runs, its teachers untrained. Raises KfbenchError for a method that cannot."""
+def setup(name: str, task: str, *, precision: str, device: str, overlap: int = 0) -> Setup:
+    """Return what the loop of a row works with. Raises KfbenchError for a method that cannot run."""
+    fewest, most = registry.load_method(name.split()[0]).teachers
+    count = TEACHERS if most is None else max(fewest, min(most, TEACHERS))
+    try:
+        return stand_in.setup(spec_of(name, task, count, precision, overlap), device=device)
+    except KfbenchError:
+        if count == fewest:
+            raise
+    return stand_in.setup(spec_of(name, task, fewest, precision, overlap), device=device)  # some take one a game
+
+
+def spec_of(name: str, task: str, teachers: int, precision: str, overlap: int = 0) -> RunSpec:
+    """Return what a row's loop runs, with so many untrained teachers. Raises KfbenchError for a method that cannot."""
     recipe = {
         "algorithm": "a2c",
         "environments": ENVIRONMENTS,
@@ -187,39 +208,45 @@ def spec_of(name: str, task: str, precision: str, overlap: int = 0) -> RunSpec:
         "precision": precision,
         "overlap": overlap,
     }
-    stem = name.split()[0]
     settings = {"cut": 0.0} if name == AFTER_CUT else {}
-    count = 2 if name == AFTER_CUT else teachers(name)
-    return resolve.resolve(stem, task, teachers=["random:" + task] * count, recipe=recipe, settings=settings)
+    return resolve.resolve(
+        name.split()[0], task, teachers=["random:" + task] * teachers, recipe=recipe, settings=settings
+    )
 
 
-def setup(name: str, task: str, *, precision: str, device: str, overlap: int = 0) -> Setup:
-    """Return what the loop of a row works with."""
-    return stand_in.setup(spec_of(name, task, precision, overlap), device=device)
+def passes(name: str, task: str) -> Passes:
+    """Return what a rollout of a row asks of the networks. Raises KfbenchError for a method that cannot run."""
+    run = setup(name, task, precision="fp32", device="cpu")
+    trained = ActorCritic(run, threads=1)
+    trained.advance()
+    theirs = [teacher.network for teacher in run.teachers]
+    own = [part for part in run.student.modules() if part is run.student or isinstance(part, Network)]
+    given: dict[nn.Module, tuple[list[int], list[int]]] = {part: ([], []) for part in (*own, *theirs)}
+
+    def note(part: nn.Module, inputs: tuple[Any, ...]) -> None:
+        learns = torch.is_grad_enabled() and (part not in theirs or inputs[0].requires_grad)
+        given[part][learns].append(len(inputs[0]))
+
+    hooks = [part.register_forward_pre_hook(note) for part in given]
+    trained.advance()
+    for hook in hooks:
+        hook.remove()
+    acts = max((given[part][0] for part in own if part not in theirs), key=sum)
+    asked = [given[part] for part in theirs if any(given[part])]
+    return Passes(tuple(acts), *(tuple(tuple(each[learns]) for each in asked) for learns in (False, True)))
 
 
-def teachers(name: str) -> int:
-    """Return how many teachers a row's method asks."""
-    if name == AFTER_CUT:
-        return 0
-    return 2 if name.startswith("kf") else registry.load_method(name).teachers[0]
-
-
-def floor_name(count: int) -> str:
-    """Return the name of the row of what cannot be avoided with so many teachers."""
-    return f"floor, {count} teachers" if count else "floor"
-
-
-def floor(count: int, task: str, precision: str, device: str, threads: int) -> Turn:
+def floor(asked: Passes, task: str, precision: str, device: str, threads: int) -> Turn:
     """Return a turn of a floor: bare passes over made-up observations, and emulators that take random actions."""
     run = setup("scratch", task, precision=precision, device=device)
     play = emulators(task.partition("/")[2], threads, steps=1)
-    asked = [stand_in.teacher("random:" + task, run.spec, index).network for index in range(count)]
-    for network in asked:
+    frozen = [stand_in.teacher("random:" + task, run.spec, index).network for index in range(len(asked.teachers))]
+    for network in frozen:
         network.to(run.device).to(memory_format=torch.channels_last)
     seen = torch.randint(0, 256, (ENVIRONMENTS, *atari.SHAPE), dtype=torch.uint8, device=run.device)
     seen = seen.contiguous(memory_format=torch.channels_last)
     rows = brightness(torch.cat([seen] * ROLLOUT))  # converted when acting, learned from as they are
+    shown = rows.clone().requires_grad_()
     learner = optimizer.make(run.method, run.student, GameRecipe.of(run.spec))
 
     def turn() -> None:
@@ -227,15 +254,18 @@ def floor(count: int, task: str, precision: str, device: str, threads: int) -> T
             with torch.no_grad(), autocast(run.device, precision):
                 for images in torch.split(rows, ENVIRONMENTS):
                     brightness(seen, images)
-                    for network in [run.student, *asked]:
-                        network(images)
                     play()
-                run.student(brightness(seen))
+                brightness(seen)
+                for network, sizes in zip([run.student, *frozen], [asked.acts, *asked.teachers], strict=True):
+                    for size in sizes:
+                        network(rows[:size])
             with autocast(run.device, precision):
-                output = run.student(rows)
-            (output.logits.float().square().mean() + output.value.float().square().mean()).backward()
+                said = [run.student(rows)]
+                said += [net(shown[:size]) for net, sizes in zip(frozen, asked.shown, strict=True) for size in sizes]
+            sum(part.float().square().mean() for output in said for part in output).backward()
             learner.step()
             learner.zero_grad(set_to_none=True)
+            shown.grad = None
         synchronize(run.device)
 
     return turn

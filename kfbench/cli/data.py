@@ -187,4 +187,5 @@ def _tell(pack: "Pack", as_json: bool) -> None:
         f"{pack.name}: {pack.counts['train']:,} training{own} and {pack.counts['test']:,} test images, {shape}, "
         f"{len(pack.classes)} classes, sha256 {pack.checksum[:12]}…, in {pack.folder}"
     )
-    typer.echo(f"classes: {', '.join(pack.classes[:NAMED])}{', …' if len(pack.classes) > NAMED else ''}")
+    shown = [repr(name) if "," in name else name for name in pack.classes[:NAMED]]
+    typer.echo(f"classes: {', '.join(shown)}{', …' if len(pack.classes) > NAMED else ''}")

@@ -1,6 +1,7 @@
 """What `kfbench list` knows, read from files as text: no torch, no import of a method or task."""
 
 import contextlib
+import dataclasses
 import json
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from kfbench.errors import KfbenchError, near
 from kfbench.folders import data_folder, folders, hidden
 from kfbench.reporting import naming
 from kfbench.reporting.lines import folded
+from kfbench.running import budgets
 from kfbench.running.files import imported, record_files, store
 from kfbench.spec import digest
 
@@ -253,11 +255,25 @@ def _told_apart(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             groups.setdefault(_heading(row), {}).setdefault(naming.but_seed(_spec(row)), []).append(row)
     for of_heading in groups.values():
         rivals = [_spec(first) for first, *_ in of_heading.values()]
+        usual = _usual(next(iter(of_heading.values()))[0])
         for rival, alike in zip(rivals, of_heading.values(), strict=True):
-            differs = naming.differing(rival, rivals, PARTS)
+            differs = naming.differing(rival, [*rivals, *({**rival, "recipe": each} for each in usual)], PARTS)
             for row in alike:
                 row["differs"] = differs
     return rows
+
+
+def _usual(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the recipe of a run's budget with its network; none where only its data would tell, which need torch."""
+    from kfbench.tasks import GAMES
+
+    with contextlib.suppress(KfbenchError):  # a task or budget of another version
+        stem = row["task"].partition("/")[0]
+        if "shape" not in registry.describe("tasks", stem) and registry.kind_of(stem) is not GAMES:
+            return []
+        made = budgets.recipe(registry.load_task(row["task"]), row["budget"], {"network": row["network"]})
+        return [json.loads(json.dumps(dataclasses.asdict(made)))]
+    return []
 
 
 def _spec(row: dict[str, Any]) -> dict[str, Any]:

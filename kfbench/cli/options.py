@@ -50,7 +50,7 @@ _known_network = _known(of_name)
 
 def _known_method(name: str) -> str:
     """Look up a method, by its name or the path of its file; the shell leaves the ~ of `--method=~/mine.py`."""
-    return _named_method(str(at_home(name)) if name.startswith("~") else name)
+    return _named_method(registry.named(name))
 
 
 def known_network(name: str | None) -> str | None:

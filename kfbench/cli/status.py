@@ -13,7 +13,10 @@ SPEC = tuple(field.name for field in dataclasses.fields(RunSpec))
 
 
 def status(results: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return {"running", "studies", "stopped", "failed": rows}: from status files, and from records of failed runs."""
+    """Return {"running", "studies", "stopped", "stopped_studies", "failed": rows}.
+
+    They are from status files, and from records of failed runs.
+    """
     told = read(results)
     runs, studies = ([row for row in told if kind in row] for kind in ("run", "study"))
     failed = [row for row in runs if row["state"] == "failed"]
@@ -30,6 +33,7 @@ def status(results: Path) -> dict[str, list[dict[str, Any]]]:
         "running": [row for row in runs if row["state"] == "running"],
         "studies": [row for row in studies if not row["over"]],
         "stopped": [row for row in runs if row["state"] in ("stopped", "lost")],
+        "stopped_studies": [row for row in studies if row["over"] and row["ended"] < row["total"]],
         "failed": failed,
     }
 
@@ -49,6 +53,11 @@ def text(found: dict[str, list[dict[str, Any]]], results: Path) -> str:
         for row in found["stopped"]:
             anew = "" if row["checkpoint"] else "; there was no checkpoint yet, so it begins anew"
             lines.append(f"  {row['label']}  [{row['run']}]: {row['why']}{anew}")
+    if found["stopped_studies"]:
+        lines += ["", "stopped; the same command goes on:"]
+        lines += [
+            f"  study {row['study']}: {row['ended']} of {row['total']} runs ended" for row in found["stopped_studies"]
+        ]
     if found["failed"]:
         lines += ["", "failed:"]
         for row in found["failed"]:
@@ -65,7 +74,7 @@ def _how_far(row: dict[str, Any]) -> str:
     if row.get("rate"):
         words.append(f"{row['rate']:,.0f}/s")
     if row.get("score") is not None:
-        words.append(f"val {row['score']:.1f}")
+        words.append(f"val {row['score']:.1f} {row.get('unit', '')}".rstrip())
     if row.get("left") is not None:
         words.append(f"about {spoken(row['left'])} left")
     if row.get("pid"):

@@ -77,7 +77,10 @@ def _pairs(path: Path, arrays: Arrays) -> Iterator[tuple[str, np.ndarray, np.nda
 def _placed(path: Path, name: str, images: np.ndarray) -> np.ndarray:
     """Return images [N, C, H, W]."""
     if images.dtype != np.uint8:
-        raise KfbenchError(f"'{name}' of '{path}' is {images.dtype}; images are uint8, 0 to 255")
+        raise KfbenchError(
+            f"'{name}' of '{path}' is {images.dtype}; images are uint8, 0 to 255: "
+            "of 0 to 1, (255 * x).round().astype('uint8')"
+        )
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[3] in (1, 3):
@@ -96,7 +99,7 @@ def _flat(path: Path, name: str, labels: np.ndarray, count: int) -> np.ndarray:
     if labels.shape != (count,) or labels.dtype.kind not in "iuU":
         raise KfbenchError(
             f"'{name}' of '{path}' is {labels.dtype} {list(labels.shape)}; labels are a class an image: [{count}], "
-            "whole numbers or words"
+            "whole numbers or words; of one-hot rows, x.argmax(1)"
         )
     if labels.dtype.kind == "i" and labels.min(initial=0) < 0:
         raise KfbenchError(f"'{name}' of '{path}' has a class {labels.min()}; leave such images out")

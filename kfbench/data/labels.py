@@ -122,7 +122,7 @@ def _read(path: Path) -> _Table:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count)
             lines = [[_plain(cell) for cell in line] for line in csv.reader(file, delimiter=delimiter) if any(line)]
     except (OSError, UnicodeError, csv.Error) as error:
-        raise KfbenchError(f"'{path}' cannot be read as a table in UTF-8 ({error})") from error
+        raise KfbenchError(f"'{path}' cannot be read as a table in UTF-8 ({error}); save it so") from error
     if not lines or len(lines[0]) < 2:
         raise KfbenchError(f"'{path}' is no table of two columns or more: an image and its class a row, as CSV")
     for number, line in enumerate(lines):

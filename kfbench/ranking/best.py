@@ -52,7 +52,7 @@ def choose(
             f"'{student.name}' on '{student.task.name}'; name more after it: {asked[0]},A,B,…"
         )
     ranked = ranking.rank(
-        _spec(student, budget),
+        spec_of(student, budget),
         candidates,
         by=score,
         only=[score],
@@ -66,7 +66,8 @@ def choose(
     return Choice(chosen, {"asked": ",".join(asked), "score": score, "candidates": values})
 
 
-def _spec(student: Student, budget: str) -> RunSpec:
+def spec_of(student: Student, budget: str) -> RunSpec:
+    """Return what a student's teachers are ranked for: a run without them, of seed 0."""
     return RunSpec(student.name, student.task.name, budget, recipe=student.recipe)
 
 
@@ -91,7 +92,7 @@ def _stored(student: Student, results: Path, say: Callable[[str], None]) -> list
 def _suitable(there: Sequence[str], student: Student, budget: str, results: Path, *, skip: bool) -> list[str]:
     """Return the teachers that suit a student; with `skip` others are left out, else they are an error."""
     student = dataclasses.replace(student, classes=student.task.labels(student.recipe))
-    spec = _spec(student, budget)
+    spec = spec_of(student, budget)
     suitable = []
     for name in there:
         try:

@@ -17,7 +17,7 @@ from kfbench.running import teacher_names, teacher_store
 from kfbench.running.device import torch_device
 from kfbench.running.teacher_store import Found
 from kfbench.spec import Recipe, RunSpec
-from kfbench.tasks import ImageTask
+from kfbench.tasks import IMAGES, ImageTask
 from kfbench.teachers import Teacher
 
 Score = Callable[[Said, scores.Labels], float]
@@ -71,8 +71,8 @@ def rank(
     if not asked:
         raise KfbenchError("no teachers to rank; give --teachers A,B,…: see kfbench list teachers")
     declared = registry.load_task(spec.task)
-    if not isinstance(declared, ImageTask):
-        raise KfbenchError(f"teachers are ranked for images, and task '{spec.task}' is of {declared.kind.name}")
+    require_images(spec.task)
+    assert isinstance(declared, ImageTask)
     if len(declared.labels(spec.recipe)) < 2:
         raise KfbenchError(f"task '{spec.task}' has one class: there is nothing to tell apart, and none to rank")
     found = [teacher_store.find(name, spec=spec, index=0, results=results) for name in asked]
@@ -83,6 +83,12 @@ def rank(
 def ordered(rows: Sequence[Ranked], by: str) -> list[Ranked]:
     """Return rows, the highest score first; equal ones by name."""
     return sorted(rows, key=lambda row: (-row.scores[by], row.teacher))
+
+
+def require_images(task: str) -> None:
+    """Raise KfbenchError for a task of another kind: its teachers cannot be ranked."""
+    if (kind := registry.kind_of(task)) is not IMAGES:
+        raise KfbenchError(f"teachers are ranked for images, and task '{task}' is of {kind.name}")
 
 
 def require_score(name: str) -> None:

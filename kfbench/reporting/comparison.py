@@ -86,8 +86,12 @@ def of_keys(results: Path, keys: Sequence[str], *, all_seeds: bool = False) -> T
 
 def _reported(group: list[RunRecord], named: Container[str] = ()) -> list[RunRecord]:
     """Leave out runs with a seed of searches where there are others, but for keys that are named."""
-    kept = [record for record in group if record.spec["seed"] < FIRST_SEED or record.key in named]
+    kept = [record for record in group if not _is_of_search(record) or record.key in named]
     return kept or group
+
+
+def _is_of_search(record: RunRecord) -> bool:
+    return bool(record.spec["seed"] >= FIRST_SEED)
 
 
 def _require_one_a_seed(chosen: Sequence[RunRecord]) -> None:
@@ -114,7 +118,7 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
     if not there:
         tasks = sorted({record.spec["task"] for record in _done(results)})
         raise KfbenchError(f"no finished run on task '{task}' in '{results}'; {near(task, tasks)}")
-    for method in (methods := list(dict.fromkeys(methods))):
+    for method in (methods := list(dict.fromkeys(map(registry.named, methods)))):
         if method not in there:
             raise KfbenchError(f"no finished run of '{method}' on '{task}' in '{results}'; {near(method, there)}")
     recipes: dict[str, list[RunRecord]] = {}
@@ -125,6 +129,9 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
     tables = []
     for runs in recipes.values():
         every = [[r for r in runs if _but_seed(r) == each] for each in dict.fromkeys(map(_but_seed, runs))]
+        tried = [group for group in every if all(map(_is_of_search, group))]
+        fresh = {group[0].spec["method"] for group in every if group not in tried}
+        every = [group for group in every if group not in tried or group[0].spec["method"] not in fresh]
         groups = [_reported(group) for group in every]
         most = {
             each: max(len(g) for g in groups if g[0].spec["method"] == each) for each in methods if _has(groups, each)
@@ -133,6 +140,7 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
         if len(several) > 1:
             title, shown = f"{task}, {_recipe(runs[0])}", [groups[n] for n in several]
             lost = sum(len(every[n]) - len(groups[n]) for n in several)
+            lost += sum(len(group) for group in tried if group[0].spec["method"] in fresh)
             tables.append(_table(title, shown, what=PARTS, left_out=len(groups) - len(several), of_search=lost))
     if not tables:
         raise KfbenchError(f"no two of {', '.join(methods)} ran on '{task}' with the same recipe; compare keys instead")
@@ -191,7 +199,7 @@ def rows(table: Table) -> list[dict[str, Any]]:
 
     `difference` is the score minus the first's over the pairs that share seed and data, with its interval (`pairs.py`);
     numbers that the runs do not determine are None. `verdict` is "better" or "worse" if the interval is clear of zero,
-    "undecided" if it is not, "no pairs" if there is none.
+    "undecided" if it is not, "equal" if every pair is, "no pairs" if there is none.
     """
     from kfbench.reporting import intervals, pairs
 
@@ -219,6 +227,8 @@ def rows(table: Table) -> list[dict[str, Any]]:
                 "difference_interval": _ends(gap.low, gap.high),
                 "verdict": ("better" if is_good else "worse")
                 if gap.is_clear
+                else "equal"
+                if gap.is_equal
                 else "undecided"
                 if gap.pairs
                 else "no pairs",

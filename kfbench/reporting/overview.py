@@ -96,10 +96,10 @@ def _standings(grid: Grid) -> list[Standing]:
     theirs = grid.overall(grid.study.baseline)
     standings = []
     for row in grid.rows:
-        gaps = grid.overall(row) - theirs
-        if row != grid.study.baseline and not np.isnan(gaps).all():
-            gap = pairs.difference(gaps, np.zeros_like(gaps))
-            standings.append(Standing(row, gap, int((stats.counts(gaps) > 0).sum()), _size(grid, row)))
+        own = grid.overall(row)
+        if row != grid.study.baseline and not np.isnan(own - theirs).all():
+            gap = pairs.difference(own, theirs)
+            standings.append(Standing(row, gap, int((stats.counts(own - theirs) > 0).sum()), _size(grid, row)))
     return sorted(standings, key=lambda standing: -standing.gap.value)
 
 
@@ -186,9 +186,9 @@ def _rivals(grid: Grid, best: Standing, others: list[Standing]) -> str:
     """Say who beats the best and who is not told from it, and on how much of what it ran."""
     said = []
     for standing in others:
-        gaps = grid.overall(standing.row) - grid.overall(best.row)
-        gap = pairs.difference(gaps, np.zeros_like(gaps))
-        where = _on(int((stats.counts(gaps) > 0).sum()), best.tasks)
+        own, theirs = grid.overall(standing.row), grid.overall(best.row)
+        gap = pairs.difference(own, theirs)
+        where = _on(int((stats.counts(own - theirs) > 0).sum()), best.tasks)
         if not gap.pairs:
             said.append(("cannot be compared with it", "", standing.row))
         elif np.isnan(gap.low):

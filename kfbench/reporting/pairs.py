@@ -31,6 +31,11 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
     @property
+    def is_equal(self) -> bool:
+        """Say whether every pair, of two or more, is equal."""
+        return self.is_constant and self.value == 0
+
+    @property
     def mark(self) -> str:
         """▲ or ▼: clearly above or below zero; else nothing."""
         return "" if not self.is_clear else "▲" if self.value > 0 else "▼"

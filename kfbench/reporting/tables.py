@@ -69,7 +69,7 @@ def _best(grid: Grid, rows: Sequence[str], column: str) -> set[str]:
         if not ahead:
             break
         tops.append(max(ahead, key=lambda row: gaps[row].value))
-    if all(np.isnan(gap.low) for gap in gaps.values()):
+    if all(np.isnan(gap.low) and not gap.is_equal for gap in gaps.values()):
         return set()
     return {tops[-1]} | {row for row, gap in gaps.items() if gap.pairs and not gap.high < 0}  # NaN: not told from it
 

@@ -94,8 +94,9 @@ def heartbeat(key: str, spec: RunSpec, *, results: Path, device: str, then: Watc
         "rate": None,
         "left": None,
         "score": None,
+        "unit": (kind := registry.kind_of(spec.task)).score_unit,
     }
-    score = f"val_{registry.kind_of(spec.task).metric}"
+    score = f"val_{kind.metric}"
     beat = Heartbeat(status.place(results) / f"{key}.json", told, then, score=score)
     beat.write()
     try:

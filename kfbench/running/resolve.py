@@ -7,7 +7,6 @@ from typing import Any
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
-from kfbench.folders import at_home
 from kfbench.kinds import Declared
 from kfbench.methods import Method
 from kfbench.running import budgets, equal_cost, suitability, teacher_names
@@ -32,9 +31,7 @@ def resolve(
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed <= MOST_SEED:
         raise KfbenchError(f"the seed of a run cannot be {seed!r}; give a whole number from 0, below 2**63")
     changes = dict(recipe or {})
-    stem, variant = registry.split(method)
-    if stem.endswith(".py"):  # ./mine.py is mine.py
-        method = at_home(stem).as_posix() + (f"/{variant}" if variant else "")
+    method = registry.named(method)
     student = student_of(method, task, budget=budget, recipe=changes, settings=settings)
     chosen, declared, full = student.method, student.task, student.recipe
     named = None if teachers is None else [teacher_names.read(text, budget=budget) for text in teachers if text]
@@ -98,9 +95,15 @@ def _default_teachers(student: Student, budget: str, changes: Mapping[str, Any])
     if method.needs == "outputs":  # the same task, a larger network (and the student's), as many labels as the student
         same = {name: value for name, value in changes.items() if name not in OF_THE_STUDENT}
         others = [] if method.teacher_is_twin else [budgets.teacher_network(task, budget)]
+        networks = list(dict.fromkeys([*others, network]))[:fewest]
+        if len(networks) < fewest:
+            raise KfbenchError(
+                f"method '{student.name}' needs {fewest} teachers that differ, but the default ones for '{task.name}' "
+                f"are both of the student's network, '{network}'; give --teachers {task.name}/NETWORK,{task.name}/OTHER"
+            )
         return [
             TeacherName("trained", "", task.name, each, budget, teacher_names.changed(task, each, budget, same))
-            for each in [*others, network][:fewest]
+            for each in networks
         ]
     sources = _sources(task, budget)
     if method.needs == "architecture" or method.starts_from_teacher:

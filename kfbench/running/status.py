@@ -3,7 +3,7 @@
     {"run": key, "label": "kf on cifar10, seed 0", "state": "running" | "stopped" | "failed", "why": "" or a line,
      "started": 1.7e9, "updated": 1.7e9 (s since 1970), "pid": 4711, "node": "host", "device": "cpu",
      "step": 120, "total": 600, "progress": 0.2, "rate": images or frames a second,
-     "left": s or null, "score": % or points}
+     "left": s or null, "score": of validation, in the task's metric, or null, "unit": "%" or "game points"}
 
 It is deleted when the run is done. A study writes one file for all its runs (`studies/board.py`): `<study>.json` with
 the keys `study`, `driver`, `on`, `total`, `ended`, `failed`, `running`, `over`; a row under `running` has the fields

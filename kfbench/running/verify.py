@@ -23,9 +23,9 @@ OTHERS = {  # parts of an identity with which it is another run, whatever it sco
     "data": "the data",
     "stages": "the data of a stage",
     "teachers": "the teachers' weights",
-    "method_file": "the lines of the method's file",
-    "network_file": "the lines of the network's file",
-    "task_file": "the lines of a task's file",  # a stage's, too, which has its task's name before it
+    "method_file": "the lines of the method's file, or of one that it imports,",
+    "network_file": "the lines of the network's file, or of one that it imports,",
+    "task_file": "the lines of a task's file, or of one that it imports,",  # a stage's too, its task's name before it
 }
 Word = Literal["bit-equal", "equal within its interval", "different"]
 TIMES = ("seconds", "images_per_second", "frames_per_second", "rate")  # of a curve's row: no two runs agree on these

@@ -47,7 +47,7 @@ class Board:
         """Show how far a run is, where, and how fast."""
         row = self._status["running"][name]
         row |= {key: event[key] for key in ("step", "progress", "rate", "node", "device", "pid")}
-        row |= {"score": event["score"]} if event["score"] is not None else {}
+        row |= {"score": event["val"], "unit": event["unit"]} if event["val"] is not None else {}
         if event["step"] == 0:  # it has begun, and may go on from a checkpoint
             return
         first = row.setdefault("first", (time.time(), event["progress"]))

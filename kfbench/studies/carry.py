@@ -163,12 +163,13 @@ def check_versions(order: Order) -> None:
             raise KfbenchError(f"a worker has {name} {versions()[name]}, the driver {wanted}; install the same on both")
 
 
-def _event(
-    device: str, *, step: int = 0, progress: float = 0.0, score: float | None = None, rate: float = 0.0
-) -> dict[str, Any]:
-    """Return what is reported of a run, and where it is; the first one says that it has begun."""
-    told = {"step": step, "progress": progress, "score": score, "rate": rate}
-    return {**told, "node": platform.node(), "device": device, "pid": os.getpid()}
+def _event(device: str, **told: Any) -> dict[str, Any]:
+    """Return what is reported of a run, and where it is; the first one says that it has begun.
+
+    `score` is what a pruner goes by, higher is better; `val` and its `unit` are what people read.
+    """
+    nothing = {"step": 0, "progress": 0.0, "score": None, "val": None, "unit": "", "rate": 0.0}
+    return {**nothing, **told, "node": platform.node(), "device": device, "pid": os.getpid()}
 
 
 class Reporter(Watcher):
@@ -196,8 +197,10 @@ class Reporter(Watcher):
         self._told = time.monotonic()
         rate = loop.status().get("rate", 0.0)
         event = _event(self._device, step=loop.position, progress=loop.position / loop.total, score=score, rate=rate)
-        if score is not None:
-            self.say(f"step {loop.position:,} of {loop.total:,}: {score:.2f} on validation, {rate:,.0f} a second")
+        if row is not None and score is not None:
+            val, unit = row[f"val_{self._kind.metric}"], self._kind.score_unit
+            event |= {"val": val, "unit": unit}
+            self.say(f"step {loop.position:,} of {loop.total:,}: val {val:.2f} {unit}, {rate:,.0f} a second")
         word = self._report(event)
         if word == "prune":
             raise Pruned(f"pruned at step {loop.position:,} of {loop.total:,}")

@@ -1,15 +1,20 @@
 """Teachers that a study asks for as `best:K`: chosen once for each cell, and kept in its teachers.json.
 
-A store that has grown since then changes no study; delete the file, or its part, to choose anew.
+A store that has grown since then changes no study; delete the file, or its part, to choose anew. A cell with another
+task, method, recipe or budget, or other data, has another choice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kfbench import registry
 from kfbench.errors import KfbenchError
+from kfbench.ranking import best
 from kfbench.ranking.names import is_asked
+from kfbench.running import resolve
+from kfbench.running.suitability import Student
+from kfbench.spec import digest
 from kfbench.studies import kept, plan
 from kfbench.studies.definition import Column, Row, Study
 
@@ -19,7 +24,8 @@ def settle(
 ) -> dict[str, dict[str, Any]]:
     """Return {cell: its choice} of every cell that asks for the best, chosen now where that has not been done.
 
-    A choice has the `teachers`, and what a record says: what was asked, the score, its value for each candidate.
+    A choice has the `teachers`, and what a record says: what was asked, a digest of the cell, the score, its value for
+    each candidate.
     Raises KfbenchError if too few teachers of the store suit, or a named candidate is not there.
     """
     there = read(folder)
@@ -31,11 +37,14 @@ def settle(
             if not is_asked(names) or (row.columns and column.label not in row.columns):
                 continue
             cell = plan.cell_name(row, column)
-            known = there.get(cell, {})
-            new = known.get("asked") != ",".join(names)
-            choice = _choose(study, row, column, names, results, say) if new else known
-            if choice is not None:
-                picked[cell] = choice
+            if (student := _student(study, row, column)) is None:
+                continue
+            known, of = there.get(cell, {}), _digest(student, study.budget)
+            if known.get("asked") == ",".join(names) and of in ("", known.get("cell")):
+                picked[cell] = known
+            else:
+                choice = best.choose(names, student, budget=study.budget, results=results, say=say)
+                picked[cell] = {"teachers": choice.teachers, "cell": of, **choice.told}
     if picked != there:
         kept.write(folder / "teachers.json", picked)
     return picked
@@ -46,17 +55,19 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     return kept.read(folder / "teachers.json", "teachers are chosen again")
 
 
-def _choose(
-    study: Study, row: Row, column: Column, names: Sequence[str], results: Path, say: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """Return the choice for a cell; None if its method and task do not go together, which the plan will say."""
-    from kfbench.ranking import best  # torch
-    from kfbench.running import resolve
-
+def _student(study: Study, row: Row, column: Column) -> Student | None:
+    """Return whom a cell's teachers are for; None if method and task do not go together, which the plan will say."""
     recipe = plan.recipe_of(study, row, column)
     try:
-        student = resolve.student_of(row.method, column.task, budget=study.budget, recipe=recipe, settings=row.settings)
+        return resolve.student_of(row.method, column.task, budget=study.budget, recipe=recipe, settings=row.settings)
     except KfbenchError:
         return None
-    choice = best.choose(names, student, budget=study.budget, results=results, say=say)
-    return {"teachers": choice.teachers, **choice.told}
+
+
+def _digest(student: Student, budget: str) -> str:
+    """Return the digest of whom a choice is for; "" if the data are not on this machine."""
+    try:
+        data = student.task.checksum()
+    except KfbenchError:
+        return ""
+    return digest({"spec": best.spec_of(student, budget).to_json(), "data": data})

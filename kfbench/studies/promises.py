@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.ranking.names import SCORES
-from kfbench.spec import RunSpec, digest
+from kfbench.spec import Recipe, RunSpec, digest
 from kfbench.studies import kept
 from kfbench.studies.definition import Study
 from kfbench.studies.plan import Planned
@@ -77,19 +77,26 @@ def settle(
 def _ranked(
     teachers: dict[str, RunSpec], there: dict[str, Any], results: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Return {teacher: its weights' digest, its scores}; what is kept of the same weights is not worked out again."""
+    """Return {teacher: digests of its weights and of the images, its scores}.
+
+    What is kept of the same weights and images is not worked out again.
+    """
     from kfbench.ranking import ranking  # torch
     from kfbench.running import teacher_store
 
     ranks = {}
     for name, spec in teachers.items():
         try:
-            weights = teacher_store.find(name, spec=spec, index=0, results=results).digest
+            of = {
+                "weights": teacher_store.find(name, spec=spec, index=0, results=results).digest,
+                "images": _images(spec),
+            }
         except KfbenchError:  # not made yet, or no longer there
             if name in there:
                 ranks[name] = there[name]
             continue
-        ranks[name] = there[name] if there.get(name, {}).get("weights") == weights else {"weights": weights}
+        known = there.get(name, {})
+        ranks[name] = known if of.items() <= known.items() else of
     new = [name for name in ranks if "scores" not in ranks[name]]
     try:
         rows = ranking.rank(teachers[new[0]], new, results=results, say=say) if new else []
@@ -101,8 +108,14 @@ def _ranked(
     return ranks
 
 
+def _images(spec: RunSpec) -> str:
+    """Return the digest of what a run's teachers are ranked on. Raises KfbenchError if the data are not here."""
+    data = registry.load_task(spec.task).checksum()
+    return digest({"task": spec.task, "data": data, "train_size": Recipe.of(spec).train_size})
+
+
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return {column: {teacher: its `weights` and `scores`}}; empty if there are none.
+    """Return {column: {teacher: its `weights`, `images` and `scores`}}; empty if there are none.
 
     Raises KfbenchError if they cannot be read.
     """

@@ -56,7 +56,7 @@ class Pretend:
         """Pretend all reports of a run."""
         self._orders[order.name] = order
         for step in range(EVENTS):
-            event = {"step": step, "progress": step / EVENTS, "score": 50.0, "rate": 1.0}
+            event = {"step": step, "progress": step / EVENTS, "score": 50.0, "val": 50.0, "unit": "%", "rate": 1.0}
             self._events.append((order.name, {**event, "node": "here", "device": "cpu", "pid": 1}))
 
     def events(self) -> list[tuple[str, dict[str, Any]]]:

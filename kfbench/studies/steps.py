@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.running import prepare, records, stand_in
 from kfbench.studies import definition, locks, missing, picks, plan, promises, search, trials
@@ -231,6 +232,7 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
         "trial": trial.number,
         "settings": dict(trial.params),
         "validation": trial.value,
+        "validation_is": registry.kind_of(asked.spec.task).aimed,
         "runs": [{"seed": record.spec["seed"], "key": record.key, "scores": record.scores} for record in made],
         "failed": [{"seed": job.spec.seed, "why": bad[job.name]} for job in left if job.name in bad],
         "study": place.queue(asked.name),
@@ -242,7 +244,7 @@ def told(found: Mapping[str, Any]) -> str:
     """Return what a search found in a few lines."""
     lines = [f"{found['method']} on {found['task']}: best of {found['trials']} trials, trial {found['trial']}"]
     lines += [f"  {name} = {value}" for name, value in found["settings"].items()]
-    lines.append(f"  validation  {found['validation']:.2f} (accuracy in %, or return)")
+    lines.append(f"  validation  {found['validation']:.2f} ({found['validation_is']})")
     for run in found["runs"]:
         scores = ", ".join(f"{name} {value:.2f}" for name, value in run["scores"]["last"].items())
         lines.append(f"  seed {run['seed']}: {scores}  [{run['key']}]")

@@ -56,11 +56,24 @@ def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatc
         games.loop(games.AFTER_CUT, "atari/pong", "fp32", "cpu", 1),
         games.bare("pong", 1),
         games.emulators("pong", 1),
-        games.floor(2, "atari/pong", "bf16", "cpu", 1),
+        games.floor(games.Passes((16,) * 6, ((16,) * 5, (16, 1)), ((), (80,))), "atari/pong", "bf16", "cpu", 1),
     ]
     for turn in turns:
         turn()
         turn()
+
+
+def test_a_floor_in_games_is_of_the_passes_that_a_method_asks_for() -> None:
+    """16 environments, 5 steps, and the values of what is seen last; `mikt` learns what it shows its teachers."""
+    every, all_but_last = (16,) * 6, (16,) * 5
+    wanted = {
+        "finetune": games.Passes(every, (), ()),
+        games.AFTER_CUT: games.Passes(every, (), ()),
+        "kf": games.Passes(every, (all_but_last,) * 2, ((),) * 2),
+        "mikt": games.Passes(every, (every,) * 2, ((80,),) * 2),
+        "policy_distillation": games.Passes((), (all_but_last,), ((),)),
+    }
+    assert {name: games.passes(name, "atari/pong") for name in wanted} == wanted
 
 
 def test_a_contender_that_cannot_run_is_left_out_with_a_line() -> None:
@@ -85,6 +98,8 @@ def test_ratios_in_games_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatc
     assert {"scratch", "kf", "kf after the cut", "scratch, overlap", "scratch, bf16", "bare loop"} <= set(found)
     assert found["kf"]["speed"] == 2 and found["kf"]["speed_by_clock"] == 4
     floors = {name: row["over_floor"] for name, row in found.items() if row["over_floor"]}
-    assert floors == {"scratch": 2, "kf": 1, "kf after the cut": 1} and {"floor", "floor, 2 teachers"} <= set(found)
+    assert floors == {"scratch": 2, "kf": 1, "kf after the cut": 1} and {"floor of scratch", "floor of kf"} <= set(
+        found
+    )
     assert found["scratch"]["steps_per_cpu_second"] == games.TURN * 80 / 3
     assert "by the clock" in games.text(list(found.values()))

@@ -149,6 +149,12 @@ def test_runs_that_differ_in_more_than_their_seed_are_told_apart(what: str, type
     assert len(set().union(*contenders.values())) == len(contenders), "runs of one contender stand together"
 
 
+def test_what_a_run_has_that_its_budget_has_not_is_always_said(type_in: Any, recorded: Path) -> None:
+    """Not only where another run stands beside it: a name means the same whatever else is recorded."""
+    said = type_in("list", "runs", "--results", recorded).out.splitlines()[0]
+    assert said == "  scratch on digits, cnn-4, smoke: batch_size=256, epochs=1"
+
+
 def test_two_records_of_one_spec_say_when_they_were_made(type_in: Any, recorded: Path) -> None:
     shutil.copytree(recorded, "results")
     [path] = record_files(Path("results"))

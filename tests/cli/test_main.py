@@ -66,6 +66,11 @@ BAD = {
         "'resnt56' is no network; did you mean 'resn",
     ),
     "precision": (f"{RUN} --method scratch --precision fp8", "field 'precision'"),
+    "a word for a size": (f"{RUN} --method scratch --train-size some", "give a whole number above 0, or all"),
+    "frames": (
+        "run --method scratch --task atari/pong --budget smoke --set-recipe frames=10",
+        "10 frames are less than a rollout, 128 steps of 4 frames; give more",
+    ),
     "train size": (f"{RUN} --method scratch --train-size 99999", "give --train-size 1295 or less"),
     "links": (f"{RUN} --method kf --teachers random:digits/low --set links=nowhere=0:x", "nowhere"),
     "other outputs": (

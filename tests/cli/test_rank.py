@@ -33,6 +33,7 @@ def test_mistakes_are_one_line(type_in: Any) -> None:
     for words, told in (
         ([*WORDS, "--teachers", TEACHERS, "--by", "logm"], "did you mean 'logme'?"),
         ([*WORDS], "no teachers of other tasks than 'digits/low'"),
+        (["rank", "--task", "atari/pong"], "teachers are ranked for images, and task 'atari/pong' is of games"),
         ([*WORDS, "--teachers", "digits/cnn-4"], "make it: kfbench teacher train"),
         ([*WORDS, "--teachers", TEACHERS, "--train-size", "3"], "3 training images leave some without"),
     ):

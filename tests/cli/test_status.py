@@ -26,14 +26,14 @@ def put(results: Path, name: str, told: dict[str, Any]) -> None:
 def test_nothing_runs(type_in: Any) -> None:
     done = type_in("status")
     assert (done.code, done.out, done.err) == (0, "nothing runs now with its results in 'results'\n", "")
-    empty = {"running": [], "studies": [], "stopped": [], "failed": []}
+    empty = {"running": [], "studies": [], "stopped": [], "stopped_studies": [], "failed": []}
     assert json.loads(type_in("status", "--json").out) == empty
 
 
 def test_what_runs_stopped_and_failed(type_in: Any, small: tuple[Path, Path]) -> None:
     _, results = small
     label = {"label": "kf on digits, seed 3", "why": ""}
-    far = {"step": 1200, "total": 6000, "progress": 0.2, "rate": 1234.5, "left": 95, "score": 43.21}
+    far = {"step": 1200, "total": 6000, "progress": 0.2, "rate": 1234.5, "left": 95, "score": 43.21, "unit": "%"}
     put(
         results,
         "0123456789ab",
@@ -46,7 +46,7 @@ def test_what_runs_stopped_and_failed(type_in: Any, small: tuple[Path, Path]) ->
     lines = done.out.splitlines()
     assert lines[0] == "kf on digits, seed 3  [0123456789ab]"
     where = f"process {os.getpid()} on {platform.node()}, cpu"
-    assert lines[1] == f"  20 % · step 1,200 of 6,000 · 1,234/s · val 43.2 · about 1 min 35 s left · {where}"
+    assert lines[1] == f"  20 % · step 1,200 of 6,000 · 1,234/s · val 43.2 % · about 1 min 35 s left · {where}"
     anew = "; there was no checkpoint yet, so it begins anew"
     assert (
         f"  kf on digits, seed 3  [aaaaaaaaaaaa]: at step 7{anew}" in lines
@@ -86,6 +86,8 @@ def test_a_study_shows_its_workers_and_their_logs(type_in: Any, monkeypatch: pyt
         put(Path("results"), "quick", {**study, "on": on, "running": {"x": {**waiting, **row}}})
         assert f"kd · digits: {word}" in type_in("status").out
     put(Path("results"), "quick", {**study, "over": True})
+    assert "stopped; the same command goes on:\n  study quick: 2 of 10 runs ended" in type_in("status").out
+    put(Path("results"), "quick", {**study, "over": True, "ended": 10})
     assert "study" not in type_in("status").out.partition("failed:")[0]
 
 

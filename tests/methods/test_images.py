@@ -308,6 +308,10 @@ def test_several_teachers_are_weighed_image_by_image() -> None:
 
 def test_several_teachers_are_asked_for() -> None:
     assert len(resolve.resolve("ca_mkd", "cifar100").teachers) == 2
+    with pytest.raises(
+        KfbenchError, match="both of the student's network, 'cnn-32'; give --teachers cifar100/NETWORK,"
+    ):
+        resolve.resolve("ca_mkd", "cifar100", recipe={"network": "cnn-32"})
     with pytest.raises(KfbenchError, match="needs 2 teacher"):
         resolve.resolve("ca_mkd", "cifar100", teachers=["cifar100"])
 

@@ -71,6 +71,27 @@ def test_a_run_by_which_a_search_chose_does_not_judge_what_it_chose(small: tuple
     assert comparison.of_keys(results, [*keys, other], all_seeds=True).of_search == 0
 
 
+def test_trials_of_a_search_are_no_contenders_of_what_it_chose(small: tuple[Path, Path]) -> None:
+    _, results = small
+    first, *_ = some(results, "kf", "cifar10")
+    spec = {**first.spec, "seed": 1000, "settings": {**first.spec["settings"], "dep": 0.5}}
+    identity = {**first.identity, "spec": spec}
+    records.write(results, first.model_copy(update={"key": digest(identity), "spec": spec, "identity": identity}))
+    tables = comparison.of_methods(results, ["scratch", "kf"], "cifar10")
+    assert [table.of_search for table in tables] in ([1, 0], [0, 1])
+    assert all(len(table.contenders) == 2 for table in tables)
+
+
+def test_runs_that_are_equal_in_every_pair_are_called_equal(small: tuple[Path, Path]) -> None:
+    _, results = small
+    for record in some(results, "kf", "cifar10"):
+        spec = {**record.spec, "method": "kf/alone"}
+        identity = {**record.identity, "spec": spec}
+        records.write(results, record.model_copy(update={"key": digest(identity), "spec": spec, "identity": identity}))
+    for table in comparison.of_methods(results, ["kf", "kf/alone"], "cifar10"):
+        assert [row.get("verdict") for row in comparison.rows(table)] == [None, "equal"]
+
+
 def test_runs_on_other_data_are_no_pair(small: tuple[Path, Path]) -> None:
     """As after an import of other test images under the same name."""
     runs = {method: sorted(some(small[1], method), key=lambda r: r.spec["seed"]) for method in ("scratch", "kf")}

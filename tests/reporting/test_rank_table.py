@@ -96,10 +96,13 @@ def test_what_is_kept_is_not_worked_out_again(tmp_path: Path, monkeypatch: pytes
     (folder / "ranks.json").write_text(json.dumps(other))
     promises.settle(folder, cells, results=results)
     assert asked[2:] == [[TEACHERS[0]]]
+    more = planned(folder, STUDY.replace("epochs = 1", "epochs = 1, train_size = 300"))
+    promises.settle(folder, more, results=results)  # on other images
+    assert asked[3:] == [[TEACHERS[0], TEACHERS[3]]]
     for weights in results.rglob("*.safetensors"):
         weights.unlink()
-    promises.settle(folder, cells, results=results)  # a clone without weights
-    assert len(asked) == 3 and set(promises.read(folder)["digits/high"]) == {TEACHERS[0], TEACHERS[3]}
+    promises.settle(folder, more, results=results)  # a clone without weights
+    assert len(asked) == 4 and set(promises.read(folder)["digits/high"]) == {TEACHERS[0], TEACHERS[3]}
     (folder / "ranks.json").write_text("{")
     with pytest.raises(KfbenchError, match="is not JSON.*delete it"):
         promises.read(folder)
@@ -114,7 +117,7 @@ def test_what_is_kept_is_not_worked_out_again(tmp_path: Path, monkeypatch: pytes
             .replace("digits/low/cnn-4", "atari/krull")
             .replace(", recipe = { epochs = 1 }", "")
             .replace(', network = "cnn-4", train_size = 100', "")
-            .replace("epochs", "frames"),
+            .replace("epochs=", "frames=1000"),
             "'atari/pong' is of games",
         ),
     ],

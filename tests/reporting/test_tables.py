@@ -57,6 +57,12 @@ def test_a_difference_without_an_interval_takes_nobodys_bold():
     assert bold(gains.made({row: {"cifar10": values} for row, values in rows.items()})) == {"best", "same", "one"}
 
 
+def test_two_rows_that_are_equal_in_every_pair_are_both_the_best():
+    same = [5.0, 4.9, 5.2]
+    made = gains.made({"a": {"cifar10": same}, "b": {"cifar10": same}}, scratch=[50.0, 49.9, 60.0])
+    assert bold(made) == {"a", "b"}
+
+
 def test_easy_seeds_alone_make_no_row_bold():
     """On the seeds that both ran b is clearly better; its mean is worse, as it ran the hard ones too."""
     rows = {"a": {"cifar10": [None, None, 2.0, 1.8]}, "b": {"cifar10": [5.0, 4.9, 4.1, 4.2]}}

@@ -70,7 +70,35 @@ def test_a_file_named_by_its_path_is_as_it_was_last_written(own: Path, monkeypat
         edit(path, before, after)
         assert registry.load_method(str(path)).settings()["weight"] == float(after[-3:])
     monkeypatch.setenv("HOME", str(own))
-    assert resolve.resolve("~/methods/mine.py", "digits", teachers=["random:digits"]).method == path.as_posix()
+    assert resolve.resolve("~/methods/mine.py", "digits", teachers=["random:digits"]).method == "mine"
+
+
+def test_however_a_file_is_named_it_is_one_run(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method in a folder of methods by its own name, others by the path from the working folder, else the whole."""
+    monkeypatch.setenv("HOME", str(own))
+    for path in (
+        "methods/mine.py",
+        "./methods/../methods/mine.py",
+        str(own / "methods" / "mine.py"),
+        "~/methods/mine.py",
+    ):
+        assert registry.named(f"{path}/light") == "mine/light" and registry.named(path) == "mine"
+    (own / "other").mkdir()
+    (own / "methods" / "mine.py").rename(own / "other" / "mine.py")
+    for path in ("other/mine.py", "./other/mine.py", str(own / "other" / "mine.py"), "~/other/mine.py"):
+        assert registry.named(path) == "other/mine.py"
+    monkeypatch.chdir(own / "methods")
+    assert registry.named("../other/mine.py/light") == f"{(own / 'other' / 'mine.py').as_posix()}/light"
+    assert registry.named("kf/guided") == "kf/guided"
+
+
+def test_a_folder_is_no_method(own: Path) -> None:
+    package = own / "methods" / "pack"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    for name, called in (("pack", package), ("pack/light", package), ("methods/pack", "methods/pack")):
+        with pytest.raises(KfbenchError, match=f"^'{called}' is a folder; a method is one file"):
+            registry.require("methods", name)
 
 
 def test_so_is_one_whose_teacher_has_an_edited_network(own: Path) -> None:
@@ -187,7 +215,7 @@ def test_so_is_an_edited_task(own: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         old, new = (record_of(spec, each) for each in (then, now))
         told = verify.compare(old, new, [])
         assert old.key != new.key and told.word == "different"
-        assert told.told.endswith("the lines of a task's file are not those of the record")
+        assert told.told.endswith("the lines of a task's file, or of one that it imports, are not those of the record")
 
 
 def test_a_changed_file_of_the_checkout_is_told_and_ends_no_run_of_before(

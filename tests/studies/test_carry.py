@@ -91,7 +91,8 @@ def test_a_teacher_then_its_student_come_home_as_execute_makes_them(spec, tmp_pa
         record = records.read(next(path for name, path in outcome.files.items() if name.endswith(".json")))
         assert verify.differences(plain, record) == () and record.key == plain.key
     assert sum(event["score"] is not None for event in events) == teacher.recipe.evaluations
-    assert {"step", "progress", "score", "rate", "node", "device", "pid"} == events[0].keys()
+    assert {"step", "progress", "score", "val", "unit", "rate", "node", "device", "pid"} == events[0].keys()
+    assert all(event["val"] == 100 - event["score"] for event in events if event["score"] is not None)
     assert [event["step"] for event in events][:2] == [0, 1]  # before its data are loaded: it has found room
 
 
@@ -153,10 +154,11 @@ def test_an_outcome_that_nobody_fetched_stays_unless_it_is_of_another_version(sp
 def test_the_boards_file_says_what_runs_where_and_what_failed(spec, tmp_path, monkeypatch):
     """It is what `kfbench status` reads."""
     monkeypatch.setattr(board, "WRITE", 0.0)
-    job, event = Job(spec, "kd · digits"), {"step": 10, "progress": 0.25, "score": 50.0, "rate": 300.0}
+    job, event = Job(spec, "kd · digits"), {"step": 10, "progress": 0.25, "score": 42.0, "rate": 300.0}
+    event |= {"val": 58.0, "unit": "%"}
     with open_board("study/one", 2, tmp_path, Console(quiet=True), on="ray") as shown:
         shown.begin(job)
-        shown.event(job.name, {**event, "step": 0, "progress": 0.0, "score": None, "node": "", "device": "", "pid": 0})
+        shown.event(job.name, {**event, "step": 0, "progress": 0.0, "val": None, "node": "", "device": "", "pid": 0})
         for progress in (0.25, 0.5):
             shown.event(job.name, {**event, "progress": progress, "node": "here", "device": "cuda:1", "pid": 7})
             time.sleep(0.01)
@@ -165,7 +167,7 @@ def test_the_boards_file_says_what_runs_where_and_what_failed(spec, tmp_path, mo
         row = told["running"][job.name]
         assert told["on"] == "ray" and row["first"][1] == 0.25  # what a checkpoint held already tells no rate
         assert (told["total"], told["ended"], told["over"]) == (2, 0, False)
-        assert [row[key] for key in ("label", "node", "device", "pid", "score")] == [job.label, "here", "cuda:1", 7, 50]
+        assert [row[key] for key in ("label", "node", "device", "pid", "score")] == [job.label, "here", "cuda:1", 7, 58]
         assert row["left"] > 0 and row["log"] == str(tmp_path / "logs" / f"{job.name}.log")
         shown.end(job, "failed", "it broke", log="abc")
     told = json.loads((tmp_path / "status" / "study-one.json").read_text())

@@ -67,6 +67,9 @@ def test_another_question_is_asked_anew_and_a_damaged_answer_is_a_line(tmp_path:
     second = picks.settle(tmp_path, definition.load(tmp_path), results=results)
     assert {choice["score"] for choice in first.values()} == {"logme"}
     assert {choice["score"] for choice in second.values()} == {"parc"}
+    (tmp_path / "study.toml").write_text(STUDY.replace("best:1", "best:1:parc").replace("= 60", "= 200"))
+    third = picks.settle(tmp_path, definition.load(tmp_path), results=results)
+    assert third["kd · digits"]["candidates"] != second["kd · digits"]["candidates"]  # ranked on other images
     (tmp_path / "study.toml").write_text(STUDY.replace("best:1", NAMES[0]))
     assert picks.settle(tmp_path, definition.load(tmp_path), results=results) == {}
     assert json.loads((tmp_path / "teachers.json").read_text()) == {}

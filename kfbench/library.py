@@ -154,8 +154,6 @@ def load(key: str, *, results: Folder = "results") -> "Network":
     `.value` [B] in games, else None. Raises KfbenchError if there is no such run or teacher, or its weights are gone.
     """
     _require(str, "how a run's key begins", key=key)
-    if not key.strip():
-        raise KfbenchError("no run is named; give how its key begins, or a teacher's name")
     from kfbench.running import teacher_store
 
     return teacher_store.alone(key, _path(results)).network.requires_grad_(True)  # to train on with, if one likes

@@ -31,6 +31,11 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "__MACOSX")) for part in parts) or parts[-1:] in (("Thumbs.db",), ("desktop.ini",))
 
 
+def is_system(name: str) -> bool:
+    """Whether a hidden file is macOS's copy of what it knows of another: ._cat.png, or below __MACOSX."""
+    return any(part.startswith(("._", "__MACOSX")) for part in PurePosixPath(name).parts)
+
+
 def listed(path: Path, room: Path) -> Iterator[Listed]:
     """List what is in a folder or archive; a tar, whose files cannot be read out of order, is unpacked below `room`.
 

@@ -47,7 +47,7 @@ def export(key: str, path: Path, *, results: Path) -> list[Path]:
     record, network, about = load(key, results=results)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             weights.save(network, path, about)
         else:
             whole = io.BytesIO()

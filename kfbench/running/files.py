@@ -44,7 +44,7 @@ def checkpoint(results: Path, key: str) -> Path:
 
 def require_ending(path: Path, endings: Mapping[str, str]) -> None:
     """Raise KfbenchError unless a path has one of these endings."""
-    if path.suffix not in endings:
+    if path.suffix.lower() not in endings:
         known = " or ".join(f"{ending} ({what})" for ending, what in endings.items())
         raise KfbenchError(f"'{path}' must end in {known}")
 

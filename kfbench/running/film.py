@@ -113,7 +113,7 @@ def write(images: Iterable[Image.Image], out: Path, *, speed: int = 1) -> None:
     chosen = thinned(images, speed)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == ".gif":
+        if out.suffix.lower() == ".gif":
             frames = [image.quantize(64, dither=Image.Dither.NONE).convert("RGB") for image in chosen]
             imageio.imwrite(out, np.stack([np.asarray(frame) for frame in frames]), duration=round(1000 / RATE), loop=0)
         else:

@@ -20,7 +20,7 @@ from kfbench.data import images, sources
 from kfbench.data.decode import Form, decode, formed, grey
 from kfbench.data.entries import SUFFIXES, is_picture
 from kfbench.data.filling import spinner, tracked
-from kfbench.data.listing import Listed, is_hidden, listed
+from kfbench.data.listing import Listed, is_hidden, is_system, listed
 from kfbench.data.unpacking import is_tar
 from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
@@ -43,6 +43,7 @@ class Predictions:
     probabilities: Tensor = field(default_factory=lambda: torch.zeros(0))  # [N, K] float32, each row sums to 1
     faults: list[str] = field(default_factory=list)  # images that cannot be read, with the reason
     left_out: list[str] = field(default_factory=list)  # files that are no images
+    hidden: list[str] = field(default_factory=list)  # images whose name, or a folder's above, begins with a dot
     fitted: int = 0  # images that had another size
 
     def rows(self, *, whole: bool = False) -> list[dict[str, str | float]]:
@@ -63,6 +64,8 @@ class Predictions:
             told.append(f"{self.fitted:,} of {len(self.files):,} images had another size: {how} {height}×{width}")
         if self.left_out:
             told.append(f"left out, no images: {_and_more(self.left_out)}")
+        if self.hidden:
+            told.append(f"left out, hidden by a dot before a name: {_and_more(self.hidden)}")
         return told
 
 
@@ -103,7 +106,7 @@ def predict(
     answers = []
     with tempfile.TemporaryDirectory() as room:
         with spinner("looking for images", quiet=quiet):
-            pictures = list(dict(_pictures(paths, Path(room), found.left_out)).items())  # paths may overlap
+            pictures = list(dict(_pictures(paths, Path(room), found)).items())  # paths may overlap
         if not pictures:
             where = ", ".join(f"'{path}'" for path in paths)
             raise KfbenchError(f"no image in {where}; give images, or folders or archives of them")
@@ -153,8 +156,8 @@ def _batches(
                 yield torch.from_numpy(np.stack(taken))
 
 
-def _pictures(paths: Sequence[Path], room: Path, left_out: list[str]) -> Iterator[tuple[str, Listed]]:
-    """Yield the images below paths with what they are called: the path given, and the name in it."""
+def _pictures(paths: Sequence[Path], room: Path, found: Predictions) -> Iterator[tuple[str, Listed]]:
+    """Yield the images below paths, by name, with what they are called: the path given, and the name in it."""
     for path in paths:
         if path.is_file() and is_picture(path.name):
             yield _spelled(str(path)), Listed(path.name, False, path.read_bytes)
@@ -163,13 +166,16 @@ def _pictures(paths: Sequence[Path], room: Path, left_out: list[str]) -> Iterato
             raise KfbenchError(
                 f"'{path}' is no image ({', '.join(suffix[1:] for suffix in SUFFIXES)}), and no zip or tar archive"
             )
-        for each in listed(path, room):
-            if each.is_folder or is_hidden(each.name):
+        for each in sorted(listed(path, room), key=lambda each: each.name):
+            name = _spelled(f"{path}/{each.name}")
+            if each.is_folder:
                 continue
-            if is_picture(each.name):
-                yield _spelled(f"{path}/{each.name}"), each
+            if is_hidden(each.name):
+                found.hidden += [name] if is_picture(each.name) and not is_system(each.name) else []
+            elif is_picture(each.name):
+                yield name, each
             else:
-                left_out.append(_spelled(f"{path}/{each.name}"))
+                found.left_out.append(name)
 
 
 def _spelled(name: str) -> str:

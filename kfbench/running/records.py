@@ -143,8 +143,9 @@ def records(results: Path) -> Iterator[RunRecord]:
 def locate(results: Path, key: str) -> tuple[Path, RunRecord]:
     """Return the record whose key begins with `key`, a run's or else a teacher's, and the folder of its kind.
 
-    Raises KfbenchError if none or several do.
+    `run:KEY`, as a teacher is named, is KEY. Raises KfbenchError if none or several do.
     """
+    key = key.removeprefix("run:")
     paths: list[Path] = []
     for folder in both(results):
         paths = [path for path in record_files(folder) if key and path.stem.startswith(key)]

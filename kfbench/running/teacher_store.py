@@ -57,8 +57,15 @@ def alone(name: str, results: Path) -> Teacher:
 
     Raises KfbenchError if it is not there, or made for the images of a run.
     """
-    is_key = re.fullmatch("[0-9a-f]*", name)
-    asked = teacher_names.read(f"run:{name}" if is_key else name, budget=RunSpec.budget)
+    if not name.strip():
+        raise KfbenchError("no run is named; give how its key begins, or a teacher's name")
+    is_key = re.fullmatch("[0-9a-f]+", name)
+    try:
+        asked = teacher_names.read(f"run:{name}" if is_key else name, budget=RunSpec.budget)
+    except KfbenchError as error:
+        if re.fullmatch("(?=.*[0-9])[0-9a-z]+", name):
+            raise KfbenchError(f"'{name}' is no key, which has 0 to 9 and a to f, and no teacher: {error}") from error
+        raise
     if asked.kind in ("torchvision", "timm"):
         network = name.removesuffix(":pretrained")
         raise KfbenchError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import kfbench
@@ -112,6 +113,38 @@ def test_images_that_cannot_be_read_cost_no_other(trained: tuple[Path, str], typ
     with pytest.warns(kfbench.KfbenchWarning, match="cannot be read"):
         frame = kfbench.predict(trained[1], "own/dark", progress=False)
     assert len(frame) == 20 and frame.attrs["unreadable"] == told["unreadable"]
+
+
+def test_images_below_a_dot_are_left_out_and_said_and_rows_go_by_name(trained: tuple[Path, str], type_in: Any) -> None:
+    Path("own/.old").mkdir()
+    with zipfile.ZipFile("some.zip", "w") as file:
+        for name in ("b/2.png", "a.png", "../c.png", ".old/d.png", "__MACOSX/._a.png", "b/1.png"):
+            file.write("own/dark/00.png", name)
+    done = type_in("predict", trained[1], "some.zip")
+    assert [row["file"] for row in csv.DictReader(io.StringIO(done.out))] == [
+        f"some.zip/{name}" for name in ("a.png", "b/1.png", "b/2.png")
+    ]
+    assert "left out, hidden by a dot before a name: some.zip/../c.png and 1 more" in done.err
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("", "no run is named"),
+        ("3f2g", "is no key, which has 0 to 9 and a to f, and no teacher: teacher '3f2g': no task"),
+    ],
+)
+def test_a_mistyped_key_is_told(key: str, said: str, trained: tuple[Path, str], type_in: Any) -> None:
+    done = type_in("predict", key, "own")
+    assert done.code == 2 and said in done.err and len(done.lines) == 1
+
+
+def test_a_key_may_be_written_as_a_teacher_is_and_an_ending_in_capitals(
+    trained: tuple[Path, str], type_in: Any
+) -> None:
+    done = type_in("export", f"run:{trained[1][:6]}", "out/S.PT2")
+    assert done.code == 0 and done.out.splitlines() == ["out/S.PT2", "out/S.PT2.json"], done
+    torch.export.load("out/S.PT2")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")

@@ -83,7 +83,7 @@ class KnowledgeFlow(Method):
     matched: bool = False  # scale each candidate to the student's own root mean square, so that a share is an influence
     share: Literal["learned", "scheduled"] = "learned"  # p_0: learned, or linear from initial_share to 1 at the cut
     withdrawal: Literal["together", "lowest-first"] = "together"  # "scheduled": layers at once, or one after another
-    initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; descendant: logits -0.1 and 0.01
+    initial_share: Annotated[float, Gt(0), Le(1)] = 0.47  # p_0 at the start; the descendants' logits with one teacher
     share_floor: Annotated[float, Ge(0), Lt(1)] = 0.0  # p_0 is never below this, less than initial_share; choice
     # learning rate of the mixing weights over the network's; choice
     mix_rate: Annotated[float, Gt(0)] = 10.0

@@ -223,7 +223,7 @@ def passes(name: str, task: str) -> Passes:
     own = [part for part in run.student.modules() if part is run.student or isinstance(part, Network)]
     given: dict[nn.Module, tuple[list[int], list[int]]] = {part: ([], []) for part in (*own, *theirs)}
 
-    def note(part: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def note(part: nn.Module, inputs: tuple[Any, ...]) -> None:  # a teacher learns nothing, but what it is shown may
         learns = torch.is_grad_enabled() and (part not in theirs or inputs[0].requires_grad)
         given[part][learns].append(len(inputs[0]))
 

@@ -129,9 +129,8 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
     tables = []
     for runs in recipes.values():
         every = [[r for r in runs if _but_seed(r) == each] for each in dict.fromkeys(map(_but_seed, runs))]
-        tried = [group for group in every if all(map(_is_of_search, group))]
-        fresh = {group[0].spec["method"] for group in every if group not in tried}
-        every = [group for group in every if group not in tried or group[0].spec["method"] not in fresh]
+        fresh = {record.spec["method"] for record in runs if not _is_of_search(record)}
+        every = [g for g in every if g[0].spec["method"] not in fresh or not all(map(_is_of_search, g))]  # no trials
         groups = [_reported(group) for group in every]
         most = {
             each: max(len(g) for g in groups if g[0].spec["method"] == each) for each in methods if _has(groups, each)
@@ -139,8 +138,7 @@ def of_methods(results: Path, methods: Sequence[str], task: str) -> list[Table]:
         several = [n for n, group in enumerate(groups) if len(group) > 1 or most[group[0].spec["method"]] == 1]
         if len(several) > 1:
             title, shown = f"{task}, {_recipe(runs[0])}", [groups[n] for n in several]
-            lost = sum(len(every[n]) - len(groups[n]) for n in several)
-            lost += sum(len(group) for group in tried if group[0].spec["method"] in fresh)
+            lost = len(runs) - sum(map(len, every)) + sum(len(every[n]) - len(groups[n]) for n in several)
             tables.append(_table(title, shown, what=PARTS, left_out=len(groups) - len(several), of_search=lost))
     if not tables:
         raise KfbenchError(f"no two of {', '.join(methods)} ran on '{task}' with the same recipe; compare keys instead")

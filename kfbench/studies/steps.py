@@ -39,10 +39,12 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
         if cell.spec is None and row in (None, cell.row) and column in (None, cell.column):
             say(f"{cell.row} on {cell.column}: n/a, because {cell.reason}")
     count = len({name_of(spec) for _, spec in runs})  # two cells may share a run
-    say(f"{counted(count)}, {count - len(left)} recorded already, {len(left)} to make")
+    unable = refused(left, place.results)
+    told = f"{counted(count)}, {count - len(left)} recorded already, {len(left) - len(unable)} to make"
+    say(told + (f", {len(unable)} refused" if unable else ""))
     for line in missing.edited(runs, done):
         say(line)
-    bad = _make(left, place, name=study.name, console=console) if left else {}
+    bad = _make(left, unable, place, name=study.name, console=console)
     now = definition.load(folder)
     if now != study:
         say("study.toml was changed meanwhile; the report will follow it, another run makes what it adds")
@@ -93,18 +95,18 @@ def _speaker(console: Console) -> Callable[[str], None]:
     return functools.partial(console.print, markup=False, soft_wrap=True)
 
 
-def _make(jobs: list[Job], place: Place, *, name: str, console: Console) -> dict[str, str]:
-    bad = refused(jobs, place.results)
+def _make(jobs: list[Job], unable: Mapping[str, str], place: Place, *, name: str, console: Console) -> dict[str, str]:
+    """Make the runs that are not refused, {name: why}; return these and those that failed."""
     for job in jobs:
-        if job.name in bad:
-            _speaker(console)(f"{job.label}: refused: {bad[job.name]}")
-    able = [job for job in jobs if job.name not in bad]
+        if job.name in unable:
+            _speaker(console)(f"{job.label}: refused: {unable[job.name]}")
+    able = [job for job in jobs if job.name not in unable]
     if not able:
-        return bad
+        return {**unable}
     with locks.alone(place, name), trials.storage(place.url) as storage:
         grid = trials.Grid(storage, place.queue(name), able)
         teachers = missing.missing_teachers([job.spec for job in able], place.results)
-        return bad | drive(grid, teachers, place, name=name, console=console)
+        return {**unable, **drive(grid, teachers, place, name=name, console=console)}
 
 
 def refused(jobs: list[Job], results: Path, *, is_plan: bool = False) -> dict[str, str]:
@@ -222,7 +224,7 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]
     left = missing.missing(runs, missing.recorded(place.results))
-    bad = _make(left, place, name=f"{asked.name}-fresh", console=console) if left else {}
+    bad = _make(left, refused(left, place.results), place, name=f"{asked.name}-fresh", console=console)
     done = missing.recorded(place.results)
     made = [records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done]
     return {

@@ -288,6 +288,7 @@ def test_nothing_is_trained_for_a_run_whose_other_teacher_is_not_there(
     )
     assert failed == 2 and made == ["scratch", "scratch"]
     assert "kf · digits/high · seed 1: refused: no weights '" in said.getvalue()
+    assert said.getvalue().startswith("4 runs, 0 recorded already, 2 to make, 2 refused\n")
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in REPORTS.glob("*/tuned.json")), ids=str)
@@ -378,12 +379,12 @@ def test_drivers_of_one_study_from_two_results_folders_share_a_database(tmp_path
     monkeypatch.setattr(steps, "drive", lambda grid, *_, **__: grids.append((grid, grid.next(lambda job: True))) or {})
     for name in ("ours", "theirs"):
         place = Place(tmp_path / name, storage=f"sqlite:///{tmp_path}/shared.db")
-        steps._make(jobs, place, name="quick", console=Console(quiet=True))
+        steps._make(jobs, {}, place, name="quick", console=Console(quiet=True))
     for queue, job in grids:
         queue.report(job, 1, 50.0)
         queue.ended(job, "failed", "", None)
         jobs_here.dispose(queue._study._storage)
-    steps._make(jobs, Place(tmp_path / "alone"), name="quick", console=Console(quiet=True))
+    steps._make(jobs, {}, Place(tmp_path / "alone"), name="quick", console=Console(quiet=True))
     names = [queue._study.study_name for queue, _ in grids]
     assert len({*names}) == 3 and names[2] == "quick" and all(name.startswith("quick-") for name in names[:2])
 
@@ -429,7 +430,7 @@ def test_a_search_whose_fresh_runs_fail_says_so_and_ends_with_1(
     def searched(wanted, place, *, console):
         yield ended(params={"alpha": 0.5})
 
-    def make(jobs, place, **_):
+    def make(jobs, unable, place, **_):
         return {jobs[0].name: "it broke", "teacher-x": "a teacher is no fresh run"} if fails else {}
 
     monkeypatch.setattr(steps, "_search", searched)

@@ -113,7 +113,7 @@ def test_who_comes_second_disturbs_nothing(tmp_path, student):
     with locks.alone(place, "s"), trials.storage(place.url) as storage:
         assert trials.Grid(storage, "s", [job]).next(lambda _: True) == job
         with pytest.raises(KfbenchError, match="'s' is being run already"):
-            steps._make([job], place, name="s", console=Console(quiet=True))
+            steps._make([job], {}, place, name="s", console=Console(quiet=True))
         [trial] = optuna.load_study(study_name="s", storage=storage).get_trials()
         assert trial.state == optuna.trial.TrialState.RUNNING
 

@@ -174,12 +174,13 @@ def _serve(pipe: Connection, maker: Callable[..., Turn], given: list[Any]) -> No
 def text(rows: list[dict[str, Any]]) -> str:
     """Return the rows as a table."""
     heads = f"{'speed over scratch':>21}{'by the clock':>15}{'over its floor':>17}"
-    lines = [f"{'':<22}{'steps/CPU s':>12}{'steps/s':>10}{heads}"]
+    wide = max(21, *(len(row["name"]) for row in rows)) + 1
+    lines = [f"{'':<{wide}}{'steps/CPU s':>12}{'steps/s':>10}{heads}"]
     for row in rows:
         low, high = row["speed_quartiles"]
         speed = f"{row['speed']:.2f} ({low:.2f}–{high:.2f})"
         lines.append(
-            f"{row['name']:<22}{row['steps_per_cpu_second']:>12,.0f}{row['steps_per_second']:>10,.0f}{speed:>21}"
+            f"{row['name']:<{wide}}{row['steps_per_cpu_second']:>12,.0f}{row['steps_per_second']:>10,.0f}{speed:>21}"
             f"{row['speed_by_clock']:>15.2f}" + (f"{row['over_floor']:>17.2f}" if row["over_floor"] else "")
         )
     return "\n".join(lines)

@@ -79,6 +79,7 @@ class Heartbeat(Watcher):
 @contextlib.contextmanager
 def heartbeat(key: str, spec: RunSpec, *, results: Path, device: str, then: Watcher) -> Iterator[Watcher]:
     """Yield a watcher that writes a run's status file and passes on to `then`; at a bad end the file says why."""
+    kind = registry.kind_of(spec.task)
     told = {
         "run": key,
         "label": f"{spec.method} on {spec.task}, seed {spec.seed}",
@@ -94,10 +95,9 @@ def heartbeat(key: str, spec: RunSpec, *, results: Path, device: str, then: Watc
         "rate": None,
         "left": None,
         "score": None,
-        "unit": (kind := registry.kind_of(spec.task)).score_unit,
+        "unit": kind.score_unit,
     }
-    score = f"val_{kind.metric}"
-    beat = Heartbeat(status.place(results) / f"{key}.json", told, then, score=score)
+    beat = Heartbeat(status.place(results) / f"{key}.json", told, then, score=f"val_{kind.metric}")
     beat.write()
     try:
         yield beat

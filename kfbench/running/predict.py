@@ -168,14 +168,15 @@ def _pictures(paths: Sequence[Path], room: Path, found: Predictions) -> Iterator
             )
         for each in sorted(listed(path, room), key=lambda each: each.name):
             name = _spelled(f"{path}/{each.name}")
-            if each.is_folder:
+            if each.is_folder or is_system(each.name):
                 continue
-            if is_hidden(each.name):
-                found.hidden += [name] if is_picture(each.name) and not is_system(each.name) else []
+            if not is_hidden(each.name):
+                if is_picture(each.name):
+                    yield name, each
+                else:
+                    found.left_out.append(name)
             elif is_picture(each.name):
-                yield name, each
-            else:
-                found.left_out.append(name)
+                found.hidden.append(name)
 
 
 def _spelled(name: str) -> str:

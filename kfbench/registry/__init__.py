@@ -7,31 +7,28 @@ instant; the loading half imports the one file that is asked for.
 import ast
 import importlib
 import importlib.util
-import math
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from functools import lru_cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType, NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from kfbench.errors import KfbenchError, near, place
 from kfbench.folders import at_home, data_folder, entry_points, folders, gone, hidden
 from kfbench.folders import files as files
 from kfbench.folders.modules import beside, make_room, module_of, without_bytecode
 from kfbench.kinds import Declared, Kind
+from kfbench.registry import literals
+from kfbench.registry.values import validated as validated
 from kfbench.spec import RunSpec, Setting
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from kfbench.methods import Method
 
-T = TypeVar("T")
 SINGULAR = {"methods": "method", "tasks": "task"}
 
 
@@ -248,70 +245,6 @@ def read_spec(values: dict[str, Any]) -> RunSpec:
         raise KfbenchError(f"a run of {what} is written down by another version of kfbench: {error}") from error
 
 
-def validated(made: type[T], values: dict[str, Any], *, of: str, word: str) -> T:
-    """Build a dataclass from values that may be strings. Raises KfbenchError that names the field that does not fit."""
-    from pydantic import ValidationError
-
-    known = {field.name for field in fields(made)}  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            raise KfbenchError(f"{of} has no {word} '{name}'; {near(str(name), known)}")
-    kinds = _kinds(made)  # type: ignore[arg-type]
-    typed_in = {}
-    for name, value in values.items():
-        try:
-            typed_in[name] = _read(value, kinds[name])
-        except TypeError as error:
-            raise KfbenchError(f"{word} '{name}' of {of} cannot be {value!r}: {error}") from error
-    try:
-        valid: T = _adapter(made).validate_python(typed_in)  # type: ignore[arg-type]
-        return valid
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if not where:  # fields that do not go together
-            raise KfbenchError(f"{of}: {first['msg'].removeprefix('Value error, ')}") from error
-        if first["type"] == "missing":
-            raise KfbenchError(f"{word} '{where}' of {of} has no default; its class gives it one") from error
-        raise KfbenchError(f"{word} '{where}' of {of} cannot be {first['input']!r}: {first['msg'].lower()}") from error
-
-
-def _read(value: Any, kind: Any) -> Any:
-    """Return what a string stands for where pydantic does not know: "none", and numbers joined by commas or slashes.
-
-    Raises TypeError for true or false where a number is asked for, which to pydantic are 1 and 0, and for infinity.
-    """
-    kinds = {kind, *get_args(kind)}
-    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
-        raise TypeError("it should be a number")
-    if float in kinds and isinstance(value, str | float) and not _is_finite(value):
-        raise TypeError("it should be a finite number")
-    if isinstance(value, str) and value.lower() == "none" and NoneType in get_args(kind):
-        return None
-    if isinstance(value, str) and get_origin(kind) is tuple:
-        return re.split("[,/]", value)
-    return value
-
-
-def _is_finite(value: str | float) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except ValueError:  # no number: pydantic says what it should be
-        return True
-
-
-@lru_cache(maxsize=128)
-def _kinds(made: type[Any]) -> dict[str, Any]:
-    return get_type_hints(made)
-
-
-@lru_cache(maxsize=128)
-def _adapter(made: type[Any]) -> "TypeAdapter[Any]":
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(made)
-
-
 def describe(kind: str, name: str) -> dict[str, Any]:
     """Return a file's first docstring line and its literals, by `ast`: nothing is imported.
 
@@ -334,7 +267,7 @@ def _told(kind: str, name: str, path: Path | None) -> dict[str, Any]:
     except (SyntaxError, ValueError) as error:
         return {"name": name, "about": f"cannot be read: {error}", "file": str(path)}
     about = (ast.get_docstring(tree) or "no docstring, whose first line stands here").partition("\n")[0]
-    found = _method_literals(tree) if kind == "methods" else _task_literals(tree)
+    found = literals.of_method(tree) if kind == "methods" else literals.of_task(tree)
     return {"name": name, "about": about, "file": str(path), **found}
 
 
@@ -346,42 +279,7 @@ def line_of(task: str, words: Iterable[str], variant: str = "") -> str:
     path = files("tasks").get(task)
     if path is None:
         return ""
-    lines: dict[str, int] = {}
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TASK" and isinstance(node.value, ast.Call):
-            lines = {"": node.lineno} | {word.arg: word.value.lineno for word in node.value.keywords if word.arg}
-            written = next((word.value for word in node.value.keywords if word.arg == "variants"), None)
-            keys = written.keys if isinstance(written, ast.Dict) else []
-            lines |= {f"/{key.value!s}": key.lineno for key in keys if isinstance(key, ast.Constant)}
+    lines = literals.lines_of_task(ast.parse(path.read_bytes()))
     wanted = [f"/{variant}", "variants", ""] if variant else [*words, ""]
     line = next((lines[word] for word in wanted if word in lines), None)
     return "" if line is None else f" ({path.name}:{line})"
-
-
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ast.unparse(node)
-
-
-def _method_literals(tree: ast.Module) -> dict[str, Any]:
-    attributes: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    for top in tree.body:
-        if not isinstance(top, ast.ClassDef) or "Method" not in [ast.unparse(base) for base in top.bases]:
-            continue
-        for node in top.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-                inside = attributes if "ClassVar" in ast.unparse(node.annotation) else settings
-                inside[node.target.id] = _literal(node.value)
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                attributes[node.targets[0].id] = _literal(node.value)
-    return {"attributes": attributes, "settings": settings}
-
-
-def _task_literals(tree: ast.Module) -> dict[str, Any]:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TASK" and isinstance(node.value, ast.Call):
-            return {word.arg: _literal(word.value) for word in node.value.keywords if word.arg}
-    return {}

@@ -306,11 +306,11 @@ def study(
         jobs=jobs,
         device=device,
         threads=threads,
-        gpus=gpus_per_run,
+        gpus_per_run=gpus_per_run,
         memory=memory,
         checkpoint_seconds=checkpoint_seconds,
         checkpoint_mb=checkpoint_mb,
-        options=dict(slurm or {}),
+        slurm=dict(slurm or {}),
     )
     console = Console(stderr=True, highlight=False)
     failed = steps.full(_path(folder), place, row=row, column=column, console=console)

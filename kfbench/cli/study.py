@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -95,42 +95,41 @@ def study(
 ) -> None:
     """Run what a study lacks, and make its report.
 
-    Teachers come first; started again it goes on.
+    Teachers come first; started again it goes on. Exit code 1: runs failed or were refused; of a dry run: would be.
     """
     from kfbench.studies import definition
 
     _fit(on, memory=memory, slurm=slurm, checkpoint_mb=checkpoint_mb)
-    sbatch = pairs(slurm, "--slurm")
+    where: dict[str, Any] = {
+        "on": on,
+        "jobs": jobs,
+        "gpus_per_run": gpus_per_run,
+        "memory": memory,
+        "slurm": pairs(slurm, "--slurm"),
+        "device": device,
+        "threads": threads,
+        "storage": storage,
+        "results": results,
+        "checkpoint_seconds": checkpoint_seconds,
+        "checkpoint_mb": checkpoint_mb,
+    }
     # faults of the file, or of a label, are told before torch is loaded
     definition.require(definition.load(folder), row=row, column=column)
     if as_json and not dry_run:
         raise KfbenchError("--json is for --dry-run; of the runs that were made: kfbench list runs --json")
     if dry_run:
-        from kfbench.studies import forecast
+        from kfbench.studies import engines, forecast
+        from kfbench.studies.place import Place
 
+        engines.require(Place(**where))
         say, note = partial(typer.echo, err=as_json), partial(typer.echo, err=True)
         found = forecast.tell(folder, results=results, row=row, column=column, say=say, note=note)
         if as_json:
             typer.echo(json_text(found))
-        return
+        raise typer.Exit(1 if any("seed" in each for each in found["refused"]) else 0)
     from kfbench import library
 
-    page = library.study(
-        folder,
-        row=row,
-        column=column,
-        on=on,
-        jobs=jobs,
-        gpus_per_run=gpus_per_run,
-        memory=memory,
-        slurm=sbatch,
-        device=device,
-        threads=threads,
-        storage=storage,
-        results=results,
-        checkpoint_seconds=checkpoint_seconds,
-        checkpoint_mb=checkpoint_mb,
-    )
+    page = library.study(folder, row=row, column=column, **where)
     typer.echo(f"{folder / 'index.html'}: {page.told}", err=True)
     raise typer.Exit(1 if page.failed else 0)
 
@@ -193,11 +192,11 @@ def search(
         jobs=jobs,
         device=device,
         threads=threads,
-        gpus=gpus_per_run,
+        gpus_per_run=gpus_per_run,
         memory=memory,
         checkpoint_seconds=checkpoint_seconds,
         checkpoint_mb=checkpoint_mb,
-        options=pairs(slurm, "--slurm"),
+        slurm=pairs(slurm, "--slurm"),
     )
     found = steps.tune(
         Search(spec, trials, seeds_per_trial),

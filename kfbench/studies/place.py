@@ -2,6 +2,7 @@
 
 import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,24 +38,24 @@ class Place:
     jobs: int | None = None  # runs at once; None: what the engine has room for
     device: str = ""  # empty: cuda where GPUs are asked for, else cpu
     threads: int = 1
-    gpus: float = 0.0  # a run; several runs may share one
+    gpus_per_run: float = 0.0  # several runs may share one
     memory: float = 0.0  # GB a run; 0: not asked for
     checkpoint_seconds: float = 60.0
     checkpoint_mb: float = CHECKPOINT_MB  # above that a checkpoint stays where it was made, on engines that move them
-    options: dict[str, str] = field(default_factory=dict)  # of sbatch
+    slurm: Mapping[str, str] = field(default_factory=dict)  # options of sbatch
 
     def __post_init__(self) -> None:
         for name, value, least in (
             ("jobs", 1 if self.jobs is None else self.jobs, 1),
             ("threads", self.threads, 1),
-            ("gpus_per_run", self.gpus, 0),
+            ("gpus_per_run", self.gpus_per_run, 0),
             ("memory", self.memory, 0),
             ("checkpoint_seconds", self.checkpoint_seconds, 0),
             ("checkpoint_mb", self.checkpoint_mb, 0),
         ):
             if not least <= value < math.inf:
                 raise KfbenchError(f"{name} cannot be {value}; give a number from {least}")
-        lost = unheeded(self.on, memory=self.memory, slurm=self.options, checkpoint_mb=self.checkpoint_mb)
+        lost = unheeded(self.on, memory=self.memory, slurm=self.slurm, checkpoint_mb=self.checkpoint_mb)
         if lost is not None:
             engines = " and ".join(f"on={name!r}" for name in lost[1])
             raise KfbenchError(f"{lost[0]} is for {engines}, and this is on={self.on!r}")
@@ -62,7 +63,7 @@ class Place:
     @property
     def runs_on(self) -> str:
         """The device of a run: what was asked for, else cuda where it has GPUs."""
-        return self.device or ("cuda" if self.gpus else "cpu")
+        return self.device or ("cuda" if self.gpus_per_run else "cpu")
 
     @property
     def cache(self) -> Path:

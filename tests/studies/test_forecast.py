@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from console import Console
 
 from kfbench import machine, networks
 from kfbench.running import estimate, records, resolve
@@ -109,3 +110,29 @@ def test_runs_whose_teacher_cannot_be_used_are_not_counted_as_runs_to_make(
     assert "no weights" in found["refused"][0]["reason"] and "mean" in found["refused"][2]["reason"]
     assert found["multiply_adds_not_counted"] == 0 and "not counted" not in "".join(lines)
     assert any(line.startswith("6 runs, 2 to make, 4 refused: about 3 min for") for line in lines)
+
+
+def test_a_dry_run_ends_as_the_study_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_in: Console, packed_digits: Path
+) -> None:
+    """1 where a run would be refused; a cell that has no runs is none; options that cannot be had are told of at once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 90.0)
+    (tmp_path / "study.toml").write_text(STUDY.replace('"digits"', '"atari/pong"').replace('"scratch"', '"delta"'))
+    done = type_in("study", tmp_path, "--dry-run")
+    assert done.code == 0 and "n/a" in done.out
+    missing = '{ method = "kd", teachers = ["file:none.pt"] }'
+    (tmp_path / "study.toml").write_text(STUDY.replace('"scratch"', f'"scratch", {missing}'))
+    assert type_in("study", tmp_path, "--dry-run", "--row", "scratch").code == 0
+    for words in ([], ["--json"], ["--row", "kd"]):
+        done = type_in("study", tmp_path, "--dry-run", *words)
+        assert done.code == 1 and "no weights" in done.out
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for words, said in (
+        (["--gpus-per-run", "1"], "error: --gpus-per-run 1: torch sees no GPU on this machine; leave it out\n"),
+        (["--device", "cuda:3"], "error: no GPU 'cuda:3': torch sees 0; use --device cpu\n"),
+        (["--on", "slurm", "--slurm", "timeout_min=1h"], "timeout_min is a whole number\n"),
+        (["--on", "slurm", "--gpus-per-run", "0.5"], "SLURM gives whole GPUs"),
+    ):
+        done = type_in("study", tmp_path, "--dry-run", *words)
+        assert done.code == 2 and said in done.err and not done.out

@@ -7,6 +7,9 @@ from kfbench.errors import KfbenchError, near
 
 if TYPE_CHECKING:
     from kfbench.studies.carry import Files, Order, Outcome, Word
+    from kfbench.studies.engines.local import Local
+    from kfbench.studies.engines.ray import Ray
+    from kfbench.studies.engines.slurm import Slurm
     from kfbench.studies.place import Place
 
 ENGINES = ("local", "ray", "slurm")
@@ -29,19 +32,28 @@ class Engine(Protocol):
 
 def make(place: "Place", bags: Path) -> Engine:
     """Return the engine that a place names. Raises KfbenchError if it or what it needs is not there."""
+    return _named(place.on)(place, bags)
+
+
+def require(place: "Place") -> None:
+    """Raise KfbenchError for a place whose engine could not be made, as far as it can be told with nothing started."""
+    _named(place.on).require(place)
+
+
+def _named(name: str) -> "type[Local | Ray | Slurm]":
     try:
-        if place.on == "local":
+        if name == "local":
             from kfbench.studies.engines.local import Local
 
-            return Local(place, bags)
-        if place.on == "ray":
+            return Local
+        if name == "ray":
             from kfbench.studies.engines.ray import Ray
 
-            return Ray(place, bags)
-        if place.on == "slurm":
+            return Ray
+        if name == "slurm":
             from kfbench.studies.engines.slurm import Slurm
 
-            return Slurm(place, bags)
+            return Slurm
     except ImportError as error:
-        raise KfbenchError(f"--on {place.on} needs '{error.name}'; type: pip install 'kfbench[{place.on}]'") from error
-    raise KfbenchError(f"no engine '{place.on}'; {near(place.on, ENGINES)}")
+        raise KfbenchError(f"--on {name} needs '{error.name}'; type: pip install 'kfbench[{name}]'") from error
+    raise KfbenchError(f"no engine '{name}'; {near(name, ENGINES)}")

@@ -27,9 +27,7 @@ class Local(folder.Folder):
 
     def __init__(self, place: Place, bags: Path) -> None:
         super().__init__(bags)
-        if place.gpus and not place.device and not torch.cuda.device_count():  # else each run would be refused for it
-            raise KfbenchError(f"--gpus-per-run {place.gpus:g}: torch sees no GPU on this machine; leave it out")
-        torch_device(place.runs_on)
+        self.require(place)
         self.slots = place.jobs or 1
         self._logs = place.cache / "logs"
         has_server = "forkserver" in multiprocessing.get_all_start_methods()
@@ -37,6 +35,14 @@ class Local(folder.Folder):
         if has_server:
             self._context.set_forkserver_preload(["kfbench.studies.engines.folder"])
         self._at: dict[str, tuple[BaseProcess, int, int]] = {}  # process, slot, deaths of memory before it
+
+    @staticmethod
+    def require(place: Place) -> None:
+        """Raise KfbenchError if the device is not here: else each run would be refused for it."""
+        gpus = place.gpus_per_run
+        if gpus and not place.device and not torch.cuda.device_count():
+            raise KfbenchError(f"--gpus-per-run {gpus:g}: torch sees no GPU on this machine; leave it out")
+        torch_device(place.runs_on)
 
     def start(self, order: Order, files: Files) -> None:
         """Start a process for a run."""

@@ -207,16 +207,15 @@ class Ray:
     chains, pause = False, 0.1
 
     def __init__(self, place: Place, bags: Path) -> None:
+        self.require(place)
         address = os.environ.get("RAY_ADDRESS", "")
-        if address.startswith("ray://"):
-            raise KfbenchError(f"the driver cannot run outside the cluster '{address}'; use: ray job submit")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise KfbenchError(f"no Ray cluster at '{address}': {str(error).splitlines()[0]}") from error
-        self._needs = {"CPU": float(place.threads), "GPU": place.gpus, "memory": place.memory * 2**30}
+        self._needs = {"CPU": float(place.threads), "GPU": place.gpus_per_run, "memory": place.memory * 2**30}
         totals = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         if said := unfit(self._needs, totals):
             if address in ("", "local"):  # one of ours has no other nodes to come
@@ -230,8 +229,14 @@ class Ray:
         self._put: dict[tuple[Path, float], Any] = {}  # what is in the object store already
         memory = place.memory * 2**30 or None
         self._task = ray.remote(on_node).options(
-            num_cpus=place.threads, num_gpus=place.gpus, memory=memory, max_retries=0, runtime_env=environment()
+            num_cpus=place.threads, num_gpus=place.gpus_per_run, memory=memory, max_retries=0, runtime_env=environment()
         )
+
+    @staticmethod
+    def require(place: Place) -> None:
+        """Raise KfbenchError for a cluster of which this machine is no part."""
+        if (address := os.environ.get("RAY_ADDRESS", "")).startswith("ray://"):
+            raise KfbenchError(f"the driver cannot run outside the cluster '{address}'; use: ray job submit")
 
     @property
     def slots(self) -> int:

@@ -53,6 +53,11 @@ class Slurm(folder.Folder):
         self._asked, self._answered, self._patience = 0.0, 0.0, GONE
         self._seen: dict[str, float] = {}  # when SLURM last knew a job
 
+    @staticmethod
+    def require(place: Place) -> None:
+        """Raise KfbenchError for an option that SLURM, or submitit, would not take."""
+        _options(place)
+
     def start(self, order: Order, files: Files) -> None:
         """Submit a run, unless a driver before has and its job is still there."""
         bag = self.bags / order.name
@@ -155,16 +160,16 @@ class Slurm(folder.Folder):
 
 def _options(place: Place) -> dict[str, Any]:
     """Return what submitit is asked for: what the place says, then the user's own options, submitit's or sbatch's."""
-    if place.gpus != int(place.gpus):
+    if place.gpus_per_run != int(place.gpus_per_run):
         raise KfbenchError(
-            f"SLURM gives whole GPUs, not {place.gpus}; use --on ray, or in place of --gpus-per-run "
+            f"SLURM gives whole GPUs, not {place.gpus_per_run}; use --on ray, or in place of --gpus-per-run "
             "--slurm gres=shard:1 --device cuda"
         )
     shared: dict[str, Any] = {"timeout_min": 24 * 60, "cpus_per_task": place.threads, "stderr_to_stdout": True}
-    shared |= {"gpus_per_node": int(place.gpus)} if place.gpus else {}
+    shared |= {"gpus_per_node": int(place.gpus_per_run)} if place.gpus_per_run else {}
     shared |= {"mem_gb": place.memory} if place.memory else {}
     others = {"kill-on-invalid-dep": "yes"}  # else a job whose teacher's job fails would wait for ever
-    for name, value in place.options.items():
+    for name, value in place.slurm.items():
         known = {"signal_delay_s": "slurm_signal_delay_s"}.get(name, name)
         if known in OWN:
             try:

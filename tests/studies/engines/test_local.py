@@ -129,7 +129,7 @@ def test_a_gpu_that_is_not_here_is_told_before_anything(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for asked, said in (
-        ({"gpus": 0.5}, "--gpus-per-run 0.5: torch sees no GPU"),
+        ({"gpus_per_run": 0.5}, "--gpus-per-run 0.5: torch sees no GPU"),
         ({"device": "cuda"}, "no GPU 'cuda'"),
     ):
         with pytest.raises(KfbenchError, match=said):

@@ -103,10 +103,10 @@ def test_a_run_that_no_node_can_hold_is_told_and_of_our_own_cluster_refused(clus
     assert engine.unfit(needs, [{"CPU": 1.0}, {"CPU": 2.0}]) == "" != engine.unfit(needs, [{"CPU": 1.0}, {"GPU": 2.0}])
     said = r"can hold a run: it needs 1 CPU, 0.5 GPU; nodes have \d+ CPU, 0 GPU"
     with pytest.warns(KfbenchWarning, match=f"{said}.*waits for room until one joins"):
-        engine.Ray(Place(tmp_path, on="ray", gpus=0.5), tmp_path).close()
+        engine.Ray(Place(tmp_path, on="ray", gpus_per_run=0.5), tmp_path).close()
     monkeypatch.delenv("RAY_ADDRESS")
     with pytest.raises(KfbenchError, match=said):
-        engine.Ray(Place(tmp_path, on="ray", gpus=0.5), tmp_path)
+        engine.Ray(Place(tmp_path, on="ray", gpus_per_run=0.5), tmp_path)
 
 
 def test_a_checkpoint_that_finds_no_room_beside_the_driver_ends_no_run(tmp_path):

@@ -35,7 +35,7 @@ def expected(tmp_path_factory):
 @pytest.fixture
 def place(tmp_path):
     """Three jobs at once of one processor each."""
-    return Place(tmp_path / "results", on="slurm", jobs=4, checkpoint_seconds=0.3, options={"timeout_min": "10"})
+    return Place(tmp_path / "results", on="slurm", jobs=4, checkpoint_seconds=0.3, slurm={"timeout_min": "10"})
 
 
 def job_of_the_long_run(place: Place) -> str:
@@ -127,7 +127,7 @@ def test_what_slurm_takes_no_more_of_is_held_back_and_asked_for_again(cluster, e
 
 def test_ctrl_c_takes_waiting_jobs_out_of_the_queue(cluster, tmp_path, monkeypatch):
     """A job that waits has nothing to save; it is cancelled at once, and its run is handed over by the next driver."""
-    place = Place(tmp_path / "results", on="slurm", options={"timeout_min": "10"})
+    place = Place(tmp_path / "results", on="slurm", slurm={"timeout_min": "10"})
     node = subprocess.check_output(["sinfo", "--noheader", "--format=%n"], text=True).strip()
     subprocess.run(["scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=test"], check=True)
     monkeypatch.setattr(slurm, "ASK", 0.2)

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kfbench import registry, seeding
+from kfbench.bench import after_cut, settings_of
 from kfbench.errors import KfbenchError
 from kfbench.games import emulators as atari
 from kfbench.networks.network import Network
@@ -40,7 +41,6 @@ from kfbench.train.precision import autocast
 from kfbench.train.rollout import brightness
 from kfbench.train.setup import Setup
 
-AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 ENVIRONMENTS, ROLLOUT, TURN = 16, 5, 10  # of a2c; rollouts a turn
 TEACHERS = 2  # of a method that takes several of one game
 Turn = Callable[[], object]
@@ -74,7 +74,7 @@ def measure(
     declared = registry.load_task(task)
     assert isinstance(declared, GameTask), f"task '{task}' is no game"
     chosen = methods or [n for n in registry.names("methods") if registry.method_class(n).serves("games")]
-    names = list(dict.fromkeys(["scratch", *chosen, *([AFTER_CUT] if "kf" in chosen else [])]))
+    names = list(dict.fromkeys(["scratch", *chosen, *after_cut(chosen)]))
     spec_of("scratch", task, 0, precision)  # refused here, not in a process of its own; so is a method that cannot run
     asked = {name: passes(name, task) for name in names}
     floors: dict[Passes, str] = {}
@@ -209,10 +209,8 @@ def spec_of(name: str, task: str, teachers: int, precision: str, overlap: int = 
         "precision": precision,
         "overlap": overlap,
     }
-    settings = {"cut": 0.0} if name == AFTER_CUT else {}
-    return resolve.resolve(
-        name.split()[0], task, teachers=["random:" + task] * teachers, recipe=recipe, settings=settings
-    )
+    own = ["random:" + task] * teachers
+    return resolve.resolve(name.split()[0], task, teachers=own, recipe=recipe, settings=settings_of(name))
 
 
 def passes(name: str, task: str) -> Passes:

@@ -19,11 +19,12 @@ import torch
 import torch.nn.functional as F
 
 from kfbench import registry
+from kfbench.bench import after_cut, settings_of
 from kfbench.errors import KfbenchError
 from kfbench.networks import taps
 from kfbench.running import resolve, stand_in
 from kfbench.running.device import synchronize, torch_device
-from kfbench.spec import Recipe, RunSpec, Setting
+from kfbench.spec import Recipe, RunSpec
 from kfbench.train import optimizer
 from kfbench.train.images import ImageTraining, still
 from kfbench.train.precision import autocast
@@ -31,7 +32,6 @@ from kfbench.train.setup import Setup
 from kfbench.train.supervised import Supervised
 
 Turn = Callable[[], object]
-AFTER_CUT = "kf after the cut"  # a row of its own: it must cost what scratch costs
 DEAR = 1.25  # a step that takes more than this of its floor needs a reason
 WARM = 2  # steps of the budget beside those that are timed: one is taken to warm up
 REMEMBERED = "kd remembered"  # the same step with what its teacher says read from the memory
@@ -46,9 +46,9 @@ class Contender(NamedTuple):
 
 
 def methods() -> list[str]:
-    """Return every method that runs on images, Knowledge Flow after its cut, and distillation with a memory."""
+    """Return every method that runs on images, those with a cut also after it, and distillation with a memory."""
     found = [name for name in registry.names("methods") if registry.method_class(name).serves("images")]
-    return [*found, AFTER_CUT, REMEMBERED]
+    return [*found, *after_cut(found), REMEMBERED]
 
 
 def measure(
@@ -138,7 +138,7 @@ def _row(contender: Contender, times: dict[Turn, list[float]], *, batch_size: in
 def _spec(name: str, *, task: str, network: str, teacher: str, batch_size: int, precision: str) -> RunSpec:
     """Return the run of a row, with as many teachers of the network as its method needs."""
     stem = name.split()[0]
-    settings: dict[str, Setting] = {"cut": 0.0} if name == AFTER_CUT else {}
+    settings = settings_of(name)
     method = registry.load_method(stem, settings)
     of = {"outputs": task, "architecture": f"{task}/{network}"}.get(method.needs, task)
     chosen = [of if method.needs == "architecture" else f"{of}/{teacher}"] * method.teachers[0]

@@ -133,8 +133,9 @@ def picture(grid: Grid) -> Drawn:
         axis.set(title=score, ylabel=f"test {grid.kind(column).scored}" if axis in axes[::4] else "")
         axis.locator_params(axis="x", nbins=4)
     style.legend(figure, axes)
+    way = "rising" if grid.sign(column) > 0 else "falling"
     caption = (
-        f"Test error on {column} over what each score says of the teacher, a point a teacher, mean over seeds. A score "
-        "that tells which teacher helps gives a falling line."
+        f"Test {grid.kind(column).scored} on {column} over what each score says of the teacher, a point a teacher, "
+        f"mean over seeds. A score that tells which teacher helps gives a {way} line."
     )
     return "Promise and transfer", caption, figure

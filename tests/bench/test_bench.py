@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kfbench.bench import games, images
+from kfbench.bench import after_cut, games, images
 from kfbench.errors import KfbenchError
 
 
@@ -53,7 +53,7 @@ def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatc
         games.loop("scratch", "atari/pong", "bf16", "cpu", 1),
         games.loop("scratch", "atari/pong", "fp32", "cpu", 1, overlap=1),
         games.loop("kf", "atari/pong", "bf16", "cpu", 1),
-        games.loop(games.AFTER_CUT, "atari/pong", "fp32", "cpu", 1),
+        games.loop("kf after the cut", "atari/pong", "fp32", "cpu", 1),
         games.bare("pong", 1),
         games.emulators("pong", 1),
         games.floor(games.Passes((16,) * 6, ((16,) * 5, (16, 1)), ((), (80,))), "atari/pong", "bf16", "cpu", 1),
@@ -68,7 +68,7 @@ def test_a_floor_in_games_is_of_the_passes_that_a_method_asks_for() -> None:
     every, all_but_last = (16,) * 6, (16,) * 5
     wanted = {
         "finetune": games.Passes(every, (), ()),
-        games.AFTER_CUT: games.Passes(every, (), ()),
+        **dict.fromkeys(after_cut(["finetune", "kf", "mikt", "cat"]), games.Passes(every, (), ())),
         "kf": games.Passes(every, (all_but_last,) * 2, ((),) * 2),
         "mikt": games.Passes(every, (every,) * 2, ((80,),) * 2),
         "policy_distillation": games.Passes((), (all_but_last,), ((),)),

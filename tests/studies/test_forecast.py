@@ -115,7 +115,7 @@ def test_runs_whose_teacher_cannot_be_used_are_not_counted_as_runs_to_make(
 def test_a_dry_run_ends_as_the_study_would(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_in: Console, packed_digits: Path
 ) -> None:
-    """1 where a run would be refused; a cell that has no runs is none; options that cannot be had are told of at once."""
+    """1 where a run would be refused, not for a cell without runs; 2 for options that cannot be had here."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(estimate, "seconds", lambda spec, tried: 90.0)
     (tmp_path / "study.toml").write_text(STUDY.replace('"digits"', '"atari/pong"').replace('"scratch"', '"delta"'))

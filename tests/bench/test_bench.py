@@ -1,9 +1,11 @@
 """What `kfbench bench` times: methods of images over their floors, contenders in games by CPU and clock."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
-from kfbench.bench import after_cut, games, images
+from kfbench.bench import after_cut, games, images, turns
 from kfbench.errors import KfbenchError
 
 
@@ -48,17 +50,17 @@ def test_a_dear_step_has_its_reason_or_is_told_to_have_none() -> None:
 
 
 def test_every_contender_in_games_takes_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(games, "TURN", 1)
-    turns = [
-        games.loop("scratch", "atari/pong", "bf16", "cpu", 1),
-        games.loop("scratch", "atari/pong", "fp32", "cpu", 1, overlap=1),
-        games.loop("kf", "atari/pong", "bf16", "cpu", 1),
-        games.loop("kf after the cut", "atari/pong", "fp32", "cpu", 1),
-        games.bare("pong", 1),
-        games.emulators("pong", 1),
-        games.floor(games.Passes((16,) * 6, ((16,) * 5, (16, 1)), ((), (80,))), "atari/pong", "bf16", "cpu", 1),
+    monkeypatch.setattr(turns, "TURN", 1)
+    taken = [
+        turns.loop("scratch", "atari/pong", "bf16", "cpu", 1),
+        turns.loop("scratch", "atari/pong", "fp32", "cpu", 1, overlap=1),
+        turns.loop("kf", "atari/pong", "bf16", "cpu", 1),
+        turns.loop("kf after the cut", "atari/pong", "fp32", "cpu", 1),
+        turns.bare("pong", 1),
+        turns.emulators("pong", 1),
+        turns.floor(turns.Passes((16,) * 6, ((16,) * 5, (16, 1)), ((), (80,))), "atari/pong", "bf16", "cpu", 1),
     ]
-    for turn in turns:
+    for turn in taken:
         turn()
         turn()
 
@@ -67,23 +69,23 @@ def test_a_floor_in_games_is_of_the_passes_that_a_method_asks_for() -> None:
     """16 environments, 5 steps, and the values of what is seen last; `mikt` learns what it shows its teachers."""
     every, all_but_last = (16,) * 6, (16,) * 5
     wanted = {
-        "finetune": games.Passes(every, (), ()),
-        **dict.fromkeys(after_cut(["finetune", "kf", "mikt", "cat"]), games.Passes(every, (), ())),
-        "kf": games.Passes(every, (all_but_last,) * 2, ((),) * 2),
-        "mikt": games.Passes(every, (every,) * 2, ((80,),) * 2),
-        "policy_distillation": games.Passes((), (all_but_last,), ((),)),
+        "finetune": turns.Passes(every, (), ()),
+        **dict.fromkeys(after_cut(["finetune", "kf", "mikt", "cat"]), turns.Passes(every, (), ())),
+        "kf": turns.Passes(every, (all_but_last,) * 2, ((),) * 2),
+        "mikt": turns.Passes(every, (every,) * 2, ((80,),) * 2),
+        "policy_distillation": turns.Passes((), (all_but_last,), ((),)),
     }
-    assert {name: games.passes(name, "atari/pong") for name in wanted} == wanted
+    assert {name: turns.passes(name, "atari/pong") for name in wanted} == wanted
 
 
 def test_a_contender_that_cannot_run_is_left_out_with_a_line() -> None:
     said: list[str] = []
-    makers = {"scratch": (games.emulators, "pong", 1), "theirs": (games.import_module, "no_such_suite")}
+    makers = {"scratch": (turns.emulators, "pong", 1), "theirs": (import_module, "no_such_suite")}
     times = games._rounds(makers, 2, said.append)
     assert list(times) == ["scratch"] and len(times["scratch"]) == 2
     assert said == ["left out: theirs cannot run here: ModuleNotFoundError: No module named 'no_such_suite'"]
     with pytest.raises(KfbenchError, match="'scratch' cannot be timed: ModuleNotFoundError"):
-        games._rounds({"scratch": (games.import_module, "no_such_suite")}, 2, said.append)
+        games._rounds({"scratch": (import_module, "no_such_suite")}, 2, said.append)
 
 
 def test_ratios_in_games_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,5 +102,5 @@ def test_ratios_in_games_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatc
     floors = {name: row["over_floor"] for name, row in found.items() if row["over_floor"]}
     assert floors == {"scratch": 2, "kf": 1, "kf after the cut": 1}
     assert {"floor of scratch", "floor of kf"} <= set(found)
-    assert found["scratch"]["steps_per_cpu_second"] == games.TURN * 80 / 3
+    assert found["scratch"]["steps_per_cpu_second"] == turns.TURN * 80 / 3
     assert "by the clock" in games.text(list(found.values()))

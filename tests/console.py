@@ -60,6 +60,15 @@ def in_a_process(*words: str, environment: dict[str, str] | None = None, code: s
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def kfbench(place: tuple[Path, dict[str, str]], *words: str, check: int | None = 0) -> str:
+    """Type a command in a process of its own, in a folder and an environment; return all that it printed."""
+    root, environment = place
+    command = [sys.executable, "-c", CODE, *words]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=560)
+    assert check is None or done.returncode == check, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 def imported_by(*words: str, environment: dict[str, str] | None = None) -> tuple[Done, set[str]]:
     """Type a command in a process of its own; return what it left, and what it imported of that which is slow."""
     done = in_a_process(*words, environment=environment, code=TELLING)

@@ -23,6 +23,7 @@ finally:
     print(*sorted({SLOW} & set(sys.modules)), file=sys.stderr)
 """
 TINY = ["--budget", "smoke", "--network", "cnn-4", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
+RUN = "run --task digits --budget smoke"
 
 
 class Done(NamedTuple):

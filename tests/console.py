@@ -23,6 +23,7 @@ finally:
     print(*sorted({SLOW} & set(sys.modules)), file=sys.stderr)
 """
 TINY = ["--budget", "smoke", "--network", "cnn-4", "--epochs", "1", "--batch-size", "256", "--threads", "1"]
+RUN = "run --task digits --budget smoke"
 
 
 class Done(NamedTuple):
@@ -58,6 +59,15 @@ def in_a_process(*words: str, environment: dict[str, str] | None = None, code: s
     env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1", **(environment or {})}
     done = subprocess.run([sys.executable, "-c", code, *words], env=env, capture_output=True, text=True, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def kfbench(place: tuple[Path, dict[str, str]], *words: str, check: int | None = 0) -> str:
+    """Type a command in a process of its own, in a folder and an environment; return all that it printed."""
+    root, environment = place
+    command = [sys.executable, "-c", CODE, *words]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=560)
+    assert check is None or done.returncode == check, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def imported_by(*words: str, environment: dict[str, str] | None = None) -> tuple[Done, set[str]]:

@@ -1,21 +1,15 @@
 """What is typed wrongly: each in one line with exit code 2."""
 
-import pickle
 import re
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from console import imported_by
+from console import RUN
 
-from kfbench import networks
 from kfbench.cli import main
-from kfbench.networks import weights
 
-RUN = "run --task digits --budget smoke"
 BAD = {
     "method": ("run --method kff --task digits", "no method 'kff'; did you mean 'kf'?"),
     "variant": (f"{RUN} --method kf/alnoe", "method 'kf' has no variant 'alnoe'; did you mean 'alone'?"),
@@ -176,130 +170,6 @@ def test_the_debug_option_shows_where(type_in: Any, monkeypatch: pytest.MonkeyPa
     assert type_in("show", "0123").code == 2  # and the next command does without
 
 
-class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, ("executed", "w"))
-
-
-def test_teacher_files_that_are_not_whole_safetensors_are_refused(type_in: Any, recorded: Path, tmp_path: Path) -> None:
-    [good] = recorded.glob("digits/scratch/*.safetensors")
-    Path("cut.safetensors").write_bytes(good.read_bytes()[:-100])
-    Path("pickle.safetensors").write_bytes(pickle.dumps(Evil()))
-    torch.save({"weight": torch.zeros(2)}, "torch.pt")
-    from safetensors.torch import save_file
-
-    save_file({"weight": torch.zeros(2)}, "foreign.safetensors")
-    save_file({"weight": torch.zeros(2)}, "other.safetensors")
-    Path("other.safetensors.json").write_text('{"network": "cnn-4", "shape": [1, 8, 8], "outputs": 10}')
-    for name, said in {
-        "cut.safetensors": "not a whole safetensors file",
-        "pickle.safetensors": "are refused: save",
-        "torch.pt": "does not say what it is",
-        "foreign.safetensors": "does not say what it is",
-        "other.safetensors": "are not those of 'cnn-4'",
-    }.items():
-        done = type_in(*RUN.split(), "--method", "kf", "--teachers", f"file:{name}")
-        assert done.code == 2 and len(done.lines) == 1 and said in done.err and name in done.err, done
-    assert not Path("executed").exists()
-
-
-def test_a_teacher_file_of_other_outputs_or_network_is_refused(type_in: Any) -> None:
-    network = networks.make("cnn-4", shape=(1, 8, 8), outputs=5)
-    weights.save(network, Path("five.safetensors"), {"classes": list("abcde")})
-    done = type_in(*RUN.split(), "--method", "kd", "--teachers", "file:five.safetensors")
-    assert done.code == 2 and "has 5 others" in done.err and len(done.lines) == 1
-    done = type_in(*RUN.split(), "--method", "finetune", "--teachers", "file:five.safetensors", "--network", "cnn-8")
-    assert done.code == 2 and "is a 'cnn-4'" in done.err and len(done.lines) == 1
-
-
-def test_bad_archives_are_one_line(type_in: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KFBENCH_DATA", str(tmp_path / "data"))
-    Path("bad.zip").write_bytes(b"PK\x03\x04 and no more")
-    with zipfile.ZipFile("image.zip", "w") as archive:
-        for split in ("train", "test"):
-            archive.writestr(f"{split}/ant/0.png", b"no image")
-            archive.writestr(f"{split}/bee/0.png", b"no image")
-    with zipfile.ZipFile("classes.zip", "w") as archive:
-        archive.writestr("train/ant/0.png", b"")
-        archive.writestr("test/bee/0.png", b"")
-    Path("empty").mkdir()
-    for name, said in {
-        "bad.zip": "is no sound zip archive",
-        "image.zip": "ant/0.png",
-        "classes.zip": "class 'ant' is in train/ and not in test/",
-        "empty": "holds no images",
-    }.items():
-        done = type_in("data", "import", "bugs", name)
-        assert done.code == 2 and len(done.lines) == 1 and said in done.err and name in done.err, done
-    assert not list((tmp_path / "data").glob("*"))
-
-
-MISTAKES = {
-    "run --method kff --task digits": "no method 'kff'; did you mean 'kf'?",
-    "run --method knowledge_flow --task digits": "no method 'knowledge_flow'; did you mean 'kf'?",
-    "run --method kf,kd --task digits": (
-        "one name is taken here, not 'kf,kd'; several are a study: kfbench new study NAME"
-    ),
-    "run --method kf --task digits --weight-decay=0": (
-        "no option --weight-decay; it is a field of the recipe: --set-recipe weight_decay=VALUE; see kfbench run --help"
-    ),
-    "run --method kd --task digits --temperature 3": (
-        "no option --temperature; as a setting of the method it is --set temperature=VALUE; see kfbench run --help"
-    ),
-    "run --method kf/guidde --task digits": "method 'kf' has no variant 'guidde'; did you mean 'guided'?",
-    "run --method kf --task digitss": "no task 'digitss'; did you mean 'digits'?",
-    "run --method kf --task digits --budget smal": "no budget 'smal'; did you mean 'small'?",
-    "search --method no.py --task digits": "no file 'no.py'; give a method's name or the path of its file",
-    "run --method kf --task digits --network resnt20": "no network 'resnt20'; did you mean 'resnet20'?",
-    "bench --teacher resnt20": "no network 'resnt20'; did you mean 'resnet20'?",
-    "teacher import a.pth --network resnt20 --task cifar10": "no network 'resnt20'; did you mean 'resnet20'?",
-    "teacher import a.pth --network resnet20 --task cifar11": "no task 'cifar11'; did you mean 'cifar10'?",
-    "check kff": "no method, task or network 'kff'; did you mean 'kf'?",
-    "check kf/guidde": "method 'kf' has no variant 'guidde'; did you mean 'guided'?",
-    "check no.py": "no file 'no.py'; give a method's name or the path of its file",
-    "study no": "no study 'no' (no file 'no/study.toml'); there is: other",
-    "study other --row kff": "study 'other' has no row 'kff'; did you mean 'kf'?",
-    "study other --column digitss": "study 'other' has no column 'digitss'; did you mean 'digits'?",
-    "study other --on slrum": "no engine 'slrum'; did you mean 'slurm'?",
-    "study other --device cudda": "no device 'cudda'; use cpu, cuda, cuda:N, mps or auto",
-    "study other --slurm partition=gpu": "--slurm is for --on slurm, and this is --on local",
-    "study other --memory 4": "--memory is for --on ray and --on slurm, and this is --on local",
-    "study other --on slurm --checkpoint-mb 9": "--checkpoint-mb is for --on ray, and this is --on slurm",
-    f"{RUN} --method kd --set temprature=2": "method 'kd' has no setting 'temprature'; did you mean 'temperature'?",
-    f"{RUN} --method kd --set-recipe lrr=1": "the recipe of task 'digits' has no field 'lrr'; did you mean 'lr'?",
-    f"{RUN} --method kf --teachers random:digts/low,digits": (
-        "teacher 'random:digts/low': no task 'digts'; did you mean 'digits'?"
-    ),
-    f"{RUN} --method kf --teachers digits --teachers digts": (
-        "teacher 'digts': no task 'digts'; did you mean 'digits'?"
-    ),
-    f"{RUN} --method kf --teachers digits@smal": "no budget 'smal'; did you mean 'small'?",
-    f"{RUN} --method kd --log tensorbord": "no log 'tensorbord'; did you mean 'tensorboard'?",
-    f"{RUN} --method kd --device gpu": "no device 'gpu'; use cpu, cuda, cuda:N, mps or auto",
-    "search --method kd --task digits --teachers digts": "teacher 'digts': no task 'digts'; did you mean 'digits'?",
-    "rank --task digits --by logmee": "no score 'logmee'; did you mean 'logme'?",
-    "report .": "'.' holds studies and is none; name one: other",
-    "report no": "no study 'no' (no file 'no/study.toml'); there is: other",
-    "bench --method kd,kff": "no method 'kff'; did you mean 'kf'?",
-    "bench --task digitss": "no task 'digitss'; did you mean 'digits'?",
-    "export no a.pt2": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
-    "export no a.onnx": "'a.onnx' must end in .safetensors (weights) or .pt2 (a program)",
-    "push no me/it": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
-    "play no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
-    "data download cifra10": "no download for data set 'cifra10'; did you mean 'cifar10'?",
-    "data import Pets other": "'Pets' cannot name a data set; use small letters, digits, '-', '_' and '.'",
-    "data import dtd-64 other": "'dtd-64' is a data set that others published; import your images under another name",
-    "data import pets no.zip": "no file or folder 'no.zip'",
-    "data import cub200 no.tgz": "no file or folder 'no.tgz'; give CUB_200_2011.tgz",
-    "data import pets other --size 32": "size '32' is not HxW in pixels, as 32x32",
-    "teacher import no.pth --network cnn-4 --task digits": (
-        "no weights 'no.pth'; give a .safetensors file, as kfbench export writes, or a .pth file"
-    ),
-    "teacher train digitss": "teacher 'digitss': no task 'digitss'; did you mean 'digits'?",
-    "verify no": "no run in 'results' with a key that begins with 'no'; kfbench list runs shows all",
-}
-
-
 @pytest.mark.parametrize(
     ("words", "option"),
     [
@@ -316,35 +186,6 @@ def test_of_an_option_given_twice_the_last_counts_and_that_is_told(type_in: Any,
     last = words.replace("--seed 1 ", "").replace("--method kff ", "").replace("--size 32x32 ", "")
     once = type_in(*last.replace("--jobs 1 ", "").split())
     assert [line for line in done.lines if not line.startswith("note: ")] == once.lines and once.lines
-
-
-@pytest.mark.parametrize("words", MISTAKES)
-def test_a_user_meets_the_same_in_a_process_of_its_own_and_at_once(words: str) -> None:
-    Path("other").mkdir()
-    Path("other/study.toml").write_text('title = "Other"\nmethods = ["scratch", "kf"]\ntasks = ["digits"]\n')
-    done, imported = imported_by(*words.split())
-    assert (done.code, done.out, done.err) == (2, "", f"error: {MISTAKES[words]}\n") and "torch" not in imported
-
-
-RAISES = """
-from dataclasses import dataclass
-
-from kfbench.methods import Method
-
-
-@dataclass(frozen=True)
-class Mine(Method):
-    def losses(self, student, teachers, batch, task, progress):
-        return super().losses(student, teachers, batch, task, 1 / 0)
-"""
-
-
-def test_a_fault_of_ones_own_method_is_shown_from_its_file_on(type_in: Any) -> None:
-    Path("mine.py").write_text(RAISES)
-    done = type_in("run", "--method", "mine.py", *RUN.split()[1:])
-    assert done.code == 1 and done.err.endswith("ZeroDivisionError: division by zero\n")
-    files = re.findall(r'^  File "(.*)", line', done.err, re.MULTILINE)
-    assert [Path(file).name for file in files] == ["mine.py"]
 
 
 @pytest.mark.parametrize(

@@ -169,3 +169,8 @@ def test_listing_networks_needs_no_torch(mine: Path) -> None:
     environment = {"PYTHONPATH": str(PACKAGE.parent), "KFBENCH_NETWORKS": str(mine.parent)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_names_need_no_torch() -> None:
+    code = "import sys; from kfbench import networks; assert networks.names(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

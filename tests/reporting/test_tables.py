@@ -10,6 +10,7 @@ import pytest
 from kfbench.cli import summary
 from kfbench.games import reference
 from kfbench.reporting import grid, render, score_plots, stats, tables
+from kfbench.running import records
 from kfbench.studies import definition
 
 
@@ -260,3 +261,13 @@ def test_how_runs_learn_is_measured_on_their_curves(made):
     assert cell(table, "pathnet", "columns").text == "3 of 4"
     empty = grid.join(made.study, [c.planned for c in made.cells.values()], [])
     assert {shown.text for _, row in tables.tables(empty)[2].rows for shown in row} == {"0 of 4", "–"}
+
+
+def test_a_row_without_a_column_in_common_with_the_baseline_has_no_difference(small):
+    folder, results = small
+    for record in list(records.records(results)):
+        if record.spec["method"] == "scratch" and record.spec["task"] != "atari/krull":
+            records.path_of(results, record.key, record.run_spec()).unlink()
+    summary = render.markdown(tables.summary(grid.load(folder, definition.load(folder), results)))
+    [row] = [line for line in summary.splitlines() if line.startswith("| kd")]
+    assert row.count("–") == 3

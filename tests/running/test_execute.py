@@ -1,7 +1,6 @@
-"""The life of a run: the test split comes last, a failure is a record, teachers are there before training."""
+"""The life of a run: teachers are there before training, the test split comes last, what was run is a record."""
 
 import json
-import resource
 import shutil
 import socket
 from collections.abc import Iterator
@@ -12,19 +11,15 @@ from typing import Any
 import pytest
 import torch
 from short_runs import TEACHERS, Told, outcome, spec_of
-from torch import Tensor, nn
+from torch import nn
 
 from kfbench import registry
 from kfbench.conformance import tiny
-from kfbench.errors import Diverged, KfbenchError, NoMemory
+from kfbench.errors import KfbenchError
 from kfbench.networks import taps, weights
-from kfbench.running import device, execute, prepare, records, stand_in, status, verify
-from kfbench.spec import RunSpec
-from kfbench.train.supervised import Supervised
+from kfbench.running import device, execute, prepare, records, stand_in, verify
 
 pytestmark = pytest.mark.usefixtures("quiet_machine")
-
-# --- compiled ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -61,9 +56,6 @@ def test_a_run_that_was_compiled_is_verified_compiled(tmp_path: Path) -> None:
     assert again.provenance["compiled"] and verify.compare(record, again, []).word == "bit-equal"
 
 
-# --- the test split ------------------------------------------------------------------------------------------------
-
-
 def test_the_test_split_is_not_even_there_before_the_last_step(
     packed_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,9 +74,6 @@ def test_the_test_split_is_not_even_there_before_the_last_step(
     record = execute.run(spec, results=tmp_path, watcher=told)
     assert told.lines == ["goes on from step 30 of 30"] and set(record.scores) == {"last", "best", "val"}
     assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
-
-
-# --- records -------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_spec_finds_its_record_and_force_runs_it_again(tmp_path: Path) -> None:
@@ -131,108 +120,6 @@ def test_the_record_says_what_was_run_and_what_is_kept(tmp_path: Path) -> None:
     assert record.provenance["threads"] == 1 and record.provenance["data"] and record.status == "done"
     assert len(record.curve) == 3 and {"val_error", "share/student", "loss/cross-entropy"} <= set(record.curve[0])
     assert str(Path.home()) not in json.dumps(record.provenance)
-
-
-SPOILT = '''"""A method whose loss breaks.
-
-Source: none.
-Differs: nothing known.
-"""
-
-from dataclasses import dataclass
-
-from kfbench.methods import Method
-
-
-@dataclass(frozen=True)
-class Spoilt(Method):
-    """Breaks at `at`."""
-
-    at: float = 0.5
-
-    def losses(self, student, teachers, batch, task, progress):
-        output = student(batch.images)
-        spoilt = output.logits.mean() * (float("nan") if progress >= self.at else 0.0)
-        return output, task.loss(output, batch) | {"spoilt": spoilt}
-'''
-
-
-def test_a_loss_that_is_not_finite_ends_as_a_failed_record_with_step_and_part(tmp_path: Path) -> None:
-    file = tmp_path / "spoilt.py"
-    file.write_text(SPOILT)
-    spec = spec_of(str(file))
-    with pytest.raises(Diverged, match="loss part 'spoilt' was not finite at step 15") as raised:
-        execute.run(spec, results=tmp_path / "results")
-    assert raised.value.exit_code == 1 and (raised.value.part, raised.value.step) == ("spoilt", 15)
-    [path] = (tmp_path / "results" / "digits" / "spoilt").glob("*.json")
-    record = records.read(path)
-    assert record.status == "failed" and record.error is not None and record.traceback is not None
-    at_once = spec_of(str(file), settings={"at": 0.0})
-    with pytest.raises(Diverged, match="not finite at step 0; no weight had moved yet: look at the method's formula"):
-        execute.run(at_once, results=tmp_path / "results")
-    assert "step 15" in record.error and "'spoilt'" in record.error and "Diverged" in record.traceback
-    assert record.curve and not record.scores and not list((tmp_path / "results" / ".checkpoints").glob("*"))
-    with pytest.raises(Diverged):  # a failed run counts as not run
-        execute.run(spec, results=tmp_path / "results")
-    file.write_text(SPOILT.replace('float("nan")', "1.0"))  # and a mended file is another run
-    assert execute.run(spec, results=tmp_path / "results").key != record.key
-
-
-UNSCORED = '''"""Cannot be scored where the folder says so. Source: made. Differs: from all."""
-from pathlib import Path
-
-from kfbench.methods import Method
-
-
-class Unscored(Method):
-    """No settings."""
-
-    def export(self, student):
-        if (Path(__file__).parent / "full").exists():
-            raise RuntimeError("out of memory")
-        return student
-'''
-
-
-def test_a_training_that_is_done_is_not_lost_with_its_scoring(tmp_path: Path) -> None:
-    (tmp_path / "unscored.py").write_text(UNSCORED)
-    spec, full = spec_of(str(tmp_path / "unscored.py")), tmp_path / "full"
-    with pytest.raises(RuntimeError, match="out of memory"):
-        execute.run(spec, results=tmp_path / "results", checkpoint_seconds=0, watcher=Told(30, full.touch))
-    [path] = (tmp_path / "results" / "digits" / "unscored").glob("*.json")
-    assert records.read(path).status == "failed"
-    full.unlink()
-    told = Told()
-    record = execute.run(spec, results=tmp_path / "results", watcher=told)
-    assert told.lines == ["goes on from step 30 of 30"] and not list((tmp_path / "results" / ".checkpoints").glob("*"))
-    assert outcome(record) == outcome(execute.run(spec, results=tmp_path / "whole"))
-
-
-def test_a_run_whose_gpu_was_full_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    def fill() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(NoMemory, match=r"cpu has no memory left \(CUDA out of memory\); .* goes on from") as told_of:
-        execute.run(spec_of(), results=tmp_path, checkpoint_seconds=0, watcher=Told(12, fill))
-    [failed] = records.records(tmp_path)
-    assert failed.error == f"NoMemory: {told_of.value}" and status.read(tmp_path)[0]["why"] == str(told_of.value)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(NoMemory, match="cpu has no memory left"):
-        patch.setattr(prepare, "setup", lambda *_, **__: fill())  # it is full before the first step
-        execute.run(spec_of(), results=tmp_path)
-    told = Told()
-    record = execute.run(spec_of(), results=tmp_path, watcher=told)
-    assert told.lines == ["goes on from step 11 of 30"] and record.status == "done"
-
-
-@pytest.mark.parametrize(("returned", "what"), [("", "None"), ("return task.loss(output, batch)", "a dict")])
-def test_what_losses_has_to_return_is_one_line(tmp_path: Path, returned: str, what: str) -> None:
-    file = tmp_path / "spoilt.py"
-    file.write_text(SPOILT.replace('return output, task.loss(output, batch) | {"spoilt": spoilt}', returned))
-    with pytest.raises(KfbenchError, match=rf"'losses' of the method returned {what}; return \(output, parts\)"):
-        execute.run(spec_of(str(file)), results=tmp_path / "results")
-
-
-# --- teachers ------------------------------------------------------------------------------------------------------
 
 
 def test_no_teacher_is_trained_for_a_student_that_cannot_be_made(tmp_path: Path) -> None:
@@ -293,79 +180,6 @@ def test_what_cannot_be_had_is_found_before_a_teacher_is_trained(
     with pytest.raises(KfbenchError, match="0123abcd|nowhere.pth|could not make network 'torchvision:resnet18"):
         execute.run(spec, results=tmp_path / "results", watcher=told)
     assert not told.lines and not list(tmp_path.rglob("*.safetensors"))
-
-
-# --- the same for every method -------------------------------------------------------------------------------------
-
-
-def first_steps(spec: RunSpec, tmp_path: Path) -> tuple[dict[str, Tensor], list[tuple[Tensor, ...]]]:
-    """The plain network before training, and every batch of the run as its losses saw it."""
-    setup = prepare.setup(prepare.plan(spec, results=tmp_path), device=torch.device("cpu"))
-    start = {name: value.clone() for name, value in setup.method.export(setup.student).state_dict().items()}
-    loop, seen = Supervised(setup), []
-    draw = loop.batch
-
-    def spy() -> Any:
-        batch = draw()
-        assert batch.labels is not None and batch.index is not None and batch.view is not None
-        seen.append((batch.images.clone(), batch.labels, batch.index, batch.view, torch.rand(3)))
-        return batch
-
-    loop.batch = spy  # type: ignore[method-assign]
-    for _ in loop:
-        pass
-    return start, seen
-
-
-def test_methods_share_initialisation_batch_order_and_augmentation(tmp_path: Path) -> None:
-    runs = {
-        name: first_steps(spec_of(name, teachers=teachers, flip=True), tmp_path)
-        for name, teachers in {"scratch": None, "kf": TEACHERS, "kd": ["random:digits/cnn-8"]}.items()
-    }
-    start, seen = runs.pop("scratch")
-    assert len(seen) == 30 and not torch.equal(seen[0][0], seen[10][0])
-    for other_start, other_seen in runs.values():
-        assert start.keys() == other_start.keys() and all(torch.equal(start[name], other_start[name]) for name in start)
-        for mine, theirs in zip(seen, other_seen, strict=True):  # the global state, for dropout, too
-            assert all(torch.equal(one, other) for one, other in zip(mine, theirs, strict=True))
-    _, other_seed = first_steps(spec_of(seed=1), tmp_path)
-    assert not torch.equal(seen[0][2], other_seed[0][2])
-
-
-# --- it learns, and does not grow ----------------------------------------------------------------------------------
-
-
-def test_scratch_learns_digits(tmp_path: Path) -> None:
-    spec = spec_of(network="mlp-30", batch_size=32, epochs=8, pad=0, lr=1e-2)
-    record = execute.run(spec, results=tmp_path)
-    assert record.scores["last"]["error"] < 10 and record.scores["best"]["error"] < 10  # in %, of 359 images
-    assert record.curve[0]["loss"] > 2 * record.curve[-1]["loss"]
-
-
-def test_kf_with_a_good_teacher_stays_close_to_scratch_over_five_seeds(tmp_path: Path) -> None:
-    changes = {"network": "mlp-30", "batch_size": 32, "epochs": 6, "pad": 0, "lr": 1e-2, "evaluations": 1}
-    teacher = ["digits/mlp-30@smoke:epochs=6+lr=1e-2"]
-    errors: dict[str, list[float]] = {"scratch": [], "kf": []}
-    for seed in range(5):
-        for method, teachers in (("scratch", None), ("kf", teacher)):
-            record = execute.run(spec_of(method, teachers=teachers, seed=seed, **changes), results=tmp_path)
-            errors[method].append(record.scores["last"]["error"])
-    worse = (sum(errors["kf"]) - sum(errors["scratch"])) / 5
-    assert worse < 3, errors  # points of error in %, alone after the cut; the margin this test states
-
-
-def test_memory_does_not_grow_over_epochs(tmp_path: Path) -> None:
-    spec = spec_of("kf", teachers=TEACHERS, epochs=25, evaluations=25)
-    pages = Path("/proc/self/statm")
-    if not pages.is_file():
-        pytest.skip("only Linux tells the resident pages")
-    loop = Supervised(prepare.setup(prepare.plan(spec, results=tmp_path), device=torch.device("cpu")))
-    resident = []
-    for row in loop:
-        if row is not None:
-            resident.append(int(pages.read_text().split()[1]) * resource.getpagesize() / 1e6)
-    assert loop.data.train.images.dtype == torch.uint8  # resident once, as bytes
-    assert resident[-1] - resident[4] < 4, resident  # MB; 20 copies of the training images in float would be 7
 
 
 def test_threads_go_back_to_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,3 +136,28 @@ def test_a_dry_run_ends_as_the_study_would(
     ):
         done = type_in("study", tmp_path, "--dry-run", *words)
         assert done.code == 2 and said in done.err and not done.out
+
+
+def test_what_is_measured_for_a_dry_run_serves_other_tasks(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    asked: list[RunSpec] = []
+    monkeypatch.setattr(estimate, "seconds", lambda spec, tried: asked.append(spec) or 90.0)
+    (tmp_path / "study.toml").write_text(
+        'title = "Two"\nbudget = "smoke"\nseeds = 2\nmethods = ["scratch", "kf"]\n[[tasks]]\ntask = "digits/high"\n'
+        'teachers = ["digits/low"]\n[[tasks]]\ntask = "digits/low"\nteachers = ["digits/high"]\n'
+    )
+    lines: list[str] = []
+    asking = {"results": tmp_path / "results", "row": None, "column": None}
+    found = forecast.tell(tmp_path, **asking, say=lines.append, note=lines.append)
+    # teachers have another network than students: they are runs of another length
+    assert [(spec.method, spec.task) for spec in asked] == [
+        ("scratch", "digits/low"),
+        ("scratch", "digits/high"),
+        ("kf", "digits/high"),
+    ]
+    cells = [f"{row} · digits/{part}" for row in ("scratch", "kf") for part in ("high", "low")]
+    assert lines[2:6] == [f"{cell}: seeds 0, 1: about 1 min 30 s a run" for cell in cells]
+    assert lines[6] == "8 runs, 8 to make: about 15 min for one job here"
+    assert (found["seconds"], found["not_counted"]) == (90.0 * 10, 0) and len(found["to_make"]) == 8

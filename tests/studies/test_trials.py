@@ -1,6 +1,7 @@
-"""The database of trials: SQLite and a real PostgreSQL, what a dead driver left, what cannot be opened."""
+"""The database of trials: SQLite and a real PostgreSQL, shared or alone, left by a dead driver, not to be opened."""
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -12,10 +13,13 @@ import jobs_here
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from kfbench.errors import KfbenchError
+from kfbench.running import resolve
 from kfbench.spec import MOST_SEED
-from kfbench.studies import trials
+from kfbench.studies import search, steps, trials
+from kfbench.studies.place import Place
 from kfbench.studies.trials import Grid
 
 
@@ -117,3 +121,51 @@ def postgres(tmp_path_factory):
 def test_any_database_of_optuna_serves(postgres):
     """`--storage postgresql://…`, for a dashboard that several people look at."""
     grid_twice(postgres)
+
+
+def test_drivers_of_one_study_from_two_results_folders_share_a_database(tmp_path: Path, monkeypatch) -> None:
+    """Neither closes the other's trials; where nobody shares the database, a study keeps its own name in it."""
+    jobs, grids = jobs_here.jobs()[1:2], []
+    monkeypatch.setattr(steps, "drive", lambda grid, *_, **__: grids.append((grid, grid.next(lambda job: True))) or {})
+    for name in ("ours", "theirs"):
+        place = Place(tmp_path / name, storage=f"sqlite:///{tmp_path}/shared.db")
+        steps._make(jobs, {}, place, name="quick", console=Console(quiet=True))
+    for queue, job in grids:
+        queue.report(job, 1, 50.0)
+        queue.ended(job, "failed", "", None)
+        jobs_here.dispose(queue._study._storage)
+    steps._make(jobs, {}, Place(tmp_path / "alone"), name="quick", console=Console(quiet=True))
+    names = [queue._study.study_name for queue, _ in grids]
+    assert len({*names}) == 3 and names[2] == "quick" and all(name.startswith("quick-") for name in names[:2])
+
+
+def test_searches_from_two_results_folders_share_a_database_and_each_goes_on_from_its_own_trials(
+    tmp_path: Path, packed_digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On whatever node the driver is started again, and where the folder was moved."""
+    monkeypatch.setenv("KFBENCH_DATA", str(packed_digits))
+    asked = search.Search(resolve.resolve("kd", "digits/high", budget="smoke", teachers=["random:digits/high"]), 2)
+    driven: list[tuple[str, int]] = []
+
+    def drive(source, *_, **__):
+        driven.append((source.study.study_name, source.total))
+        job = source.next(lambda job: True)
+        if job is not None and len(driven) == 2:
+            trials.finish(source.study, source._turns[job.name].trial, "done", "", 50.0)
+        return {}
+
+    def begin(name: str, node: str) -> None:
+        monkeypatch.setattr(platform, "node", lambda: node)
+        with steps._search(asked, Place(tmp_path / name, storage=url), console=Console(quiet=True)):
+            pass
+
+    monkeypatch.setattr(steps, "drive", drive)
+    url = f"sqlite:///{tmp_path}/shared.db"
+    begin("theirs", "login1")
+    begin("ours", "login1")
+    with trials.storage(url) as storage:
+        theirs = optuna.load_study(study_name=driven[0][0], storage=storage)
+        assert [trial.state for trial in theirs.trials] == [optuna.trial.TrialState.RUNNING]
+    (tmp_path / "ours").rename(tmp_path / "moved")
+    begin("moved", "login2")
+    assert driven[2] == (driven[1][0], 1) and len({name for name, _ in driven}) == 2

@@ -1,166 +1,20 @@
-"""Tests of the actor-critic loop and what it is made of: returns, objective, optimiser, bookkeeping, resume."""
+"""The actor-critic loop: what a rollout holds, who is told what, stages on other games, the student that is kept."""
 
-import math
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from playing import Elsewhere, Recorder, copied, equal, make_setup, rollout, rows, trained
+from playing import Elsewhere, Recorder, equal, make_setup, trained
 from torch import Tensor, nn
 
 from kfbench.errors import Diverged, KfbenchError
 from kfbench.games.emulators import Arcade, Step
 from kfbench.methods import Batch, Method
-from kfbench.networks.network import Output
 from kfbench.running import resolve
-from kfbench.spec import GameRecipe
-from kfbench.train import episodes, evaluation
 from kfbench.train.actor import Actor
 from kfbench.train.actor_critic import ActorCritic
-from kfbench.train.meter import Meter
-from kfbench.train.objective import Objective
-from kfbench.train.returns import generalised_advantages
-from kfbench.train.rmsprop import RMSProp
-
-# returns
-
-
-@pytest.mark.parametrize("trace", [0.0, 0.6, 1.0])
-def test_advantages_equal_the_sum_of_their_definition(trace: float) -> None:
-    """Sum over k of (gamma trace)^k d_{t+k}, stopped where the return stops."""
-    given, gamma = rollout(), 0.9
-    rewards, values, goes_on, after = (given[name].numpy() for name in ("rewards", "values", "goes_on", "after"))
-    following = np.concatenate([values[1:], after[None]])
-    wanted = np.zeros_like(values)
-    for t in range(7):
-        for n in range(3):
-            weight = 1.0
-            for k in range(t, 7):
-                wanted[t, n] += weight * (rewards[k, n] + gamma * goes_on[k, n] * following[k, n] - values[k, n])
-                weight *= gamma * trace * goes_on[k, n]
-    found = generalised_advantages(**given, gamma=gamma, trace=trace)
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-12)
-
-
-def n_step_returns(given: dict[str, Tensor], gamma: float) -> np.ndarray:
-    """R = r + gamma R, from the value behind the rollout, 0 where the return stops: A3C's own loop."""
-    wanted = np.zeros((7, 3))
-    for n in range(3):
-        running = float(given["after"][n])
-        for t in reversed(range(7)):
-            running = float(given["rewards"][t, n]) + gamma * float(given["goes_on"][t, n]) * running
-            wanted[t, n] = running
-    return wanted
-
-
-def test_trace_one_gives_n_step_returns() -> None:
-    given = rollout(1)
-    found = generalised_advantages(**given, gamma=0.9, trace=1.0) + given["values"]
-    np.testing.assert_allclose(found.numpy(), n_step_returns(given, 0.9), atol=1e-12)
-
-
-# objective and optimiser
-
-
-def test_a2c_gradient_equals_the_formula_by_hand() -> None:
-    """d/dlogits = (A (pi - e_a) + c_e pi (log pi + H)) / B;  d/dV = 2 c_v (V - R) / B."""
-    logits, value, batch = rows()
-    recipe = GameRecipe(algorithm="a2c", entropy=0.02, value=0.4)
-    sum(Objective(recipe)(Output(logits, value), batch).values()).backward()  # type: ignore[union-attr]
-    assert batch.actions is not None and batch.advantages is not None and batch.returns is not None
-    x = logits.detach().double().numpy()
-    pi = np.exp(x) / np.exp(x).sum(1, keepdims=True)
-    taken = np.eye(5)[batch.actions.numpy()]
-    advantages = batch.advantages.double().numpy()[:, None]
-    entropy = -(pi * np.log(pi)).sum(1, keepdims=True)
-    wanted = (advantages * (pi - taken) + 0.02 * pi * (np.log(pi) + entropy)) / 9
-    np.testing.assert_allclose(logits.grad, wanted, atol=1e-6)
-    error = value.detach().double().numpy() - batch.returns.double().numpy()
-    np.testing.assert_allclose(value.grad, 2 * 0.4 * error / 9, atol=1e-6)
-
-
-def test_ppo_equals_the_clipped_objective_row_by_row() -> None:
-    logits, value, batch = rows(1)
-    parts = Objective(GameRecipe(algorithm="ppo", clip=0.2))(Output(logits, value), batch)
-    assert batch.actions is not None and batch.advantages is not None and batch.output is not None
-    advantages = batch.advantages.numpy()
-    advantages = (advantages - advantages.mean()) / advantages.std()
-    sums, cut, said = 0.0, 0, logits.tolist()
-    for row, action in enumerate(batch.actions.tolist()):
-        now = math.exp(said[row][action]) / sum(math.exp(x) for x in said[row])
-        old = math.exp(float(batch.output.logits[row, action]))
-        ratio = now / (old / sum(math.exp(float(x)) for x in batch.output.logits[row]))
-        cut += not 0.8 < ratio < 1.2
-        sums += min(ratio * advantages[row], max(0.8, min(1.2, ratio)) * advantages[row])
-    assert cut > 2
-    assert float(parts["policy"].detach()) == pytest.approx(-sums / 9, abs=1e-5)
-
-
-def test_ppo_first_step_has_the_gradient_of_a2c() -> None:
-    """Where the policy is still the acting one the ratio is 1, so the gradient is that of A' log pi."""
-    grads = []
-    for algorithm in ("a2c", "ppo"):
-        logits, value, batch = rows(2)
-        assert batch.advantages is not None
-        batch.output = Output(logits.detach().clone())
-        if algorithm == "a2c":
-            spread, centre = torch.std_mean(batch.advantages, correction=0)
-            batch.advantages = (batch.advantages - centre) / spread
-        Objective(GameRecipe(algorithm=algorithm))(Output(logits, value), batch)["policy"].backward()  # type: ignore[arg-type]
-        assert logits.grad is not None
-        grads.append(logits.grad)
-    torch.testing.assert_close(*grads)
-
-
-def test_rmsprop_has_epsilon_inside_the_root() -> None:
-    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
-    optimizer = RMSProp([weight], lr=0.1, alpha=0.9, epsilon=0.5)
-    squares, wanted = np.ones(2), weight.detach().double().numpy().copy()
-    for gradient in ([0.3, -1.0], [2.0, 0.0]):
-        weight.grad = torch.tensor(gradient)
-        optimizer.step()
-        squares = 0.9 * squares + 0.1 * np.square(gradient)
-        wanted -= 0.1 * np.array(gradient) / np.sqrt(squares + 0.5)
-    np.testing.assert_allclose(weight.detach().numpy(), wanted, rtol=1e-6)
-
-
-def test_an_algorithm_brings_its_own_values_and_they_can_be_changed() -> None:
-    a2c, ppo = GameRecipe(algorithm="a2c"), GameRecipe()
-    assert (a2c.rollout, a2c.optimizer, a2c.trace, a2c.passes) == (5, "rmsprop", 1.0, 1)
-    assert (ppo.rollout, ppo.optimizer, ppo.trace, ppo.minibatches) == (128, "adam", 0.95, 8)
-    assert GameRecipe(algorithm="a2c", lr=1e-3).lr == 1e-3
-
-
-def test_tally_means_and_the_first_bad_step() -> None:
-    meter = Meter()
-    for step, value in enumerate([1.0, 3.0]):
-        meter.add({"a": torch.tensor(value), "b": torch.tensor(0.0)}, step)
-    assert meter.means() == {"a": 2.0, "b": 0.0}
-    meter.check()
-    for step, value in enumerate([math.nan, math.inf, 1.0], 2):
-        meter.add({"a": torch.tensor(0.0), "b": torch.tensor(value)}, step)
-    with pytest.raises(Diverged, match="'b'.*step 2"):
-        meter.check()
-
-
-def test_choose_samples_the_policy() -> None:
-    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]])
-    uniform = torch.rand(40_000, 4, generator=torch.Generator().manual_seed(0))
-    counts = torch.bincount(episodes.choose(logits.expand(40_000, 4), uniform), minlength=4) / 40_000
-    torch.testing.assert_close(counts, logits.softmax(1)[0], atol=0.01, rtol=0)
-    assert episodes.choose(logits, None).tolist() == [2]
-
-
-# the loop
 
 
 def test_rows_come_back_with_what_was_said_when_acting() -> None:
@@ -267,35 +121,6 @@ def test_exported_student_is_equal_without_teachers() -> None:
     assert not extras and torch.equal(said.logits, again.logits) and torch.equal(said.value, again.value)
 
 
-@pytest.mark.parametrize("method", ["scratch", "kf"])
-def test_restore_equals_straight_through(method: str) -> None:
-    teachers = 1 if method == "kf" else 0
-    straight = ActorCritic(make_setup(method, teachers=teachers, sticky=0.25), threads=1)
-    state: dict[str, Any] = {}
-    for _ in straight:
-        if straight.position == 3:
-            state = copied(straight.state())
-    resumed = ActorCritic(make_setup(method, teachers=teachers, sticky=0.25), threads=2)
-    resumed.restore(state)
-    assert resumed.position == 3
-    weights = trained(resumed)
-    assert equal(weights, straight.setup.student.state_dict())
-    assert equal(resumed.best, straight.best) and list(resumed.recent) == list(straight.recent)
-    drop = ("seconds", "frames_per_second")
-    for ours, theirs in zip(resumed.curve, straight.curve, strict=True):
-        assert {k: v for k, v in ours.items() if k not in drop} == {k: v for k, v in theirs.items() if k not in drop}
-    assert resumed.score({"last": resumed.setup.student}) == straight.score({"last": straight.setup.student})
-
-
-def test_other_emulators_are_noticed_at_a_resume() -> None:
-    loop = ActorCritic(make_setup(), threads=1)
-    next(iter(loop))
-    state = copied(loop.state())
-    state["actor"]["image"][0, 0, 0] += 1
-    with pytest.raises(KfbenchError, match="do not replay"):
-        ActorCritic(make_setup(), threads=1).restore(state)
-
-
 @pytest.mark.parametrize("lost_life_ends", [True, False])
 def test_a_life_lost_as_the_clock_stops_an_episode_ends_a_return_only_where_lost_lives_do(lost_life_ends: bool) -> None:
     setup = make_setup(minibatches=1, lost_life_ends=lost_life_ends)
@@ -324,31 +149,6 @@ def test_a_stage_may_be_another_game() -> None:
         trained(ActorCritic(make_setup(Elsewhere()), threads=1))
 
 
-def test_evaluation_takes_whole_episodes_of_every_environment() -> None:
-    """Short ones are not favoured: every environment gives the same number, and a capped one counts as such."""
-    setup = make_setup()
-    arcade = Arcade("road_runner", 3, seed=0, name="val", episode_frames=700)
-    played = episodes.play(setup.student, arcade, episodes=2, greedy=False, seed=0)
-    assert sorted(episode.environment for episode in played) == [0, 0, 1, 1, 2, 2]
-    assert any(not episode.capped for episode in played) and any(episode.capped for episode in played)
-    again = episodes.play(setup.student, arcade, episodes=2, greedy=False, seed=0)
-    assert again == played
-    summed = episodes.summary("road_runner", played)
-    assert summed["return"] == np.mean([episode.score for episode in played])
-    assert summed["human_normalised"] == pytest.approx((summed["return"] - 11.5) / (7845.0 - 11.5))
-    assert summed["episodes"] == 6 and summed["episodes_capped"] == sum(episode.capped for episode in played)
-    assert "human_normalised" not in episodes.summary("carnival", played)
-
-
-def test_area_is_the_mean_height_of_the_curve() -> None:
-    curve = [
-        {"frames": 0.0, "val_return": 0.0},
-        {"frames": 10.0, "val_return": 4.0},
-        {"frames": 40.0, "val_return": 8.0},
-    ]
-    assert evaluation.area(curve) == pytest.approx((2 * 10 + 6 * 30) / 40)
-
-
 def test_bad_input_is_told_in_one_line() -> None:
     with pytest.raises(KfbenchError, match="3 minibatches do not divide a rollout of 32 rows"):
         ActorCritic(make_setup(minibatches=3))
@@ -361,56 +161,6 @@ def test_bad_input_is_told_in_one_line() -> None:
         trained(ActorCritic(setup, threads=1))
     with pytest.raises(KfbenchError, match="no game 'krul'"):
         resolve.resolve("scratch", "atari/krul")
-
-
-KILLED = """
-    import sys
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    import torch
-    torch.set_num_threads(1)
-    from kfbench.train import checkpoint
-    from playing import make_setup
-    from kfbench.train.actor_critic import ActorCritic
-    path = Path(sys.argv[1])
-    loop = ActorCritic(make_setup(frames=4 * 4 * 8 * 40, evaluations=1), threads=2)
-    if path.is_file():
-        loop.restore(checkpoint.read(path))
-        print("resumed", loop.position, flush=True)
-    for _ in loop:
-        checkpoint.write(path, loop.state())
-        print("step", loop.position, flush=True)
-    torch.save(loop.setup.student.state_dict(), path.with_suffix(".done"))
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_bits_of_one_never_interrupted(tmp_path: Path) -> None:
-    """SIGKILL at a random moment, twice."""
-    code = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parents[1]))
-    rng = np.random.default_rng()
-
-    def start(name: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
-
-    straight = start("straight.ckpt")
-    straight.communicate(timeout=300)
-    resumed = 0
-    for _ in range(2):
-        process = start("killed.ckpt")
-        assert process.stdout is not None
-        for line in process.stdout:
-            resumed += line.startswith("resumed")
-            if line.startswith("step"):
-                break
-        time.sleep(rng.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    last, _ = start("killed.ckpt").communicate(timeout=300)
-    resumed += "resumed" in last
-    assert resumed >= 2
-    ours, theirs = (torch.load(tmp_path / f"{name}.done", weights_only=True) for name in ("killed", "straight"))
-    assert equal(ours, theirs)
 
 
 @pytest.mark.slow

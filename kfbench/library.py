@@ -4,12 +4,14 @@ Arguments are the commands' options; strings and paths are both taken. Errors ar
 its remedy. Nothing here prints but progress, to standard error, and in a notebook as a bar.
 """
 
+import functools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from kfbench.errors import KfbenchError
 from kfbench.studies.place import CHECKPOINT_MB
@@ -23,8 +25,23 @@ if TYPE_CHECKING:
     from kfbench.spec import Setting
 
 Folder = str | Path
+P = ParamSpec("P")
+R = TypeVar("R")
+TURN = threading.RLock()
 
 
+def _in_turn(call: Callable[P, R]) -> Callable[P, R]:
+    """Let one thread at a time make a call: torch's settings are the process's, as is how many threads MKL takes."""
+
+    @functools.wraps(call)
+    def waited(*args: P.args, **named: P.kwargs) -> R:
+        with TURN:
+            return call(*args, **named)
+
+    return waited
+
+
+@_in_turn
 def run(
     method: str,
     task: str,
@@ -205,6 +222,7 @@ def predict(
     return frame
 
 
+@_in_turn
 def rank(
     task: str,
     teachers: str | Sequence[str] | None = None,

@@ -2,13 +2,18 @@
 
 A stream is a function of (seed, names) alone, so a loop that asks for `stream(seed, "data", epoch)` keeps no state
 that a checkpoint could forget, and every method sees the same initialisation, batch order and augmentation for a seed.
+
+The global state is the process's, not a thread's: who sets it and draws from it holds `STATE` meanwhile.
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+STATE = threading.RLock()
 
 
 def number(seed: int, *names: str | int) -> int:
@@ -26,8 +31,15 @@ def stream(seed: int, *names: str | int) -> torch.Generator:
 def global_stream(seed: int, *names: str | int) -> Iterator[None]:
     """Run a block with the global state of a stream (layer initialisation takes no generator); restore it after."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices=devices):
+    with STATE, torch.random.fork_rng(devices=devices):
         torch.manual_seed(number(seed, *names))
+        yield
+
+
+@contextmanager
+def global_state_kept() -> Iterator[None]:
+    """Run a block whose draws do not matter, as a network is made whose weights come from a file; restore the state."""
+    with STATE, torch.random.fork_rng(devices=[]):
         yield
 
 
@@ -39,7 +51,7 @@ def global_generator(rng: torch.Generator) -> Iterator[None]:
 
 
 def seed_step(seed: int, step: int) -> None:
-    """Set the global state for one optimiser step, for dropout inside student and method.
+    """Set the global state for one optimiser step, for dropout inside student and method; the step holds `STATE`.
 
     `torch.manual_seed` does the same, but where CUDA has not begun it notes each call with its traceback, for ever.
     """

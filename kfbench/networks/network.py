@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kfbench import seeding
 from kfbench.errors import KfbenchError
 
 
@@ -79,7 +80,7 @@ class Network(nn.Module):
         except NotImplementedError:  # torchvision's RegNets look at a number while they are made
             is_whole = False
         if not is_whole:  # or a foreign network has buffers outside its state dict
-            with torch.random.fork_rng(devices=[]):
+            with seeding.global_state_kept():
                 plain = make(name, shape=shape or self.shape, outputs=self.outputs)
             plain.load_state_dict(weights)
         return plain.to(self.mean.device).eval()

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kfbench import machine, networks
+from kfbench import machine, networks, seeding
 from kfbench.errors import KfbenchError, unwritable
 from kfbench.networks import fitting, header, saved
 from kfbench.networks.fitting import DESCRIPTION
@@ -72,7 +72,7 @@ def build(kept: Saved, told: Mapping[str, Any], path: Path) -> tuple[Network, di
     """Return the network that a description names, with the weights of a file. Raises KfbenchError as `load` does."""
     _require_described(told, path)
     name, shape, outputs = told["network"], tuple(told["shape"]), told["outputs"]
-    with torch.random.fork_rng(devices=[]):
+    with seeding.global_state_kept():
         network = networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs)
     fitted = fitting.fit(network, kept.tensors, is_ordered=kept.is_ordered, where=f"'{path}'")
     _require_numbers(network.state_dict(), fitted, kept.tensors, path)

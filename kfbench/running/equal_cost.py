@@ -3,9 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-import torch
-
-from kfbench import networks, registry
+from kfbench import networks, registry, seeding
 from kfbench.data import images
 from kfbench.errors import KfbenchError
 from kfbench.kinds import Declared
@@ -83,6 +81,6 @@ def _counted(network: str, shape: tuple[int, int, int], outputs: int) -> int:
         with hollow():
             outline = networks.make(network, shape=shape, outputs=outputs)
     except NotImplementedError:  # it looks at a number while it is made, as torchvision's RegNets do
-        with torch.random.fork_rng(devices=[]):
+        with seeding.global_state_kept():
             outline = networks.make(network, shape=shape, outputs=outputs)
     return multiply_adds(outline, shape)

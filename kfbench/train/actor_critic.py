@@ -75,7 +75,8 @@ class ActorCritic:
             if self.stage < 0:
                 self._begin(0)
                 self._evaluate(started)
-            self.advance()
+            with seeding.STATE:
+                self.advance()
             row = self._evaluate(started) if self.position in self.marks else None
             self.seconds += time.perf_counter() - started
             yield row

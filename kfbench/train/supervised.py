@@ -59,7 +59,8 @@ class Supervised:
             started = time.perf_counter()
             if self.stage + 1 < len(self.stages) and self.position == self.stages[self.stage + 1][1]:
                 self._begin(self.stage + 1)
-            self._step()
+            with seeding.STATE:
+                self._step()
             self.position += 1
             row = None
             if self.position in self.marks or self.position % CHECKED == 0:

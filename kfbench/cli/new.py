@@ -24,10 +24,13 @@ Folder = Annotated[Path | None, option("--folder", help="Where the file goes; no
 def new_method(name: Name, folder: Folder = None) -> None:
     """Write a method that passes `kfbench check`.
 
-    Without --folder it goes to the folder in $KFBENCH_METHODS, else to methods/ of the checkout.
+    Without --folder it goes to the folder in $KFBENCH_METHODS, else to methods/ of the checkout, whose page of methods
+    then says of it.
     """
     path = write("methods", name, folder, taken=_taken("methods"))
-    methods_page.refresh()
+    if methods_page.is_stale():
+        methods_page.refresh()
+        typer.echo(f"{methods_page.place()} is written anew", err=True)
     typer.echo(f"{path}\nnext: kfbench check {_typed('methods', path)}")
 
 

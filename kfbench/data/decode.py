@@ -77,9 +77,23 @@ def decode(content: bytes, form: Form | None = None) -> np.ndarray:
         raise ValueError(_too_many(f"{opened.height:,}×{opened.width:,} pixels, more"))
     kind = opened.format or ""
     opened.load()
+    if kind == "PNG":
+        _mend_clear(opened, content)
     upright = opened if kind == "TIFF" else _turned(opened)  # loading turns a TIFF already
     found = pixels(upright, form, kind=kind)
     return found[:1] if kind == "PNG" and content[25] in GREY_PNG else found
+
+
+def _mend_clear(image: "Image", content: bytes) -> None:
+    """Say which value of a PNG is transparent in the 8 bits that Pillow gives, where the file has fewer or more.
+
+    Pillow scales the pixels of 2 and 4 bits, and takes the upper half of colour of 16, but leaves that value as it is.
+    """
+    depth, colour, clear = content[24], content[25], image.info.get("transparency")
+    if colour == 0 and depth in (2, 4) and isinstance(clear, int) and clear < 2**depth:
+        image.info["transparency"] = clear * 255 // (2**depth - 1)
+    elif colour == 2 and depth == 16 and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _turned(image: "Image") -> "Image":

@@ -160,10 +160,23 @@ def _column_of_labels(table: _Table, file_column: int, asked: str) -> int:
         return others[asked]
     likely = [name for name in others if name.lower() in LABELS] if len(others) > 1 else [*others]
     if len(likely) != 1:
+        if _are_one_hot(table, list(others.values())):
+            raise KfbenchError(
+                f"'{table.path}' has a column a class ({', '.join(others)}), 1 in one of them; write one column of the "
+                "classes' names: in pandas, table[[…]].idxmax(axis=1)"
+            )
         raise KfbenchError(
             f"'{table.path}' has the columns {', '.join(others)}; say which holds the classes: --label NAME"
         )
     return others[likely[0]]
+
+
+def _are_one_hot(table: _Table, columns: list[int]) -> bool:
+    """Whether each row of a table has 1 in one of some columns, and 0 in the others."""
+    marks = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+    return bool(table.rows) and all(
+        all(row[i] in marks for i in columns) and sum(marks[row[i]] for i in columns) == 1 for row in table.rows
+    )
 
 
 def _called(value: str) -> str:

@@ -7,9 +7,10 @@ by its value.
 
 import json
 import os
+import re
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from kfbench.data.listing import is_hidden
 from kfbench.errors import KfbenchError, near
 
 ROWS = 256  # that are read at once
+SHARD = re.compile(r"(.*?)(\d+)-of-(\d{1,6})\b", re.IGNORECASE)  # what stands before, its number, and of how many
 
 
 class _Columns(NamedTuple):
@@ -51,6 +53,19 @@ def files(path: Path) -> list[Path]:
     return found
 
 
+def lacking(found: Iterable[Path]) -> Iterator[str]:
+    """Say of which sets of files some are not there, by the names of the others: -00000-of-00003 is one of three."""
+    there: dict[tuple[Path, str, str], set[int]] = {}
+    for file in found:
+        if named := SHARD.match(file.name):
+            there.setdefault((file.parent, named[1], named[3]), set()).add(int(named[2]))
+    for (folder, before, total), numbers in there.items():
+        first = int(int(total) in numbers)  # some count from 1
+        if missing := sorted({*range(first, int(total) + first)} - numbers):
+            one = folder / f"{before}{missing[0]:0{len(total)}}-of-{total}.parquet"
+            yield f"{len(missing):,} of {int(total):,} Parquet files of a set are not there, as '{one}'"
+
+
 def entries(path: Path, room: Path, column: str) -> Iterator[Entry]:
     """Yield the images of a Parquet file, which are laid into a file below `room`.
 
@@ -68,7 +83,7 @@ def entries(path: Path, room: Path, column: str) -> Iterator[Entry]:
             if label is None:
                 raise KfbenchError(
                     f"'{where}' has no class, as test images whose labels are kept secret, or several; "
-                    "leave its file out"
+                    "leave the row out, or its file where all of it is so"
                 )
             out.write(picture)
             yield Entry(split, label, str(row), where, partial(_slice, blob, end, len(picture)))
@@ -110,6 +125,8 @@ def _columns(path: Path, schema: Any, asked: str) -> _Columns:
     labels = [asked] if asked else are("ClassLabel") or [name for name in others if name.lower() in LABELS]
     labels = labels or (others if len(others) == 1 else [])
     if len(labels) != 1:
+        if not others:
+            raise KfbenchError(f"'{path}' has no column beside its pictures; add one of their classes")
         raise KfbenchError(f"'{path}' has the columns {', '.join(others)}; say which holds the classes: --label NAME")
     names = (features.get(labels[0]) or {}).get("names") or []
     require_distinct(path, names)

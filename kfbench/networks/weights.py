@@ -108,7 +108,7 @@ def _require_described(told: Mapping[str, Any], path: Path) -> None:
     if lacks:
         raise KfbenchError(
             f"'{path}' does not say what it is: kfbench teacher import {path} --network NAME --task TASK takes it, or "
-            f'write \'{path.name}.json\' beside it, with {{"network": NAME, "task": TASK}}'
+            f'write \'{path.name}.json\' beside it, with {{"network": NAME, "task": TASK, "mean": […], "std": […]}}'
         )
 
 

@@ -85,6 +85,7 @@ def test_in_a_checkout_the_page_of_methods_is_refreshed(type_in: Any, checkout: 
     assert not methods_page.is_stale()
     done = type_in("new", "method", "brand_new")
     assert done.code == 0 and (checkout / "methods" / "brand_new.py").is_file(), done
+    assert done.err == f"{checkout / 'docs' / 'methods.md'} is written anew\n"
     assert "## brand_new" in (checkout / "docs" / "methods.md").read_text() and not methods_page.is_stale()
     path = checkout / "methods" / "brand_new.py"
     path.write_text(path.read_text().replace("weight: float = 1.0", "weight: float = 2.0"))

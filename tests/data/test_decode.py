@@ -98,6 +98,12 @@ CLEAR = {
         png(2, 8, 2, bytes([1, 2, 3, 4, 5, 6]), shorts(4, 5, 6)),
         [[1, 255], [2, 255], [3, 255]],
     ),
+    "L of 4 bits and a clear value": (png(4, 4, 0, bytes([0x15, 0xAF]), shorts(5)), [[17, 255, 170, 255]]),
+    "L of 2 bits and a clear value": (png(4, 2, 0, bytes([0b00011011]), shorts(1)), [[0, 255, 170, 255]]),
+    "RGB of 16 bits and a clear colour": (
+        png(2, 16, 2, shorts(20_000, 0, 257, 40_000, 514, 65_535), shorts(40_000, 514, 65_535)),
+        [[78, 255], [0, 255], [1, 255]],
+    ),
     "I;16 and a clear value": (png(3, 16, 0, shorts(20_000, 50_000, 257), shorts(50_000)), [[78, 255, 1]]),
     "1 and a clear value": (png(8, 1, 0, bytes([0b00001111]), shorts(0)), [[255] * 8]),
     "LA of 16 bits": (png(2, 16, 4, shorts(20_000, 65_535, 20_000, 0)), [[78, 255]]),  # Pillow opens it as RGBA

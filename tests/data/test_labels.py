@@ -166,6 +166,14 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console, pets:
             [],
             "has the columns a, b; say which holds the classes: --label NAME",
         ),
+        (
+            [
+                "file,cat,dog",
+                *(f"{row.partition(',')[0]},{number % 2},{1 - number % 2}" for number, row in enumerate(rows)),
+            ],
+            [],
+            "has a column a class (cat, dog), 1 in one of them; write one column of the classes' names: in pandas",
+        ),
         (["file,label,split", *(f"{row},dev" for row in rows)], [], "has a split 'dev'; call it train, val or test"),
         (["file,breed", *rows], ["--label", "bred"], "has no column 'bred'; did you mean 'breed'"),
         (["file", *pets], [], "'labels.csv' is no table of two columns or more"),

@@ -129,6 +129,19 @@ def test_the_column_of_classes_is_chosen(tmp_path: Path, type_in: Console) -> No
     assert packs.open_pack(packs.data_folder() / "pets").classes == ("a/b", "cat")
 
 
+def test_that_files_of_a_set_are_not_there_is_told(tmp_path: Path, type_in: Console) -> None:
+    """As after a fetch that broke off; sets that are whole, counted from 0 or from 1, are not spoken of."""
+    images = [*map(picture, pictures(6))]
+    for name in ("train-00000-of-00003", "train-00002-of-00003", "test-1-of-2", "test-2-of-2"):
+        as_hub(tmp_path / "pets" / f"{name}.parquet", images, label=[0, 1, 2] * 2)
+    as_hub(tmp_path / "pets" / "val-00000-of-00001-0a1b2c3d.parquet", images, label=[0, 1, 2] * 2)
+    done = type_in("data", "import", "pets", "pets")
+    said = "note: 1 of 3 Parquet files of a set are not there, as 'pets/train-00001-of-00003.parquet'\n"
+    assert done.code == 0 and [line for line in done.err.splitlines() if "of a set" in line] == [said.strip()]
+    done = type_in("data", "import", "few", "pets/train-00000-of-00003.parquet", "pets/test-2-of-2.parquet")
+    assert "note: 2 of 3 Parquet" in done.err and "note: 1 of 2 Parquet" in done.err and "pets/test-1-of-2" in done.err
+
+
 def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [*map(picture, pictures(6))]
     good = as_hub(tmp_path / "train.parquet", images, label=[0, 1, 2] * 2)
@@ -143,6 +156,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console, monke
     content[4:200] = bytes(196)
     (tmp_path / "flipped.parquet").write_bytes(content)
     parquet.write_table(pa.table({"image": images, "label": [[0, 1]] * 6}), tmp_path / "several.parquet")
+    parquet.write_table(pa.table({"image": images}), tmp_path / "bare.parquet")
     monkeypatch.setattr(f"{__name__}.NAMES", ["a", "b", "a"])
     as_hub(tmp_path / "same.parquet", images, label=[0, 1, 2] * 2)
     (tmp_path / "pets" / "train" / "a").mkdir(parents=True)
@@ -156,6 +170,7 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path: Path, type_in: Console, monke
             ["several.parquet"],
             "'several.parquet: row 0' has no class, as test images whose labels are kept secret, or several",
         ),
+        (["bare.parquet"], "'bare.parquet' has no column beside its pictures; add one of their classes"),
         (["flipped.parquet"], "'flipped.parquet' is no sound Parquet file"),
         (["same.parquet"], "two classes of 'same.parquet' are called 'a'; rename one"),
         (["empty"], "'empty/train.parquet: row 5' has no picture in the file"),

@@ -131,6 +131,7 @@ def test_images_below_a_dot_are_left_out_and_said_and_rows_go_by_name(trained: t
     ("key", "said"),
     [
         ("", "no run is named"),
+        ("zzzz", "'zzzz' is no key, which has 0 to 9 and a to f, and no teacher: teacher 'zzzz': no task"),
         ("3f2g", "is no key, which has 0 to 9 and a to f, and no teacher: teacher '3f2g': no task"),
     ],
 )

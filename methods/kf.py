@@ -21,16 +21,16 @@ a rate of 0.1, as in the budgets `standard` and `paper`, and no teacher is heard
 images, 12 epochs, seed 11) where `scratch` has 70.6, 0.1 has 69.4 and 0.01 has 69.1, the default with SGD. With that a
 cut at 20 % of the budget has 68.2, at 60 % 70.6, and without a fresh optimiser at the cut 72.3.
 
-`anchored` has the paper's parts and costs no pass more: once the teachers are gone, L_KL is not to the student's
-last output but to what it last said of the image with them, so that the knowledge stays in its targets when it
-leaves its layers. On the same validation images weight 1 has 67.2 (to the last output 70.9), weight 3 68.8, weight
-1 with a cut at 30 % 68.7, at 20 % 68.8. On test images, five other seeds, `scratch` has 71.8, the defaults 69.3,
-`anchored` 67.5 and with untrained teachers 75.9; by AdamW (a cnn-16) the first three have 69.2, 70.3 and 67.9. With
-all of CIFAR-100 for 30 epochs it has 36.8 where `scratch` has 36.2 (three seeds, undecided), the defaults 38.5 and
-with untrained teachers 36.2 (three seeds each): the lower layers wither while the teachers are there. With a cut at 15 % (chosen on validation, seed 11) it has 35.4, 0.7 points (0.2
-to 1.1, five seeds) ahead of `scratch`, with untrained teachers 41.2 (five seeds); on validation images the first two
-are level. With 4,500 images and as many epochs it has 66.5, the defaults 70.0, `scratch` 72.0 (three seeds); with
-13,500 49.0, 52.7 and 51.7. On images only: in games it is L_KL of weight 1.
+`anchored` has the paper's parts and costs no pass more: once the teachers are gone, L_KL is not to the student's last
+output but to what it last said of the image with them, so that the knowledge stays in its targets when it leaves its
+layers. On the same validation images weight 1 has 67.2 (to the last output 70.9), weight 3 68.8, weight 1 with a cut at
+30 % 68.7, at 20 % 68.8. On test images, five other seeds, `scratch` has 71.8, the defaults 69.3, `anchored` 67.5 and
+with untrained teachers 75.9; by AdamW (a cnn-16) the first three have 69.2, 70.3 and 67.9. With all of CIFAR-100 for 30
+epochs it has 36.8 where `scratch` has 36.2 (three seeds, undecided), the defaults 38.5 and with untrained teachers 36.2
+(three seeds each): the lower layers wither while the teachers are there. With a cut at 15 % (chosen on validation, seed
+11) it has 35.4, 0.7 points (0.2 to 1.1, five seeds) ahead of `scratch`, with untrained teachers 41.2 (five seeds); on
+validation images the first two are level. With 4,500 images and as many epochs it has 66.5, the defaults 70.0,
+`scratch` 72.0 (three seeds); with 13,500 49.0, 52.7 and 51.7. On images only: in games it is L_KL of weight 1.
 
 The other variants add what the paper does not have, so that the student can stand alone: `alone` passes each batch a
 second time through the student without teachers, with cross-entropy and a KL to the mixed output; `guided` adds a

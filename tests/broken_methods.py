@@ -6,6 +6,7 @@ Source: none.
 Differs: nothing known.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -190,6 +191,9 @@ BROKEN = {
             "cannot be restored",
             HEAD
             + """
+    def make_student(self, task, teachers, rng):
+        return Wrapped(task.make_network())
+
     def losses(self, student, teachers, batch, task, progress):
         if not hasattr(student, "age"):
             student.register_buffer("age", torch.zeros(()))
@@ -234,6 +238,31 @@ BROKEN = {
             + """
     def make_student(self, task, teachers, rng):
         network, theirs = task.make_network(), teachers[0].network
+        network.register_forward_hook(
+            lambda module, taken, made: made._replace(logits=made.logits + theirs(taken[0]).logits.mean())
+        )
+        return network
+""",
+        ),
+        (
+            "with more weights than one has .first 'kept.body",
+            HEAD
+            + """
+    def make_student(self, task, teachers, rng):
+        network = task.make_network()
+        network.kept = copy.deepcopy(teachers[0].network)
+        return network
+
+    def parameter_groups(self, student):
+        return [{"params": [*student.body.parameters()]}]
+""",
+        ),
+        (
+            "with the exported weights says something else: a hook was left in it",
+            HEAD
+            + """
+    def make_student(self, task, teachers, rng):
+        network, theirs = task.make_network(), copy.deepcopy(teachers[0].network)
         network.register_forward_hook(
             lambda module, taken, made: made._replace(logits=made.logits + theirs(taken[0]).logits.mean())
         )

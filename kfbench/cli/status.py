@@ -97,6 +97,9 @@ def _study(study: dict[str, Any]) -> list[str]:
     lines = [f"study {study['study']}: {' · '.join(words)} · driver {driver['pid']} on {driver['node']}"]
     for row in [] if study["lost"] else study["running"].values():
         waits = study.get("on", "local") != "local" and "node" not in row  # no node has begun with it
+        if row.get("others"):
+            lines.append(f"  {row['label']}: another study makes it")
+            continue
         lines.append(f"  {row['label']}: {'waits for room' if waits else _how_far(row)}")
         lines.append(f"    log: {row['log']}")
     return lines

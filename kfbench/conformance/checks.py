@@ -12,7 +12,7 @@ from typing import TypeVar, get_args, get_type_hints
 
 from kfbench import registry
 from kfbench.conformance.rules import rules_for
-from kfbench.conformance.tiny import Broken, Rule, spec_of
+from kfbench.conformance.tiny import Broken, Rule, require_lines, spec_of
 from kfbench.data.images import TooFew
 from kfbench.data.sources import NotFetched
 from kfbench.errors import KfbenchError, near, place
@@ -32,9 +32,7 @@ def describes_itself(name: str) -> None:
     stem, _ = registry.split(name)
     method = registry.method_class(stem)
     about = registry.load_module("methods", stem).__doc__ or ""
-    for word in ("Source:", "Differs:"):
-        if word not in about:
-            raise Broken(f"the docstring of '{stem}' has no line '{word}'")
+    require_lines(about, f"'{stem}'")
     kinds = registry.kinds()
     if strange := [kind for kind in method.kinds if kind not in kinds]:  # no rule would be tried
         raise Broken(f"kinds = {method.kinds!r} has '{strange[0]}', no kind of task; {near(strange[0], kinds)}")

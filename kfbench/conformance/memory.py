@@ -79,12 +79,15 @@ def export_stands_alone(spec: RunSpec) -> None:
     with torch.no_grad():
         images = loop.batch().images
         first: Output = kept.eval()(images)
+        plain: Output = kept.clone()(images)
         for teacher in setup.teachers:
             for value in teacher.network.state_dict().values():
                 value.zero_()
         again: Output = setup.method.export(setup.student).eval()(images)
     if not torch.equal(first.logits, again.logits):
         raise Broken("the exported student's outputs change when its teachers are deleted")
+    if not torch.equal(first.logits, plain.logits):
+        raise Broken(f"a plain '{kept.name}' with the exported weights says something else: a hook was left in it")
 
 
 def evaluation_leaves_no_trace(spec: RunSpec) -> None:

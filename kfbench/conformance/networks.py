@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kfbench import networks
-from kfbench.conformance.tiny import Broken
+from kfbench.conformance.tiny import Broken, require_lines
 from kfbench.errors import place
 from kfbench.networks.family import Family, families, load, of_name
 from kfbench.networks.hollow import hollow
@@ -42,9 +42,7 @@ def of_file(name: str) -> Family:
 def describes_itself(family: Family) -> None:
     """The file has Source: and Differs:, and its examples are names that it makes and that no other family takes."""
     about = load(family).__doc__ or ""
-    for word in ("Source:", "Differs:"):
-        if word not in about:
-            raise Broken(f"the docstring of '{family.file}' has no line '{word}'")
+    require_lines(about, f"'{family.file}'")
     if not family.examples:
         raise Broken(f"FAMILY of '{family.file}' has no examples")
     for example in family.examples:

@@ -38,6 +38,12 @@ class Broken(KfbenchError):
     """A method or task breaks a rule; the text says what was seen."""
 
 
+def require_lines(about: str, file: str) -> None:
+    """Raise Broken unless a docstring says where its file is from, and in what it differs."""
+    if lacks := [repr(word) for word in ("Source:", "Differs:") if word not in about]:
+        raise Broken(f"the docstring of {file} has no line {' and no line '.join(lacks)}")
+
+
 def spec_of(name: str, settings: dict[str, Any] | None = None, *, kind: str = "images") -> RunSpec:
     """Return a tiny run of a method on the example task of a kind, about 12 steps long, for `stand_in.setup`."""
     method, example = registry.load_method(name, settings or {}), registry.kinds()[kind].example

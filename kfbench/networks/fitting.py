@@ -54,8 +54,10 @@ def fit(network: Network, tensors: Tensors, *, is_ordered: bool, where: str) -> 
         parts = _fitting_parts(network.name, ours, theirs, is_ordered=is_ordered)
         if not parts:
             raise
-        named = f"say which: {' or '.join(parts)}" if len(parts) > 1 else f"those are {parts[0]}"
-        raise KfbenchError(f"{where} holds more than the weights of '{network.name}'; {named}") from error
+        raise KfbenchError(
+            f"{where} holds more than the weights of '{network.name}'; kfbench teacher import takes a part of it: "
+            f"{' or '.join(parts)}"
+        ) from error
     counters = {name: value for name, value in ours.items() if name.endswith(COUNTER)}
     return {**counters, **{name: theirs[key] for name, key in pairs.items()}, **statistics}
 

@@ -135,7 +135,7 @@ def picture(grid: Grid) -> Drawn:
     style.legend(figure, axes)
     way = "rising" if grid.sign(column) > 0 else "falling"
     caption = (
-        f"Test {grid.kind(column).scored} on {column} over what each score says of the teacher, a point a teacher, "
+        f"Test {grid.kind(column).metric} on {column} over what each score says of the teacher, a point a teacher, "
         f"mean over seeds. A score that tells which teacher helps gives a {way} line."
     )
     return "Promise and transfer", caption, figure

@@ -43,6 +43,10 @@ class Board:
         self._status["running"][job.name] = {"label": job.label, "log": log, "started": time.time(), "progress": 0.0}
         self._rows[job.name] = self._shown.add_task(f"  {job.label}", total=1.0, note="waits")
 
+    def mark(self, name: str, *, others: bool) -> None:
+        """Note whether another study has a run."""
+        self._status["running"][name]["others"] = others
+
     def event(self, name: str, event: dict[str, Any]) -> None:
         """Show how far a run is, where, and how fast."""
         row = self._status["running"][name]
@@ -89,6 +93,15 @@ class Board:
                 write_text(self._path, json.dumps(status, indent=1) + "\n")
 
 
+def forget(title: str, cache: Path) -> None:
+    """Remove what an earlier driver wrote of a study that lacks nothing any more."""
+    _file(title, cache).unlink(missing_ok=True)
+
+
+def _file(title: str, cache: Path) -> Path:
+    return cache / "status" / f"{title.replace('/', '-')}.json"
+
+
 @contextlib.contextmanager
 def open_board(title: str, total: int, cache: Path, console: Console, *, on: str = "local") -> Iterator[Board]:
     """Show a board while runs are made."""
@@ -101,7 +114,7 @@ def open_board(title: str, total: int, cache: Path, console: Console, *, on: str
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    path = cache / "status" / f"{title.replace('/', '-')}.json"
+    path = _file(title, cache)
     shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     # before version 14.3 of Rich even a disabled one ends in an empty line
     with shown if console.is_terminal else contextlib.nullcontext():

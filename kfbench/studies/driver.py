@@ -225,6 +225,7 @@ class Driver:
         if not is_ours and not run.is_others:
             self._board.say(f"{run.job.label}: another study makes it; its record will serve both")
         run.is_others = not is_ours
+        self._board.mark(run.job.name, others=run.is_others)
         return run.is_others
 
     def _hear(self) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from kfbench import registry
 from kfbench.errors import KfbenchError
 from kfbench.running import prepare, records, stand_in
-from kfbench.studies import definition, locks, missing, picks, plan, promises, search, trials
+from kfbench.studies import board, definition, locks, missing, picks, plan, promises, search, trials
 from kfbench.studies.definition import Study
 from kfbench.studies.driver import drive
 from kfbench.studies.place import Place
@@ -22,10 +22,18 @@ from kfbench.studies.trials import Job, name_of
 
 
 def full(folder: Path, place: Place, *, row: str | None, column: str | None, console: Console) -> int:
-    """Tune if the study says so and run what is missing; return how many runs failed."""
-    say = _speaker(console)
+    """Tune if the study says so and run what is missing; return how many runs failed.
+
+    Raises Busy, and writes nothing, if another driver has the study.
+    """
     study = definition.load(folder)
     definition.require(study, row=row, column=column)
+    with locks.alone(place, study.name):
+        return _full(folder, study, place, row=row, column=column, console=console)
+
+
+def _full(folder: Path, study: Study, place: Place, *, row: str | None, column: str | None, console: Console) -> int:
+    say = _speaker(console)
     picked = picks.settle(folder, study, results=place.results, say=say)
     every = searches(study, picked, place.results)
     untuned = tune_all(folder, study, place, every, row=row, console=console)
@@ -44,6 +52,8 @@ def full(folder: Path, place: Place, *, row: str | None, column: str | None, con
     say(told + (f", {len(unable)} refused" if unable else ""))
     for line in missing.edited(runs, done):
         say(line)
+    if not left and row is None and column is None:  # it may have been stopped, and what it lacked made elsewhere
+        board.forget(study.name, place.cache)
     bad = _make(left, unable, place, name=study.name, console=console)
     now = definition.load(folder)
     if now != study:
@@ -96,14 +106,14 @@ def _speaker(console: Console) -> Callable[[str], None]:
 
 
 def _make(jobs: list[Job], unable: Mapping[str, str], place: Place, *, name: str, console: Console) -> dict[str, str]:
-    """Make the runs that are not refused, {name: why}; return these and those that failed."""
+    """Make the runs that are not refused, {name: why}; return these and those that failed. The caller has the lock."""
     for job in jobs:
         if job.name in unable:
             _speaker(console)(f"{job.label}: refused: {unable[job.name]}")
     able = [job for job in jobs if job.name not in unable]
     if not able:
         return {**unable}
-    with locks.alone(place, name), trials.storage(place.url) as storage:
+    with trials.storage(place.url) as storage:
         grid = trials.Grid(storage, place.queue(name), able)
         teachers = missing.missing_teachers([job.spec for job in able], place.results)
         return {**unable, **drive(grid, teachers, place, name=name, console=console)}
@@ -224,7 +234,8 @@ def tune(asked: Search, place: Place, *, seeds: list[int], console: Console) -> 
         (Planned("best settings", asked.spec.task, spec), spec) for spec in search.fresh(asked, trial.params, seeds)
     ]
     left = missing.missing(runs, missing.recorded(place.results))
-    bad = _make(left, refused(left, place.results), place, name=f"{asked.name}-fresh", console=console)
+    with locks.alone(place, f"{asked.name}-fresh"):
+        bad = _make(left, refused(left, place.results), place, name=f"{asked.name}-fresh", console=console)
     done = missing.recorded(place.results)
     made = [records.read(done[name_of(spec)]) for _, spec in runs if name_of(spec) in done]
     return {

@@ -3,17 +3,22 @@
 A loop asks here where a method would otherwise fail deep inside torch, or after the training, when a record is written.
 """
 
+import contextlib
 import math
 import numbers
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kfbench import networks
 from kfbench.batch import Parts
 from kfbench.errors import KfbenchError
 from kfbench.methods import Group, Method
+from kfbench.networks.hollow import hollow
+from kfbench.networks.network import Network
 from kfbench.tasks import Task
 from kfbench.teachers import Teacher
 
@@ -69,11 +74,32 @@ def student_of(method: Method, task: Task, teachers: Sequence[Teacher], rng: tor
 
 
 def exported(method: Method, student: nn.Module) -> nn.Module:
-    """Return the network that is kept. Raises KfbenchError if a method's `export` returned something else."""
-    kept: Any = method.export(student)
-    if not isinstance(kept, nn.Module):
-        raise _slip("export", kept, "the network that is kept, without teachers")
+    """Return the network that is kept. Raises KfbenchError if a method's `export` returned something else.
+
+    A plain network has the weights that its name makes, no more and no less: only such a one can be read again.
+    """
+    returned: Any = method.export(student)
+    if not isinstance(returned, nn.Module):
+        raise _slip("export", returned, "the network that is kept, without teachers")
+    kept: nn.Module = returned
+    if isinstance(kept, Network) and not method.keeps_teachers:
+        there, wanted = {*kept.state_dict()}, _weights(kept.name, kept.shape, kept.outputs)
+        if wanted is not None and there != wanted:
+            first = sorted(there ^ wanted)[0]
+            how = "more" if first in there else "fewer"
+            raise KfbenchError(
+                f"'export' of the method returned a '{kept.name}' with {how} weights than one has (first '{first}'); "
+                "return the plain network, or write keeps_teachers = True if what is kept is more"
+            )
     return kept
+
+
+@lru_cache(maxsize=8)
+def _weights(name: str, shape: tuple[int, int, int], outputs: int) -> frozenset[str] | None:
+    """Return the names in a network's state dict; None where it cannot be made without weights."""
+    with hollow(), contextlib.suppress(NotImplementedError):
+        return frozenset(networks.make(name.removesuffix(":pretrained"), shape=shape, outputs=outputs).state_dict())
+    return None
 
 
 def groups_of(method: Method, student: nn.Module) -> list[Group]:

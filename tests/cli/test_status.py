@@ -85,6 +85,9 @@ def test_a_study_shows_its_workers_and_their_logs(type_in: Any, monkeypatch: pyt
     for on, row, word in (("ray", {}, "waits for room"), ("ray", {"node": "a"}, "starting"), ("local", {}, "starting")):
         put(Path("results"), "quick", {**study, "on": on, "running": {"x": {**waiting, **row}}})
         assert f"kd · digits: {word}" in type_in("status").out
+    put(Path("results"), "quick", {**study, "running": {"x": {**waiting, "others": True}}})
+    told = type_in("status").out
+    assert "kd · digits: another study makes it" in told and "x.log" not in told
     put(Path("results"), "quick", {**study, "over": True})
     assert "stopped; the same command goes on:\n  study quick: 2 of 10 runs ended" in type_in("status").out
     put(Path("results"), "quick", {**study, "over": True, "ended": 10})

@@ -176,9 +176,12 @@ def test_the_part_that_fits_is_named() -> None:
     ours, beside = before("model.", bare(network())), {"criterion.weight": torch.ones(2)}
     foreign = before("model.", theirs(network()))
     for tensors in ({**ours, **beside}, {**beside, **ours}, {**foreign, **beside}):
-        assert refusal(tensors) == "'x.pth' holds more than the weights of 'resnet8'; those are --part model"
+        told = (
+            "'x.pth' holds more than the weights of 'resnet8'; kfbench teacher import takes a part of it: --part model"
+        )
+        assert refusal(tensors) == told
     both = {**ours, **before("ema.", bare(network()))}
-    assert refusal(both).endswith("; say which: --part model or --part ema")
+    assert refusal(both).endswith("; kfbench teacher import takes a part of it: --part model or --part ema")
     assert "--part" not in refusal({**before("model.", theirs(network("resnet14"))), **beside})
     assert "--part" not in refusal({**foreign, **beside}, is_ordered=False)
 

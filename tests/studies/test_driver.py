@@ -2,28 +2,15 @@
 
 import os
 
-import optuna
 import pytest
 from pretended import Chained, Pretended, drive
-from rich.console import Console
 
 from kfbench.errors import KfbenchError
 from kfbench.running import records, resolve
-from kfbench.studies import driver, home, locks, missing, steps, trials
+from kfbench.studies import board, driver, home, locks, missing
 from kfbench.studies.carry import Order, Outcome
 from kfbench.studies.place import Place
 from kfbench.studies.trials import Job
-
-
-def test_who_comes_second_disturbs_nothing(tmp_path, student):
-    """To open a study ends what is under way in the database, so it is opened by the one driver only."""
-    place, job = Place(tmp_path / "results"), student
-    with locks.alone(place, "s"), trials.storage(place.url) as storage:
-        assert trials.Grid(storage, "s", [job]).next(lambda _: True) == job
-        with pytest.raises(KfbenchError, match="'s' is being run already"):
-            steps._make([job], {}, place, name="s", console=Console(quiet=True))
-        [trial] = optuna.load_study(study_name="s", storage=storage).get_trials()
-        assert trial.state == optuna.trial.TrialState.RUNNING
 
 
 def taught() -> tuple[Job, str]:
@@ -127,11 +114,18 @@ def test_a_run_of_another_driver_is_left_to_it_and_its_record_serves_both(
                     home.write(self.place.results / path, content)
             return super().look(name)
 
-    engine = Watched(place, {})
+    engine, marked, mark = Watched(place, {}), [], board.Board.mark
+
+    def note(self: board.Board, name: str, *, others: bool) -> None:
+        marked.append((name, others))
+        mark(self, name, others=others)
+
+    monkeypatch.setattr(board.Board, "mark", note)
     with locks.alone(place, "theirs"):
         assert locks.claim(place, student.name, driver="theirs") and locks.claim(place, third.name, driver="theirs")
         bad, said = drive(place, engine, [student, other, third], name="ours")
     assert bad == {} and engine.started == {other.name: 1}
+    assert {(student.name, True), (other.name, False)} <= {*marked}  # as the status says it
     assert said.count("another study makes it") == 1 and engine.bag(student.name).is_dir()  # it is theirs
     assert drive(place, engine, [student], name="ours")[0] == {} and engine.started == {other.name: 1}
     assert not engine.bag(student.name).exists()

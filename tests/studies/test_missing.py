@@ -126,6 +126,7 @@ def test_a_teacher_that_lies_here_and_does_not_suit_is_no_run_that_is_missing(co
     refused = "method 'finetune' copies weights, but teacher 'imported:mine' is a 'cnn-4', not the student's 'cnn-8'"
     assert f"finetune · Pets: n/a, because {refused}" in told and "1 run, 1 to make" in told
     Path("results/teachers/imported/mine.safetensors").unlink()
-    told = typed(console, "study", "reports/pets", "--dry-run")
+    done = console("study", "reports/pets", "--dry-run")
+    told = done.out + done.err
     why = "refused: no teacher 'imported:mine' in 'results'"  # it may come yet, so the cell is not n/a
-    assert f"finetune · Pets · seed 0: {why}" in told and "2 runs, 1 to make, 1 refused" in told
+    assert f"finetune · Pets · seed 0: {why}" in told and "2 runs, 1 to make, 1 refused" in told and done.code == 1

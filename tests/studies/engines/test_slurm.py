@@ -151,10 +151,10 @@ def test_ctrl_c_takes_waiting_jobs_out_of_the_queue(cluster, tmp_path, monkeypat
 
 def test_what_slurm_cannot_give_is_refused_in_a_line(cluster, tmp_path):
     for changes, told in (
-        ({"gpus": 0.25}, "SLURM gives whole GPUs, not 0.25; use --on ray"),
-        ({"gpus": 0.25}, "--slurm gres=shard:1 --device cuda"),
-        ({"options": {"timeout_min": "4h"}}, "--slurm timeout_min=4h: timeout_min is a whole number"),
-        ({"options": {"partitoin": "gpu"}}, "sbatch refused a run: .*unrecognized option '--partitoin=gpu'"),
+        ({"gpus_per_run": 0.25}, "SLURM gives whole GPUs, not 0.25; use --on ray"),
+        ({"gpus_per_run": 0.25}, "--slurm gres=shard:1 --device cuda"),
+        ({"slurm": {"timeout_min": "4h"}}, "--slurm timeout_min=4h: timeout_min is a whole number"),
+        ({"slurm": {"partitoin": "gpu"}}, "sbatch refused a run: .*unrecognized option '--partitoin=gpu'"),
     ):
         with pytest.raises(KfbenchError, match=told) as caught:
             jobs_here.drive(Place(tmp_path / "results", on="slurm", **changes))
@@ -163,7 +163,7 @@ def test_what_slurm_cannot_give_is_refused_in_a_line(cluster, tmp_path):
 
 def test_submitits_own_options_are_not_sbatchs(tmp_path):
     options = {"signal_delay_s": "300", "mem_gb": "1.5", "setup": "module load cuda", "nice": "10"}
-    found = slurm._options(Place(tmp_path, on="slurm", options=options))
+    found = slurm._options(Place(tmp_path, on="slurm", slurm=options))
     assert (found["slurm_signal_delay_s"], found["mem_gb"], found["slurm_setup"]) == (300, 1.5, ["module load cuda"])
     assert found["slurm_additional_parameters"] == {"kill-on-invalid-dep": "yes", "nice": "10"}
 

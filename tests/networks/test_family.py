@@ -140,7 +140,7 @@ def test_rules_that_a_network_breaks_are_told(mine: Path) -> None:
     text = text.replace(head, "").replace("        self.stages = nn", head + "        self.stages = nn")
     mine.write_text(text.replace("x)).flatten(1))", "x)).flatten(1).detach())"))
     told = {rule: broken or "" for _, rule, broken in check_network("mine")}
-    assert told["describes_itself"] == "the docstring of 'mine' has no line 'Source:' and no line 'Differs:'"
+    assert told["describes_itself"] == "the docstring of 'mine' has no line 'Source:'"
     assert "changes its input in place" in told["names_its_parts"]
     assert told["calls_layers_once_in_order"].startswith("layers are called as ['body.stages.0.2'")
     assert told["other_outputs_move_heads_only"].startswith("'body.stages.0.0.weight' changes")

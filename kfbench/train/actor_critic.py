@@ -75,8 +75,7 @@ class ActorCritic:
             if self.stage < 0:
                 self._begin(0)
                 self._evaluate(started)
-            with seeding.STATE:
-                self.advance()
+            self.advance()
             row = self._evaluate(started) if self.position in self.marks else None
             self.seconds += time.perf_counter() - started
             yield row
@@ -168,11 +167,13 @@ class ActorCritic:
         weights = [weight for group in self._optimizer.param_groups for weight in group["params"]]
         number = self.position * recipe.passes * recipe.minibatches
         for rows in self._minibatches():
-            seeding.seed_step(setup.spec.seed, number)
-            batch = rollout.batch(rows, setup.rng)
-            with autocast(self.device, recipe.precision):
-                parts = told.parts_of(setup.method.losses(setup.student, setup.teachers, batch, setup.task, progress))
-            torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+            with seeding.STATE:  # not while a rollout is waited for, whose thread may want it
+                seeding.seed_step(setup.spec.seed, number)
+                batch = rollout.batch(rows, setup.rng)
+                with autocast(self.device, recipe.precision):
+                    said = setup.method.losses(setup.student, setup.teachers, batch, setup.task, progress)
+                parts = told.parts_of(said)
+                torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(weights, recipe.clip_norm)
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)

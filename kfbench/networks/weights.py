@@ -77,9 +77,9 @@ def build(kept: Saved, told: Mapping[str, Any], path: Path) -> tuple[Network, di
     fitted = fitting.fit(network, kept.tensors, is_ordered=kept.is_ordered, where=f"'{path}'")
     _require_numbers(network.state_dict(), fitted, kept.tensors, path)
     network.load_state_dict(fitted)
-    _normalise(network, kept.about or {})
+    _normalise(network, kept.about or {}, path)
     own = (network.mean.clone(), network.std.clone())
-    _normalise(network, told)
+    _normalise(network, told, path)
     if not ({"mean", "std"} <= told.keys() or {"mean", "std"} <= kept.tensors.keys()):
         raise KfbenchError(
             f'\'{path}\' does not say how its images were normalised: write "mean" and "std", a number a channel in '
@@ -90,11 +90,14 @@ def build(kept: Saved, told: Mapping[str, Any], path: Path) -> tuple[Network, di
     return network, dict(told), digest(kept.tensors if is_whole else network.state_dict())
 
 
-def _normalise(network: Network, told: Mapping[str, Any]) -> None:
-    """Let a network normalise its input by the statistics of a description, if it has any."""
+def _normalise(network: Network, told: Mapping[str, Any], path: Path) -> None:
+    """Let a network normalise its input by the statistics of a file's description, if it has any."""
     if "mean" in told and "std" in told:
         count = network.shape[0]
-        network.normalise_by(channels(told["mean"], count), channels(told["std"], count))
+        try:
+            network.normalise_by(channels(told["mean"], count), channels(told["std"], count))
+        except KfbenchError as error:
+            raise KfbenchError(f"what is said of '{path}': {error}") from error
 
 
 def _require_described(told: Mapping[str, Any], path: Path) -> None:

@@ -139,7 +139,10 @@ def test_a_file_is_a_teacher_once_it_is_described(type_in: Any, body: Any) -> No
         "": "kfbench teacher import best.pth --network NAME --task TASK takes it, or write 'best.pth.json' beside it",
         "{": "'best.pth.json' is not JSON",
         "[]": "'best.pth.json' is not a JSON object",
-        '{"network": "resnet8", "task": "digits", "mean": ["a"], "std": 1}': "['a'] are not statistics of images",
+        '{"network": "resnet8", "task": "digits", "mean": ["a"], "std": 1}': "of 'best.pth': ['a'] are not statistics",
+        '{"network": "resnet8", "task": "digits", "mean": [0.1, 0.2, 0.3], "std": 1}': (
+            "what is said of 'best.pth': 3 statistics for images of 1 channels"
+        ),
         '{"network": "resnet8", "task": "digits"}': "does not say how its images were normalised",
     }.items():
         if text:

@@ -43,7 +43,8 @@ class Predictions:
     probabilities: Tensor = field(default_factory=lambda: torch.zeros(0))  # [N, K] float32, each row sums to 1
     faults: list[str] = field(default_factory=list)  # images that cannot be read, with the reason
     left_out: list[str] = field(default_factory=list)  # files that are no images
-    hidden: list[str] = field(default_factory=list)  # images whose name, or a folder's above, begins with a dot
+    # images whose name, or a folder's above, begins with a dot; of a folder on the disk the folder alone
+    hidden: list[str] = field(default_factory=list)
     fitted: int = 0  # images that had another size
 
     def rows(self, *, whole: bool = False) -> list[dict[str, str | float]]:
@@ -168,7 +169,11 @@ def _pictures(paths: Sequence[Path], room: Path, found: Predictions) -> Iterator
             )
         for each in sorted(listed(path, room), key=lambda each: each.name):
             name = _spelled(f"{path}/{each.name}")
-            if each.is_folder or is_system(each.name):
+            if is_system(each.name):
+                continue
+            if each.is_folder:
+                if is_hidden(each.name) and not each.name.endswith("/"):  # of archives all files are listed
+                    found.hidden.append(f"{name}/")
                 continue
             if not is_hidden(each.name):
                 if is_picture(each.name):

@@ -125,6 +125,8 @@ def test_images_below_a_dot_are_left_out_and_said_and_rows_go_by_name(trained: t
         f"some.zip/{name}" for name in ("a.png", "b/1.png", "b/2.png")
     ]
     assert "left out, hidden by a dot before a name: some.zip/../c.png and 1 more" in done.err
+    done = type_in("predict", trained[1], "own")
+    assert len(done.out.splitlines()) == 41 and "left out, hidden by a dot before a name: own/.old/\n" in done.err
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ RETRY = 60.0  # seconds until SLURM is asked again to take a run that it refused
 ALIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "SUSPENDED", "PREEMPTED")
 # options that are submitit's own, not sbatch's
 OWN = {"timeout_min": int, "mem_gb": float, "cpus_per_task": int, "gpus_per_node": int, "slurm_signal_delay_s": int}
+ENDING = 10.0  # seconds that a job may take to end after its run
 GONE = 30.0  # seconds that SLURM may answer without a job before it counts as dead: a requeued one is, for a moment
 
 
@@ -47,6 +48,7 @@ class Slurm(folder.Folder):
         except (RuntimeError, ValueError, NameError, TypeError) as error:
             raise KfbenchError(f"--on slurm: {' '.join(str(error).split())}") from error
         self._jobs: dict[str, str] = {}
+        self._over: list[str] = []  # jobs whose runs have ended
         self._held: dict[str, tuple[Order, Files]] = {}  # what SLURM has not taken yet
         self._retry = 0.0  # when it is asked again
         self._states: dict[str, str] = {}
@@ -136,9 +138,15 @@ class Slurm(folder.Folder):
         self.forget(name)
         self._held.pop(name, None)
         (self.bags / name / "job").unlink(missing_ok=True)
-        for path in self._executor.folder.glob(f"{self._jobs.pop(name, '-')}_*"):  # submitit's pickles
-            path.unlink(missing_ok=True)
+        if name in self._jobs:
+            self._over.append(self._jobs.pop(name))
+            self._tidy(self._over[-1])
         return outcome
+
+    def _tidy(self, job: str) -> None:
+        """Remove submitit's pickles of a job."""
+        for path in self._executor.folder.glob(f"{job}_*"):
+            path.unlink(missing_ok=True)
 
     def _ask(self, *, now: bool = False) -> dict[str, str]:
         """Return {job: state} of the user's jobs, those that have just ended too."""
@@ -153,9 +161,14 @@ class Slurm(folder.Folder):
         return self._states
 
     def close(self) -> None:
-        """Cancel what is left."""
+        """Cancel what is left; wait a moment for jobs that submitit is still ending, for it writes a last pickle."""
         if self._jobs:
             subprocess.run(["scancel", *self._jobs.values()], capture_output=True)
+        until = time.monotonic() + ENDING
+        while any(self._ask(now=True).get(job) in ALIVE for job in self._over) and time.monotonic() < until:
+            time.sleep(self.pause)
+        for job in self._over:
+            self._tidy(job)
 
 
 def _options(place: Place) -> dict[str, Any]:

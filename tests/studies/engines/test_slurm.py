@@ -12,7 +12,7 @@ import slurm_here
 
 from kfbench.errors import KfbenchError, KfbenchWarning
 from kfbench.studies import driver
-from kfbench.studies.carry import Order
+from kfbench.studies.carry import Order, Outcome
 from kfbench.studies.engines import slurm
 from kfbench.studies.place import Place
 
@@ -195,6 +195,24 @@ def test_a_run_that_slurm_does_not_have_is_not_cancelled_there(place, monkeypatc
     (engine.bags / "held").mkdir()
     engine.answer("held", "stop")
     assert commands == [] and (engine.bags / "held" / "word").read_text().startswith("stop")
+
+
+def test_what_submitit_writes_of_a_job_whose_run_has_ended_goes_too(place, monkeypatch):
+    """Its result comes after the run's own word, by which the driver knows of the end."""
+    states = iter(["RUNNING", "COMPLETING", "COMPLETED"])
+
+    def squeue(command, **_):
+        state = next(states)
+        if state == "COMPLETING":
+            (engine._executor.folder / "7_0_result.pkl").write_bytes(b"")
+        return subprocess.CompletedProcess(command, 0, stdout=f"7 {state}\n")
+
+    engine = without_a_cluster(place, monkeypatch, squeue)
+    engine._executor.folder.mkdir()
+    engine._jobs["run"] = "7"
+    assert engine._forget("run", Outcome("done")) == Outcome("done")
+    engine.close()
+    assert next(states, None) is None and not list(engine._executor.folder.iterdir())
 
 
 def test_a_driver_that_begins_while_squeue_is_silent_submits_no_job_twice(place, monkeypatch):

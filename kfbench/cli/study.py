@@ -126,7 +126,7 @@ def study(
         found = forecast.tell(folder, results=results, row=row, column=column, say=say, note=note)
         if as_json:
             typer.echo(json_text(found))
-        raise typer.Exit(1 if any("seed" in each for each in found["refused"]) else 0)
+        raise typer.Exit(1 if forecast.refused_runs(found) else 0)
     from kfbench import library
 
     page = library.study(folder, row=row, column=column, **where)

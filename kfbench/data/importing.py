@@ -56,8 +56,9 @@ def import_images(
         with spinner("looking for images", quiet=quiet):
             found = numbered(_found(name, paths, place, tables, column))
         require_sound(paths, found, {"test": test, "val": val})
-        for line in parquet.lacking(file for path in paths for file in parquet.files(path)):
-            say(f"note: {line}")
+        if found.by == "file":  # else no Parquet file is read, and a tree of images is not to be walked again
+            for line in parquet.lacking(file for path in paths for file in parquet.files(path)):
+                say(f"note: {line}")
         if found.others:
             told = found.others[0] + (f" and {len(found.others) - 1:,} more" if len(found.others) > 1 else "")
             why = "not in the table" if tables else "no image in a class folder"

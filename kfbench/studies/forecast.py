@@ -79,6 +79,11 @@ def tell(
     return found
 
 
+def refused_runs(found: Mapping[str, Any]) -> int:
+    """Return how many runs would be refused; a cell that is n/a has none."""
+    return sum("seed" in entry for entry in found["refused"])
+
+
 class _Teller:
     """Says what is to be made, line by line, and returns the same as plain values."""
 
@@ -165,7 +170,7 @@ def _sum_up(found: dict[str, Any], specs: list[RunSpec], say: Callable[[str], No
     found["not_counted"] = len(each) - len(known)
     told = f"{steps.counted(found['runs'])}, {len(found['to_make'])} to make"
     told += f", {tried} of searches" if tried else ""
-    refused = sum("seed" in entry for entry in found["refused"])
+    refused = refused_runs(found)
     told += f", {refused} refused" if refused else ""
     if not found["to_make"] and not tried:
         say(told)
